@@ -1,0 +1,51 @@
+//go:build faults
+
+package faultpoint
+
+import (
+	"os"
+	"os/exec"
+	"syscall"
+	"testing"
+)
+
+func TestMain(m *testing.M) {
+	if os.Getenv("APTFLEET_FAULT") != "" {
+		for range 3 {
+			Hit("upload:synced")
+			os.Stdout.WriteString("x")
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+func TestHitKillsAtTheNthPassage(t *testing.T) {
+	for _, c := range []struct {
+		fault  string
+		passed string
+		killed bool
+	}{
+		{"upload:synced", "", true},
+		{"upload:synced:1", "", true},
+		{"upload:synced:3", "xx", true},
+		{"upload:synced:4", "xxx", false},
+		{"upload", "xxx", false},
+		{"synced", "xxx", false},
+	} {
+		cmd := exec.Command(os.Args[0])
+		cmd.Env = append(os.Environ(), "APTFLEET_FAULT="+c.fault)
+		out, err := cmd.Output()
+		if string(out) != c.passed {
+			t.Errorf("%s: passed %q, want %q", c.fault, out, c.passed)
+		}
+		killed := false
+		if exit, ok := err.(*exec.ExitError); ok {
+			status := exit.Sys().(syscall.WaitStatus)
+			killed = status.Signaled() && status.Signal() == syscall.SIGKILL
+		}
+		if killed != c.killed {
+			t.Errorf("%s: killed %v (%v), want %v", c.fault, killed, err, c.killed)
+		}
+	}
+}
