@@ -1,0 +1,38 @@
+# The two commands that matter: `make run` and `make test`. Both install what
+# they need (they say what, and ask) and keep everything outside this tree.
+
+GO ?= go
+TAGS = -tags nomsgpack
+
+.PHONY: help run purge test test-fast test-long build fmt
+
+help:
+	@echo 'make run        the pipeline, its page and a device; Ctrl-C stops it'
+	@echo '                YES=1 installs without asking, LISTEN=host:port, DEVICE=none, FRESH=1'
+	@echo 'make purge      remove everything that make run made'
+	@echo 'make test       all checks, at most 20 minutes; installs what it needs'
+	@echo 'make test-fast  the checks that need no device, no browser and no server: a minute'
+	@echo 'make test-long  make test, and what takes longer'
+	@echo 'make build      the three programs, in bin/'
+
+run:
+	@test/demo/run.sh
+
+purge:
+	@test/demo/run.sh --purge
+
+test:
+	@test/run.sh
+
+test-fast:
+	@test/run.sh --fast
+
+test-long:
+	@APTFLEET_LONG=1 test/run.sh
+
+build:
+	$(GO) build $(TAGS) -o bin/ ./builder ./repo-manager
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o bin/ ./device-updater
+
+fmt:
+	gofmt -l -w $$(git ls-files '*.go')
