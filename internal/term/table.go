@@ -1,0 +1,108 @@
+package term
+
+import (
+	"fmt"
+	"strings"
+	"unicode/utf8"
+)
+
+// Table collects rows and prints them as the policy says: aligned with a
+// header on a terminal, tab-separated without one in a pipe.
+type Table struct {
+	io     *IO
+	header []string
+	rows   [][]cell
+}
+
+type cell struct {
+	text  string
+	style Style
+}
+
+// NewTable returns a table with the given column names.
+func (t *IO) NewTable(header ...string) *Table {
+	return &Table{io: t, header: header}
+}
+
+// Row adds a row: strings, numbers, []string, time.Time, ID, Bytes or Styled,
+// one for each column.
+func (tb *Table) Row(values ...any) {
+	if len(values) != len(tb.header) {
+		panic(fmt.Sprintf("term: a row of %d cells in a table of %d columns", len(values), len(tb.header)))
+	}
+	row := make([]cell, len(values))
+	for i, v := range values {
+		row[i].text, row[i].style = tb.io.cell(v)
+	}
+	tb.rows = append(tb.rows, row)
+}
+
+// Print writes the table. A table without rows writes nothing to standard
+// output; on a terminal, none (if not empty) is said on standard error.
+func (tb *Table) Print(none string) {
+	t := tb.io
+	if len(tb.rows) == 0 {
+		if none != "" && t.ErrTerminal {
+			t.Note("%s", none)
+		}
+		return
+	}
+	if !t.OutTerminal {
+		for _, row := range tb.rows {
+			texts := make([]string, len(row))
+			for i, c := range row {
+				texts[i] = c.text
+			}
+			fmt.Fprintln(t.Out, strings.Join(texts, "\t"))
+		}
+		return
+	}
+	widths := make([]int, len(tb.header))
+	header := make([]cell, len(tb.header))
+	for i, name := range tb.header {
+		header[i] = cell{strings.ToUpper(name), Faint}
+		widths[i] = utf8.RuneCountInString(name)
+	}
+	for _, row := range tb.rows {
+		for i, c := range row {
+			widths[i] = max(widths[i], utf8.RuneCountInString(c.text))
+		}
+	}
+	for _, row := range append([][]cell{header}, tb.rows...) {
+		var line strings.Builder
+		for i, c := range row {
+			line.WriteString(t.paint(c.text, c.style, true))
+			if i < len(row)-1 {
+				line.WriteString(strings.Repeat(" ", widths[i]-utf8.RuneCountInString(c.text)+2))
+			}
+		}
+		fmt.Fprintln(t.Out, strings.TrimRight(line.String(), " "))
+	}
+}
+
+// Facts prints what is known about one thing, a fact a line: aligned after
+// its name on a terminal, "name<tab>value" in a pipe. Facts without a value
+// are left out.
+func (t *IO) Facts(pairs ...Fact) {
+	width := 0
+	for _, p := range pairs {
+		width = max(width, utf8.RuneCountInString(p.Name))
+	}
+	for _, p := range pairs {
+		text, style := t.cell(p.Value)
+		switch {
+		case text == "":
+		case t.OutTerminal:
+			pad := strings.Repeat(" ", width-utf8.RuneCountInString(p.Name)+2)
+			fmt.Fprintln(t.Out, t.paint(p.Name, Faint, true)+pad+t.paint(text, style, true))
+		default:
+			fmt.Fprintln(t.Out, p.Name+"\t"+text)
+		}
+	}
+}
+
+// Fact is a name and a value of any type that Table.Row takes.
+type Fact struct {
+	Name  string
+	Value any
+}
