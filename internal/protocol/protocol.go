@@ -27,6 +27,12 @@ type System struct {
 	Admin       string `json:"admin"`       // URL of the admin listener
 }
 
+// Key is the public half of the archive key.
+type Key struct {
+	Fingerprint string `json:"fingerprint"` // 40 upper-case hex digits
+	Certificate string `json:"certificate"` // ASCII-armoured OpenPGP
+}
+
 // Pipeline is one product line.
 type Pipeline struct {
 	Name          string      `json:"name"`
@@ -191,6 +197,13 @@ type Token struct {
 	Roles   []string  `json:"roles"` // a subset of the user's, e.g. "uploader:demo/apps"
 	Created time.Time `json:"created"`
 	Secret  string    `json:"secret,omitempty"`
+}
+
+// NewToken asks for a token of User. Without Roles it has the user's own.
+type NewToken struct {
+	User  string   `json:"user"`
+	Label string   `json:"label"`
+	Roles []string `json:"roles,omitempty"`
 }
 
 // LoginLink is a one-time URL for a person's browser.

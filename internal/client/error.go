@@ -1,0 +1,116 @@
+package client
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"strings"
+	"syscall"
+
+	"aptfleet/internal/protocol"
+)
+
+// The codes that have an exit status of their own. The words are part of the
+// API.
+const (
+	codeRefused   = "refused"
+	codeLocked    = "locked"
+	codeNoAccess  = "no-access"
+	codeForbidden = "forbidden"
+	CodeConflict  = "conflict"
+	CodeNotFound  = "not-found"
+)
+
+// Error is an answer with a status of 400 or above.
+type Error struct {
+	Status int    // of HTTP
+	Code   string // protocol.Error's; "http" when the answer was none of the API's
+	Text   string // what failed and why
+	Hint   string // the next step, or ""
+}
+
+func (e *Error) Error() string { return e.Text }
+
+// NextStep returns the hint.
+func (e *Error) NextStep() string { return e.Hint }
+
+// ErrorCode returns the code.
+func (e *Error) ErrorCode() string { return e.Code }
+
+// ExitCode returns 3 for what a policy refused, 5 for what is not
+// authorised, 11 for what another change holds, else 1.
+func (e *Error) ExitCode() int {
+	switch e.Code {
+	case codeRefused:
+		return 3
+	case codeNoAccess, codeForbidden:
+		return 5
+	case codeLocked:
+		return 11
+	}
+	return 1
+}
+
+// Is reports whether err is an Error with the given code.
+func Is(err error, code string) bool {
+	var e *Error
+	return errors.As(err, &e) && e.Code == code
+}
+
+// Unreachable says that no answer came.
+type Unreachable struct {
+	Where string // URL or path of the socket
+	Err   error
+}
+
+func (e *Unreachable) Error() string {
+	return fmt.Sprintf("cannot reach the server at %s: %v", e.Where, e.Err)
+}
+func (e *Unreachable) Unwrap() error { return e.Err }
+
+// ErrorCode returns "unreachable".
+func (e *Unreachable) ErrorCode() string { return "unreachable" }
+
+// ExitCode returns 5 if the socket exists and may not be opened, else 1.
+func (e *Unreachable) ExitCode() int {
+	if errors.Is(e.Err, fs.ErrPermission) {
+		return 5
+	}
+	return 1
+}
+
+// NextStep tells how to reach a server.
+func (e *Unreachable) NextStep() string {
+	onSocket := strings.HasPrefix(e.Where, "/")
+	switch {
+	case errors.Is(e.Err, fs.ErrPermission):
+		return "become a member of the socket's group, or use --server URL with --token"
+	case onSocket && (errors.Is(e.Err, fs.ErrNotExist) || errors.Is(e.Err, syscall.ECONNREFUSED)):
+		return "start it with: repo-manager serve, or name it with --data DIR, --socket PATH or --server URL"
+	}
+	return "is it running, and is this its admin listener?"
+}
+
+// maxError bounds the bytes read of an answer that says what went wrong.
+const maxError = 64 << 10
+
+// readError makes an Error of an answer that is no success.
+func readError(resp *http.Response) error {
+	raw, err := io.ReadAll(io.LimitReader(resp.Body, maxError))
+	if err != nil {
+		raw = nil // the status alone tells enough
+	}
+	var body protocol.ErrorBody
+	if json.Unmarshal(raw, &body) == nil && body.Error.Text != "" {
+		return &Error{Status: resp.StatusCode, Code: body.Error.Code, Text: body.Error.Text, Hint: body.Error.Hint}
+	}
+	return &Error{
+		Status: resp.StatusCode,
+		Code:   "http",
+		Text:   fmt.Sprintf("cannot use the answer of %s: HTTP %s", resp.Request.URL.Redacted(), resp.Status),
+		Hint:   "is this the admin listener of a repo-manager?",
+	}
+}

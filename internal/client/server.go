@@ -1,0 +1,92 @@
+package client
+
+import (
+	"context"
+	"net/http"
+	"strconv"
+
+	"aptfleet/internal/protocol"
+)
+
+// Users lists the users by name.
+func (c *Client) Users(ctx context.Context) ([]protocol.User, error) {
+	var out []protocol.User
+	return out, c.get(ctx, "/api/v1/users", nil, &out)
+}
+
+// CreateUser makes a user.
+func (c *Client) CreateUser(ctx context.Context, name string, roles []string) (protocol.User, error) {
+	var out protocol.User
+	return out, c.post(ctx, "/api/v1/users", protocol.User{Name: name, Roles: roles}, &out)
+}
+
+// Tokens lists the tokens of all users, without their secrets.
+func (c *Client) Tokens(ctx context.Context) ([]protocol.Token, error) {
+	var out []protocol.Token
+	return out, c.get(ctx, "/api/v1/tokens", nil, &out)
+}
+
+// CreateToken makes a token. Its secret is in this answer only.
+func (c *Client) CreateToken(ctx context.Context, in protocol.NewToken) (protocol.Token, error) {
+	var out protocol.Token
+	return out, c.post(ctx, "/api/v1/tokens", in, &out)
+}
+
+// RevokeToken ends a token at once.
+func (c *Client) RevokeToken(ctx context.Context, id int64) error {
+	_, err := c.call(ctx, request{
+		method: http.MethodDelete, path: segments("api", "v1", "tokens", strconv.FormatInt(id, 10)),
+	}, nil)
+	return err
+}
+
+// CreateLoginLink makes a URL that logs a user's browser in once.
+func (c *Client) CreateLoginLink(ctx context.Context, user string) (protocol.LoginLink, error) {
+	var out protocol.LoginLink
+	return out, c.post(ctx, "/api/v1/login-links", protocol.LoginLink{User: user}, &out)
+}
+
+// Devices lists the devices by name.
+func (c *Client) Devices(ctx context.Context) ([]protocol.Device, error) {
+	var out []protocol.Device
+	return out, c.get(ctx, "/api/v1/devices", nil, &out)
+}
+
+// Device returns one device with its last report.
+func (c *Client) Device(ctx context.Context, name string) (protocol.Device, error) {
+	var out protocol.Device
+	return out, c.get(ctx, segments("api", "v1", "devices", name), nil, &out)
+}
+
+// CreateDevice enrols a device. Its token is in this answer only.
+func (c *Client) CreateDevice(ctx context.Context, name, pipeline string) (protocol.Device, error) {
+	var out protocol.Device
+	return out, c.post(ctx, "/api/v1/devices", protocol.Device{Name: name, Pipeline: pipeline}, &out)
+}
+
+// Check compares every published file with what the database says.
+func (c *Client) Check(ctx context.Context) (protocol.Check, error) {
+	var out protocol.Check
+	return out, c.post(ctx, "/api/v1/check", nil, &out)
+}
+
+// Changes lists changes, newest first.
+func (c *Client) Changes(ctx context.Context) ([]protocol.Change, error) {
+	var out []protocol.Change
+	return out, c.get(ctx, "/api/v1/changes", nil, &out)
+}
+
+func changePath(id int64, parts ...string) string {
+	return segments(append([]string{"api", "v1", "changes", strconv.FormatInt(id, 10)}, parts...)...)
+}
+
+// Change returns one change with its log.
+func (c *Client) Change(ctx context.Context, id int64) (protocol.Change, error) {
+	var out protocol.Change
+	return out, c.get(ctx, changePath(id), nil, &out)
+}
+
+// AbortChange asks a change to stop.
+func (c *Client) AbortChange(ctx context.Context, id int64) error {
+	return c.post(ctx, changePath(id, "abort"), nil, nil)
+}
