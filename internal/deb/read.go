@@ -1,0 +1,365 @@
+package deb
+
+import (
+	"archive/tar"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"strings"
+)
+
+// Package is what one pass over a .deb learned about it.
+type Package struct {
+	Control      Stanza
+	Name         string
+	Version      string
+	Architecture string
+	SHA256       [32]byte // of the whole file
+	Size         int64    // bytes of the whole file
+}
+
+// Limits bound what Read accepts. A zero field means its default.
+type Limits struct {
+	Size         int64 // bytes of the whole file; default 16 GiB
+	ControlTar   int64 // unpacked bytes of control.tar; default 64 MiB
+	Entries      int   // files in control.tar; default 1024
+	ControlFile  int64 // bytes of the control file; default MaxStanza, which it cannot exceed
+	DataEntries  int   // files in data.tar, for Inspect; default 4 million
+	DataUnpacked int64 // unpacked bytes of data.tar, for Inspect; default 256 GiB
+}
+
+func (l Limits) withDefaults() Limits {
+	if l.Size == 0 {
+		l.Size = 16 << 30
+	}
+	if l.ControlTar == 0 {
+		l.ControlTar = 64 << 20
+	}
+	if l.Entries == 0 {
+		l.Entries = 1024
+	}
+	if l.ControlFile == 0 || l.ControlFile > MaxStanza {
+		l.ControlFile = MaxStanza
+	}
+	if l.DataEntries == 0 {
+		l.DataEntries = 4 << 20
+	}
+	if l.DataUnpacked == 0 {
+		l.DataUnpacked = 256 << 30
+	}
+	return l
+}
+
+// Visitor is shown the files inside a package by Inspect. Both functions may
+// be nil; r is valid during the call and need not be read.
+type Visitor struct {
+	Control func(h *tar.Header, r io.Reader) error
+	Data    func(h *tar.Header, r io.Reader) error
+}
+
+// Read reads a whole .deb in one pass: it hashes every byte, checks the
+// archive's structure and its control stanza, and that there is a data member,
+// which it does not unpack. Memory is bounded by lim and by 64 MiB for a
+// compression window.
+//
+// What is wrong with the file itself is a *FormatError; a failure of r is not.
+func Read(r io.Reader, lim Limits) (Package, error) {
+	return Inspect(r, lim, Visitor{})
+}
+
+// Inspect is Read that also shows the files of the package to v, those of
+// control.tar first. An error of v ends it and is returned as it is.
+func Inspect(r io.Reader, lim Limits, v Visitor) (Package, error) {
+	lim = lim.withDefaults()
+	sum := sha256.New()
+	in := &meter{r: io.TeeReader(r, sum), limit: lim.Size, over: badMember("", "it has more than the %d bytes a package may have", lim.Size)}
+	archive, err := openAr(in)
+	if err != nil {
+		return Package{}, err
+	}
+	var p Package
+	if err := readVersionMember(archive); err != nil {
+		return Package{}, err
+	}
+	haveControl, haveData := false, false
+	for {
+		m, err := archive.next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return Package{}, err
+		}
+		if m.size > lim.Size {
+			return Package{}, badMember(m.name, "it claims %d bytes, more than the %d a package may have", m.size, lim.Size)
+		}
+		control, isControl := strings.CutPrefix(m.name, "control.tar")
+		data, isData := strings.CutPrefix(m.name, "data.tar")
+		switch {
+		case strings.HasPrefix(m.name, "_"): // deb(5): to be ignored
+		case isControl && !haveControl:
+			haveControl = true
+			if p.Control, err = readControl(m, control, lim, v.Control); err != nil {
+				return Package{}, err
+			}
+		case isData && haveControl && !haveData:
+			haveData = true
+			if err := readData(m, data, lim, v.Data); err != nil {
+				return Package{}, err
+			}
+		case isData && !haveControl:
+			return Package{}, badMember(m.name, "it stands before control.tar")
+		case isControl || isData:
+			return Package{}, badMember(m.name, "the archive has a second one")
+		default:
+			return Package{}, badMember(m.name, "a member of this name does not belong here")
+		}
+	}
+	switch {
+	case !haveControl:
+		return Package{}, badMember("", "it has no control.tar")
+	case !haveData:
+		return Package{}, badMember("", "it has no data.tar")
+	}
+	if err := p.identify(); err != nil {
+		return Package{}, err
+	}
+	p.Size = in.n
+	sum.Sum(p.SHA256[:0])
+	return p, nil
+}
+
+// readVersionMember checks that the first member says format 2.x.
+func readVersionMember(archive *arReader) error {
+	const name = "debian-binary"
+	m, err := archive.next()
+	if errors.Is(err, io.EOF) {
+		return badMember("", "the archive is empty")
+	}
+	if err != nil {
+		return err
+	}
+	if m.name != name {
+		return badMember(m.name, "the first member must be %s", name)
+	}
+	if m.size > 64 {
+		return badMember(name, "it claims %d bytes where a version number is expected", m.size)
+	}
+	text, err := io.ReadAll(m)
+	if err != nil {
+		return err
+	}
+	version, _, _ := strings.Cut(string(text), "\n")
+	if major, _, found := strings.Cut(version, "."); !found || major != "2" {
+		return badMember(name, "the format version is %q, want 2.0", version)
+	}
+	return nil
+}
+
+// readControl returns the stanza of the file "control" in control.tar.
+func readControl(m *arMember, ending string, lim Limits, visit func(*tar.Header, io.Reader) error) (Stanza, error) {
+	var control []byte
+	found := false
+	seen := map[string]bool{}
+	err := walkTar(m, ending, lim.ControlTar, lim.Entries, func(h *tar.Header, r io.Reader) error {
+		name, err := controlName(h)
+		if err != nil {
+			return badMember(m.name, "%v", err)
+		}
+		if name == "." {
+			return nil
+		}
+		if seen[name] {
+			return badMember(m.name, "the file %q occurs twice", name)
+		}
+		seen[name] = true
+		if name == "control" {
+			if h.Size > lim.ControlFile {
+				return badMember(m.name, "the control file claims %d bytes, more than the %d it may have", h.Size, lim.ControlFile)
+			}
+			if control, err = io.ReadAll(r); err != nil {
+				return err
+			}
+			found = true
+			r = strings.NewReader(string(control))
+		}
+		if visit != nil {
+			h.Name = name
+			return visitorError{visit(h, r)}.orNil()
+		}
+		return nil
+	})
+	if err != nil {
+		return Stanza{}, err
+	}
+	if !found {
+		return Stanza{}, badMember(m.name, "it has no control file")
+	}
+	stanza, err := ParseStanza(control)
+	if err != nil {
+		return Stanza{}, badMember(m.name, "the control file is none: %v", err)
+	}
+	return stanza, nil
+}
+
+// controlName returns the plain name of an entry of control.tar, "." for its
+// directory. Nothing else may be in there: no directories, links or devices.
+func controlName(h *tar.Header) (string, error) {
+	name := strings.TrimPrefix(h.Name, "./")
+	if h.Typeflag == tar.TypeDir && strings.Trim(name, "./") == "" && !strings.Contains(name, "..") {
+		return ".", nil
+	}
+	switch {
+	case strings.IndexFunc(name, isControl) >= 0:
+		return "", fmt.Errorf("the name %q has a control character", shorten(h.Name))
+	case strings.Contains(name, "/") || name == ".." || name == "." || name == "":
+		return "", fmt.Errorf("the name %q leads out of the control directory", shorten(h.Name))
+	case h.Typeflag != tar.TypeReg:
+		return "", fmt.Errorf("%q is no plain file", shorten(h.Name))
+	}
+	return name, nil
+}
+
+// readData checks the data member's name and, for a visitor, walks it.
+func readData(m *arMember, ending string, lim Limits, visit func(*tar.Header, io.Reader) error) error {
+	switch ending {
+	case "", ".gz", ".xz", ".zst", ".bz2", ".lzma":
+	default:
+		return badMember(m.name, "the compression %q is not known", ending)
+	}
+	if m.size == 0 {
+		return badMember(m.name, "it is empty")
+	}
+	if visit == nil {
+		return nil
+	}
+	return walkTar(m, ending, lim.DataUnpacked, lim.DataEntries, func(h *tar.Header, r io.Reader) error {
+		name := path.Clean("/" + h.Name)
+		if strings.IndexFunc(name, isControl) >= 0 {
+			return badMember(m.name, "the name %q has a control character", shorten(h.Name))
+		}
+		if strings.Contains("/"+h.Name+"/", "/../") {
+			return badMember(m.name, "the name %q leads out of the package", shorten(h.Name))
+		}
+		h.Name = name
+		return visitorError{visit(h, r)}.orNil()
+	})
+}
+
+// walkTar shows each entry of a compressed tar to visit.
+func walkTar(m *arMember, ending string, unpacked int64, entries int, visit func(*tar.Header, io.Reader) error) error {
+	packed := &sticky{r: m}
+	content, err := decompressor(packed, ending, unpacked)
+	if err != nil {
+		return packed.or(badMember(m.name, "it cannot be unpacked: %v", err))
+	}
+	defer content.Close()
+	limited := &meter{r: content, limit: unpacked, over: badMember(m.name, "it unpacks to more than %d bytes", unpacked)}
+	t := tar.NewReader(limited)
+	for n := 0; ; n++ {
+		h, err := t.Next()
+		if errors.Is(err, io.EOF) { // the rest holds the check of the compression
+			if _, err = io.Copy(io.Discard, limited); err == nil {
+				return nil
+			}
+		}
+		if err == nil && n == entries {
+			return badMember(m.name, "it has more than %d entries", entries)
+		}
+		if err == nil {
+			err = visit(h, t)
+		}
+		if err == nil {
+			continue
+		}
+		var visitor visitorError
+		var format *FormatError
+		switch {
+		case errors.As(err, &visitor):
+			return visitor.error
+		case errors.As(err, &format):
+			return err
+		case errors.Is(err, io.ErrUnexpectedEOF):
+			return packed.or(badMember(m.name, "truncated inside"))
+		}
+		return packed.or(badMember(m.name, "it cannot be unpacked: %v", err))
+	}
+}
+
+// identify fills in name, version and architecture, checked.
+func (p *Package) identify() error {
+	p.Name, p.Version, p.Architecture = p.Control.Get("Package"), p.Control.Get("Version"), p.Control.Get("Architecture")
+	for _, field := range [...]string{"Package", "Version", "Architecture"} {
+		if p.Control.Get(field) == "" {
+			return badMember("control", "the field %s is missing", field)
+		}
+	}
+	if err := ValidPackageName(p.Name); err != nil {
+		return badMember("control", "%v", err)
+	}
+	if _, err := ParseVersion(p.Version); err != nil {
+		return badMember("control", "%v", err)
+	}
+	if len(p.Version) > maxName {
+		return badMember("control", "the version has more than %d characters", maxName)
+	}
+	if err := ValidArchitecture(p.Architecture); err != nil {
+		return badMember("control", "%v", err)
+	}
+	for _, relation := range RelationFields {
+		if _, err := ParseRelations(p.Control.Get(relation)); err != nil {
+			return badMember("control", "the field %s: %v", relation, err)
+		}
+	}
+	return nil
+}
+
+// visitorError marks an error of the caller's visitor on its way out.
+type visitorError struct{ error }
+
+func (v visitorError) orNil() error {
+	if v.error == nil {
+		return nil
+	}
+	return v
+}
+
+// meter counts what is read and fails with over behind limit bytes.
+type meter struct {
+	r     io.Reader
+	n     int64
+	limit int64
+	over  error
+}
+
+func (m *meter) Read(p []byte) (int, error) {
+	n, err := m.r.Read(p)
+	m.n += int64(n)
+	if m.n > m.limit {
+		return n, m.over
+	}
+	return n, err
+}
+
+// sticky remembers why its source failed, since decompressors rename errors.
+type sticky struct {
+	r   io.Reader
+	err error
+}
+
+func (s *sticky) Read(p []byte) (int, error) {
+	n, err := s.r.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		s.err = err
+	}
+	return n, err
+}
+
+func (s *sticky) or(err error) error {
+	if s.err != nil {
+		return s.err
+	}
+	return err
+}
