@@ -1,0 +1,81 @@
+package device
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"aptfleet/test/debian"
+	"aptfleet/test/device/bootcontrol"
+)
+
+// Setup is what a factory writes into a device beside the packages.
+type Setup struct {
+	Tar       string            // root file system, as Root.Tar and debian.Root return it
+	MachineID string            // 32 hexadecimal digits
+	Files     map[string][]byte // absolute paths within deployment 1, mode 0644
+	Sysroot   map[string][]byte // absolute paths as the device sees them below /sysroot, mode 0600
+}
+
+// Install makes the disk of a new machine bootable: deployment 1 with its
+// pristine twin, an empty state, and boot control that has committed it.
+func (m *Machine) Install(ctx context.Context, s Setup) error {
+	top := m.Top()
+	root := filepath.Join(top, "deployments", "1")
+	if err := subvolume(ctx, root); err != nil {
+		return err
+	}
+	if err := debian.Unpack(ctx, s.Tar, root); err != nil {
+		return err
+	}
+	files := map[string][]byte{
+		"/etc/hostname":   []byte(m.config.Name + "\n"),
+		"/etc/machine-id": []byte(s.MachineID + "\n"),
+		"/etc/hosts":      []byte("127.0.0.1 localhost " + m.config.Name + "\n::1 localhost\n"),
+		"/etc/fstab":      []byte("# / is chosen by the boot loader; state is mounted by the updater's own units.\n"),
+	}
+	for path, b := range s.Files {
+		files[path] = b
+	}
+	for path, b := range files {
+		if err := write(filepath.Join(root, path), b, 0o644); err != nil {
+			return err
+		}
+	}
+	for _, dir := range []string{"pristine", "base", "state", "identity", "updater"} {
+		if err := os.MkdirAll(filepath.Join(top, dir), 0o755); err != nil {
+			return fmt.Errorf("cannot install device: %w", err)
+		}
+	}
+	for path, b := range s.Sysroot {
+		if err := write(filepath.Join(top, path), b, 0o600); err != nil {
+			return err
+		}
+	}
+	if err := run(ctx, "btrfs", "subvolume", "snapshot", "-r", root, filepath.Join(top, "pristine", "1")); err != nil {
+		return err
+	}
+	if err := run(ctx, "btrfs", "filesystem", "sync", top); err != nil {
+		return err
+	}
+	for name, block := range map[string][]byte{
+		bootcontrol.CommittedFile: bootcontrol.NewBlock("committed=1", "previous="),
+		bootcontrol.TrialFile:     bootcontrol.NewBlock("trial=", "tries="),
+	} {
+		if err := write(filepath.Join(m.BootControl(), name), block, 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func write(path string, b []byte, mode os.FileMode) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return fmt.Errorf("cannot install device: %w", err)
+	}
+	if err := os.WriteFile(path, b, mode); err != nil {
+		return fmt.Errorf("cannot install device: %w", err)
+	}
+	return nil
+}
