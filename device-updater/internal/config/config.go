@@ -1,0 +1,181 @@
+// Package config reads the device's configuration file.
+package config
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/go-viper/mapstructure/v2"
+	"github.com/spf13/viper"
+
+	"aptfleet/internal/deb"
+)
+
+// DefaultPath is where the file lies unless --config says otherwise.
+const DefaultPath = "/etc/aptfleet/device.yaml"
+
+// Config is what a device's owner decides. docs/architecture.md shows the
+// file.
+type Config struct {
+	Name         string        `mapstructure:"name"`         // how the server calls this device
+	Archive      string        `mapstructure:"archive"`      // URL above /<pipeline>/<stage>/
+	Pipeline     string        `mapstructure:"pipeline"`     // the product line
+	Distribution string        `mapstructure:"distribution"` // below dists/; default: the release's code name
+	Follow       string        `mapstructure:"follow"`       // a stage, or snapshot:<id>, or state:<id>
+	Components   []string      `mapstructure:"components"`   // of the pipeline, that apt reads
+	Keyring      string        `mapstructure:"keyring"`      // file with the archive key
+	Packages     []string      `mapstructure:"packages"`     // top-level packages
+	Token        string        `mapstructure:"token"`        // for reports; none: no reports
+	Poll         time.Duration `mapstructure:"poll"`         // how often to check; 0: on request only
+	Reboot       string        `mapstructure:"reboot"`       // RebootAuto or RebootManual
+	Trial        Trial         `mapstructure:"trial"`
+}
+
+// Trial says how a new deployment proves itself.
+type Trial struct {
+	Tries   int           `mapstructure:"tries"`   // boots, 1 to 9
+	Timeout time.Duration `mapstructure:"timeout"` // PID 1 ends a boot that was not committed by then
+	Observe time.Duration `mapstructure:"observe"` // health must hold that long without a break
+}
+
+// Whether a staged deployment is booted by itself.
+const (
+	RebootAuto   = "auto"
+	RebootManual = "manual"
+)
+
+var (
+	wordPattern   = regexp.MustCompile(`^[a-z0-9][a-z0-9.+-]*$`)
+	followPattern = regexp.MustCompile(`^([a-z0-9][a-z0-9-]*|snapshot:[0-9]{8}T[0-9]{6}Z|state:[0-9a-f]{64})$`)
+)
+
+// Load reads the file at path. A key that does not exist, a value of the wrong
+// type and a value out of its range are errors that name the key.
+func Load(path string) (Config, error) {
+	v := viper.New()
+	v.SetConfigFile(path)
+	v.SetConfigType("yaml")
+	v.SetDefault("poll", "1m")
+	v.SetDefault("reboot", RebootAuto)
+	v.SetDefault("trial.tries", 3)
+	v.SetDefault("trial.timeout", "5m")
+	v.SetDefault("trial.observe", "30s")
+	if err := v.ReadInConfig(); err != nil {
+		return Config{}, fmt.Errorf("cannot read configuration %s: %w", path, err)
+	}
+	var c Config
+	strict := func(d *mapstructure.DecoderConfig) { d.WeaklyTypedInput = false }
+	durations := viper.DecodeHook(mapstructure.StringToTimeDurationHookFunc())
+	if err := v.UnmarshalExact(&c, durations, strict); err != nil {
+		return Config{}, fmt.Errorf("cannot read configuration %s: %s", path, oneLine(err))
+	}
+	if err := c.check(); err != nil {
+		return Config{}, fmt.Errorf("cannot use configuration %s: %w", path, err)
+	}
+	c.Archive = strings.TrimRight(c.Archive, "/")
+	return c, nil
+}
+
+// oneLine drops the decoder's heading and list marks.
+func oneLine(err error) string {
+	var joined interface{ Unwrap() []error }
+	if errors.As(err, &joined) {
+		var parts []string
+		for _, e := range joined.Unwrap() {
+			parts = append(parts, e.Error())
+		}
+		return strings.Join(parts, "; ")
+	}
+	return strings.Join(strings.Fields(err.Error()), " ")
+}
+
+func (c Config) check() error {
+	u, err := url.Parse(c.Archive)
+	switch {
+	case err != nil:
+		return fmt.Errorf("archive: %w", err)
+	case (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.RawQuery != "" || u.User != nil:
+		return fmt.Errorf("archive: %q is not an http or https URL", c.Archive)
+	case strings.ContainsAny(c.Archive, " []\t\"'"):
+		return fmt.Errorf("archive: %q cannot stand in apt's sources", c.Archive)
+	case !wordPattern.MatchString(c.Pipeline):
+		return fmt.Errorf("pipeline: %q is not a pipeline's name", c.Pipeline)
+	case c.Distribution != "" && !wordPattern.MatchString(c.Distribution):
+		return fmt.Errorf("distribution: %q is not a distribution's name", c.Distribution)
+	case !followPattern.MatchString(c.Follow):
+		return fmt.Errorf("follow: %q is neither a stage nor snapshot:<id> nor state:<id>", c.Follow)
+	case len(c.Components) == 0:
+		return errors.New("components: at least one is needed")
+	case len(c.Packages) == 0:
+		return errors.New("packages: at least one is needed, else everything would leave")
+	case !filepath.IsAbs(c.Keyring) || strings.ContainsAny(c.Keyring, " \t\n"):
+		return fmt.Errorf("keyring: %q is not an absolute path", c.Keyring)
+	case c.Poll < 0:
+		return fmt.Errorf("poll: %s is negative", c.Poll)
+	case c.Reboot != RebootAuto && c.Reboot != RebootManual:
+		return fmt.Errorf("reboot: %q is neither %s nor %s", c.Reboot, RebootAuto, RebootManual)
+	case c.Trial.Tries < 1 || c.Trial.Tries > 9:
+		return fmt.Errorf("trial.tries: %d is not within 1 to 9", c.Trial.Tries)
+	case c.Trial.Timeout < 10*time.Second:
+		return fmt.Errorf("trial.timeout: %s is less than 10s", c.Trial.Timeout)
+	case c.Trial.Observe < 0 || c.Trial.Observe > c.Trial.Timeout*3/4:
+		return fmt.Errorf("trial.observe: %s is not within 0 and three quarters of trial.timeout", c.Trial.Observe)
+	case c.Token != "" && c.Name == "":
+		return errors.New("name: is needed where there is a token")
+	}
+	for _, name := range c.Components {
+		if !wordPattern.MatchString(name) {
+			return fmt.Errorf("components: %q is not a component's name", name)
+		}
+	}
+	for _, name := range c.Packages {
+		if err := deb.ValidPackageName(name); err != nil {
+			return fmt.Errorf("packages: %w", err)
+		}
+	}
+	return nil
+}
+
+// Base is the path of what the device follows below the archive:
+// <pipeline>/<stage>, <pipeline>/snapshots/<id> or <pipeline>/states/<id>.
+func (c Config) Base() string {
+	if id, ok := strings.CutPrefix(c.Follow, "snapshot:"); ok {
+		return c.Pipeline + "/snapshots/" + id
+	}
+	if id, ok := strings.CutPrefix(c.Follow, "state:"); ok {
+		return c.StateBase(id)
+	}
+	return c.Pipeline + "/" + c.Follow
+}
+
+// StateBase is the path of a state's own base below the archive.
+func (c Config) StateBase(state string) string { return c.Pipeline + "/states/" + state }
+
+// CodeName returns VERSION_CODENAME of an os-release file (os-release(5)),
+// which names the distribution unless the configuration does.
+func CodeName(osRelease string) (string, error) {
+	f, err := os.Open(osRelease)
+	if err != nil {
+		return "", fmt.Errorf("cannot tell the distribution: %w", err)
+	}
+	defer f.Close()
+	lines := bufio.NewScanner(f)
+	for lines.Scan() {
+		if name, ok := strings.CutPrefix(lines.Text(), "VERSION_CODENAME="); ok {
+			if name = strings.Trim(name, `"'`); wordPattern.MatchString(name) {
+				return name, nil
+			}
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return "", fmt.Errorf("cannot tell the distribution: %w", err)
+	}
+	return "", fmt.Errorf("cannot tell the distribution: %s has no VERSION_CODENAME; set `distribution` in the configuration", osRelease)
+}
