@@ -1,0 +1,344 @@
+package mirror
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"path"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/ulikunitz/xz"
+
+	"aptfleet/internal/sign"
+	"aptfleet/repo-manager/internal/release"
+	"aptfleet/snapshots"
+)
+
+// now is when all tests happen that have no reason to ask the clock.
+var now = time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
+
+// archive is a small upstream with one suite, "trixie". Its files are made
+// when publish is called and can be spoiled afterwards.
+type archive struct {
+	t    *testing.T
+	key  *sign.Key
+	date time.Time
+	head string            // further lines of Release
+	debs map[string]string // stanzas without Filename, Size and SHA256, by architecture: "amd64" → …
+
+	mu       sync.Mutex
+	files    map[string][]byte
+	requests []string                                          // "GET path" or "GET path from N"
+	serve    func(w http.ResponseWriter, r *http.Request) bool // handles a request, or not
+	server   *httptest.Server
+}
+
+func newArchive(t *testing.T) *archive {
+	t.Helper()
+	key, err := sign.Generate("Upstream", "upstream@archive.example", now.Add(-time.Hour))
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := &archive{t: t, key: key, date: now.Add(-time.Minute), debs: map[string]string{"amd64": base}}
+	a.server = httptest.NewServer(a)
+	t.Cleanup(a.server.Close)
+	a.publish()
+	return a
+}
+
+// base is what every device has, and a little more.
+const base = `Package: libc
+Version: 2.41-1
+Architecture: amd64
+Priority: optional
+
+Package: base-files
+Version: 13
+Architecture: amd64
+Essential: yes
+Priority: required
+Depends: awk
+Description: Debian base system
+Description-md5: 0123456789abcdef0123456789abcdef
+
+Package: gawk
+Version: 1:5
+Architecture: amd64
+Provides: awk
+Depends: libc (>= 2.41)
+
+Package: mawk
+Version: 1.3
+Architecture: amd64
+Priority: required
+Provides: awk
+Pre-Depends: libc:any
+
+Package: apt
+Version: 3.0
+Architecture: amd64
+Depends: libc
+
+Package: hello
+Version: 2.10-3
+Architecture: amd64
+Depends: libc, hello-data (= 2.10-3)
+Recommends: gawk
+
+Package: hello-data
+Version: 2.10-3
+Architecture: all
+
+Package: unrelated
+Version: 1
+Architecture: amd64
+`
+
+// content makes up the bytes of a .deb.
+func content(name string) []byte {
+	return bytes.Repeat([]byte(name+" "), 40_000)
+}
+
+// publish writes all files anew, the Release last.
+func (a *archive) publish() {
+	a.t.Helper()
+	files := map[string][]byte{}
+	var listing strings.Builder
+	for architecture, stanzas := range a.debs {
+		var packages strings.Builder
+		for _, stanza := range strings.Split(strings.TrimSpace(stanzas), "\n\n") {
+			fields := map[string]string{}
+			for line := range strings.Lines(stanza) {
+				name, value, _ := strings.Cut(strings.TrimSpace(line), ": ")
+				fields[name] = value
+			}
+			body := content(fields["Package"])
+			file := "pool/main/" + fields["Package"] + "_" + fields["Version"] + ".deb"
+			files[file] = body
+			fmt.Fprintf(&packages, "%s\nFilename: %s\nSize: %d\nMD5sum: %s\nSHA1: %s\nSHA256: %x\n\n",
+				strings.TrimSpace(stanza), file, len(body), strings.Repeat("0", 32), strings.Repeat("0", 40), sha256.Sum256(body))
+		}
+		dir := "main/binary-" + architecture + "/"
+		for ending, body := range map[string][]byte{
+			"": []byte(packages.String()), ".gz": gz(a.t, packages.String()), ".xz": toXZ(a.t, packages.String()),
+		} {
+			fmt.Fprintf(&listing, " %x %8d %sPackages%s\n", sha256.Sum256(body), len(body), dir, ending)
+			files["dists/trixie/"+dir+"Packages"+ending] = body
+			files[fmt.Sprintf("dists/trixie/%sby-hash/SHA256/%x", dir, sha256.Sum256(body))] = body
+		}
+	}
+	text := "Origin: Upstream\nSuite: stable\nCodename: trixie\n" +
+		"Date: " + a.date.Format("Mon, 02 Jan 2006 15:04:05") + " UTC\n" +
+		"Acquire-By-Hash: yes\n" + a.head + "SHA256:\n" + listing.String()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	files["dists/trixie/InRelease"] = a.sign(text)
+	a.files = files
+}
+
+func (a *archive) sign(text string) []byte {
+	a.t.Helper()
+	signed, err := a.key.ClearSign([]byte(text), now.Add(-time.Minute))
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	return signed
+}
+
+// spoil replaces the content of every file whose path ends in suffix.
+func (a *archive) spoil(suffix string, with func([]byte) []byte) {
+	a.t.Helper()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	n := 0
+	for name, body := range a.files {
+		if strings.HasSuffix(name, suffix) {
+			a.files[name] = with(slices.Clone(body))
+			n++
+		}
+	}
+	if n == 0 {
+		a.t.Fatalf("there is no %s to spoil", suffix)
+	}
+}
+
+// index returns the by-hash path of the index that an update reads.
+func (a *archive) index(ending string) string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return fmt.Sprintf("by-hash/SHA256/%x", sha256.Sum256(a.files["dists/trixie/main/binary-amd64/Packages"+ending]))
+}
+
+func (a *archive) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	name := strings.TrimPrefix(path.Clean(r.URL.Path), "/debian/")
+	a.mu.Lock()
+	entry := name
+	if from := r.Header.Get("Range"); from != "" {
+		entry += " from " + strings.Trim(from, "bytes=-")
+	}
+	a.requests = append(a.requests, entry)
+	body, ok := a.files[name]
+	serve := a.serve
+	a.mu.Unlock()
+	switch {
+	case serve != nil && serve(w, r):
+	case !ok:
+		http.NotFound(w, r)
+	default:
+		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(body))
+	}
+}
+
+func (a *archive) seen() []string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.Clone(a.requests)
+}
+
+func (a *archive) config(wanted ...string) release.MirrorConfig {
+	a.t.Helper()
+	keyring, err := a.key.CertificateBinary()
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	return release.MirrorConfig{
+		URL: a.server.URL + "/debian", Suite: "trixie", Components: []string{"main"},
+		Packages: wanted, Keyring: keyring,
+	}
+}
+
+func gz(t *testing.T, text string) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	w := gzip.NewWriter(&b)
+	if _, err := w.Write([]byte(text)); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+func toXZ(t *testing.T, text string) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	w, err := xz.NewWriter(&b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Write([]byte(text)); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// fakeEngine takes what an update hands over, and is the pool that has it
+// from then on.
+type fakeEngine struct {
+	Engine
+	t        *testing.T
+	replaced int
+	packages []snapshots.Package
+	files    []release.File
+	pool     map[[32]byte]bool
+}
+
+func (e *fakeEngine) ReplaceMirror(_ context.Context, _ release.Actor, _, _ string, packages []snapshots.Package, files []release.File) (snapshots.ID, error) {
+	e.replaced++
+	e.packages, e.files = packages, files
+	var all bytes.Buffer
+	for _, p := range packages {
+		all.Write(p.Stanza)
+	}
+	for _, f := range files {
+		e.pool[f.SHA256] = true
+	}
+	return sha256.Sum256(all.Bytes()), nil
+}
+
+func (e *fakeEngine) Has(sum [32]byte, _ string) bool { return e.pool[sum] }
+
+// fakeProgress counts.
+type fakeProgress struct {
+	mu          sync.Mutex
+	total, done int64
+	unit        string
+	log         []string
+	added       func(done int64) // called on each step, if set
+}
+
+func (p *fakeProgress) Total(n int64, unit string) { p.total, p.unit = n, unit }
+
+func (p *fakeProgress) Add(n int64) {
+	p.mu.Lock()
+	p.done += n
+	done := p.done
+	p.mu.Unlock()
+	if p.added != nil {
+		p.added(done)
+	}
+}
+
+func (p *fakeProgress) Logf(format string, args ...any) {
+	p.log = append(p.log, fmt.Sprintf(format, args...))
+}
+
+// rig is an updater for one archive.
+type rig struct {
+	archive  *archive
+	engine   *fakeEngine
+	updater  *Updater
+	pipeline release.Pipeline
+	dir      string
+}
+
+func newRig(t *testing.T, a *archive) *rig {
+	r := &rig{
+		archive:  a,
+		engine:   &fakeEngine{t: t, pool: map[[32]byte]bool{}},
+		pipeline: release.Pipeline{Name: "demo", Distribution: "trixie", Architectures: []string{"amd64"}},
+		dir:      t.TempDir(),
+	}
+	r.updater = New(Config{
+		Engine: r.engine, Pool: r.engine, Dir: r.dir, Client: a.server.Client(),
+		Clock: func() time.Time { return now }, Pause: time.Millisecond,
+	})
+	return r
+}
+
+func (r *rig) update(ctx context.Context, config release.MirrorConfig, progress Progress) error {
+	return r.updater.run(ctx, release.Actor{Name: "alice"}, r.pipeline, "debian", config, progress)
+}
+
+// names of the packages that the engine was given.
+func (r *rig) names() string {
+	var names []string
+	for _, p := range r.engine.packages {
+		names = append(names, p.Name)
+	}
+	return strings.Join(names, " ")
+}
+
+func sha(b []byte) [32]byte { return sha256.Sum256(b) }
+
+func withoutByHash(files map[string][]byte) map[string][]byte {
+	left := map[string][]byte{}
+	for name, body := range files {
+		if !strings.Contains(name, "/by-hash/") {
+			left[name] = body
+		}
+	}
+	return left
+}

@@ -1,0 +1,153 @@
+package mirror
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"aptfleet/repo-manager/internal/release"
+	"aptfleet/snapshots"
+)
+
+// Engine is what an update needs of the release engine.
+type Engine interface {
+	Pipeline(ctx context.Context, name string) (release.Pipeline, error)
+	// StartChange runs an update as a change of the server.
+	StartChange(ctx context.Context, actor release.Actor, change release.Change, run func(context.Context, *release.Progress) error) (release.Change, error)
+	// ReplaceMirror makes packages the whole content of a mirror, as one new
+	// state, after moving files into the pool.
+	ReplaceMirror(ctx context.Context, actor release.Actor, pipeline, component string, packages []snapshots.Package, files []release.File) (snapshots.ID, error)
+}
+
+// Pool tells which files need not be downloaded.
+type Pool interface {
+	Has(sha256 [32]byte, name string) bool
+}
+
+// Progress receives how far an update has come; *release.Progress is one.
+type Progress interface {
+	Total(n int64, unit string)
+	Add(n int64)
+	Logf(format string, args ...any)
+}
+
+// Updater updates mirrors. Its methods may be called concurrently for
+// different mirrors; the engine lets no two changes work on the same one.
+type Updater struct {
+	config Config
+}
+
+// Config is what an Updater works with.
+type Config struct {
+	Engine Engine
+	Pool   Pool
+	Dir    string           // for downloads; on the file system of the pool
+	Client *http.Client     // nil: proxies from the environment, bounded waiting
+	Clock  func() time.Time // nil: time.Now
+	Pause  time.Duration    // before a file is tried a second time; 0: half a second
+}
+
+// New returns an Updater. It touches nothing.
+func New(config Config) *Updater {
+	if config.Client == nil {
+		config.Client = newClient()
+	}
+	if config.Clock == nil {
+		config.Clock = time.Now
+	}
+	if config.Pause == 0 {
+		config.Pause = time.Second / 2
+	}
+	return &Updater{config: config}
+}
+
+// Update starts to bring a mirror up to date with its upstream and returns
+// the change that does it. An unknown component is an error at once;
+// everything that has to do with the upstream is the change's error.
+func (u *Updater) Update(ctx context.Context, actor release.Actor, pipeline, component string) (release.Change, error) {
+	p, err := u.config.Engine.Pipeline(ctx, pipeline)
+	if err != nil {
+		return release.Change{}, err
+	}
+	config, err := mirrorOf(p, component)
+	if err != nil {
+		return release.Change{}, err
+	}
+	change := release.Change{
+		Kind:     "mirror-update",
+		Pipeline: pipeline,
+		Subject:  component,
+		Summary:  fmt.Sprintf("update mirror %s from %s %s", component, config.URL, config.Suite),
+	}
+	return u.config.Engine.StartChange(ctx, actor, change, func(ctx context.Context, progress *release.Progress) error {
+		return u.run(ctx, actor, p, component, *config, progress)
+	})
+}
+
+func mirrorOf(p release.Pipeline, component string) (*release.MirrorConfig, error) {
+	for _, c := range p.Components {
+		if c.Name != component {
+			continue
+		}
+		if c.Kind != release.Mirror || c.Mirror == nil {
+			return nil, &release.Error{
+				Code: release.Invalid,
+				Text: fmt.Sprintf("cannot update %s/%s: it is a %s, not a mirror", p.Name, component, c.Kind),
+				Hint: "upload packages to it with: repo-manager package add " + p.Name + "/" + component + " FILE",
+			}
+		}
+		return c.Mirror, nil
+	}
+	return nil, &release.Error{
+		Code: release.NotFound,
+		Text: fmt.Sprintf("cannot update mirror %s: pipeline %s has no such component", component, p.Name),
+		Hint: "list what it has with: repo-manager mirror list",
+	}
+}
+
+// run is one update, from the InRelease to the engine.
+func (u *Updater) run(ctx context.Context, actor release.Actor, p release.Pipeline, component string, config release.MirrorConfig, progress Progress) error {
+	dir := filepath.Join(u.config.Dir, p.Name, component)
+	store := downloads{dir: filepath.Join(dir, "packages")}
+	if err := os.MkdirAll(store.dir, 0o755); err != nil {
+		return fmt.Errorf("cannot make room for downloads: %w", err)
+	}
+	up, err := newUpstream(u.config.Client, u.config.Pause, config)
+	if err != nil {
+		return err
+	}
+	rel, err := up.release(ctx, u.config.Clock())
+	if err != nil {
+		return err
+	}
+	accepted := acceptedRelease{path: filepath.Join(dir, "InRelease")}
+	if err := accepted.refuseOlder(rel); err != nil {
+		return err
+	}
+	progress.Logf("%s of %s is signed by %s", rel.what(), rel.date.Format(time.RFC3339), rel.signer)
+
+	selected, err := u.choose(ctx, up, rel, p.Architectures, config, progress)
+	if err != nil {
+		return err
+	}
+	files, err := u.download(ctx, up, store, selected, progress)
+	if err != nil {
+		return err
+	}
+	packages := make([]snapshots.Package, len(selected))
+	for i, s := range selected {
+		packages[i] = s.Package
+	}
+	state, err := u.config.Engine.ReplaceMirror(ctx, actor, p.Name, component, packages, files)
+	if err != nil {
+		return err
+	}
+	progress.Logf("%d packages are in state %s", len(packages), state)
+	if err := accepted.keep(rel); err != nil {
+		return err
+	}
+	return store.clear()
+}

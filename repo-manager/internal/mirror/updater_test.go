@@ -1,0 +1,396 @@
+package mirror
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"aptfleet/internal/sign"
+	"aptfleet/repo-manager/internal/release"
+	"aptfleet/snapshots"
+)
+
+func TestUpdateHandsOverTheClosure(t *testing.T) {
+	a := newArchive(t)
+	r := newRig(t, a)
+	progress := &fakeProgress{}
+	if err := r.update(t.Context(), a.config("hello"), progress); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := r.names(), "apt base-files hello hello-data libc mawk"; got != want {
+		t.Fatalf("packages %q, want %q", got, want)
+	}
+	if progress.done != progress.total || progress.total != 40_000*int64(len("apt base-files hello hello-data libc mawk ")) || progress.unit != "bytes" {
+		t.Errorf("progress %d of %d %s", progress.done, progress.total, progress.unit)
+	}
+	for i, p := range r.engine.packages {
+		f := r.engine.files[i]
+		if f.SHA256 != p.SHA256 || f.Size != p.Size || p.Filename != fmt.Sprintf("pool/%x/%x/%s", p.SHA256[:1], p.SHA256, f.Name) {
+			t.Errorf("%s: its file is %+v", p.Ref(), f)
+		}
+	}
+	const want = "Package: base-files\nVersion: 13\nArchitecture: amd64\nEssential: yes\nPriority: required\nDepends: awk\n" +
+		"Description: Debian base system\nDescription-md5: 0123456789abcdef0123456789abcdef\nFilename: pool/"
+	stanza := string(r.engine.packages[1].Stanza)
+	if !strings.HasPrefix(stanza, want) || strings.Contains(stanza, "MD5sum") || strings.Contains(stanza, "SHA1:") {
+		t.Errorf("the stanza does not keep upstream's bytes:\n%s", stanza)
+	}
+	if kept := filesBelow(t, r.dir); kept != "demo/debian/InRelease" {
+		t.Errorf("left behind: %s", kept)
+	}
+}
+
+func TestUpdateDownloadsOnlyWhatThePoolLacks(t *testing.T) {
+	a := newArchive(t)
+	r := newRig(t, a)
+	if err := r.update(t.Context(), a.config("hello"), &fakeProgress{}); err != nil {
+		t.Fatal(err)
+	}
+	first := r.engine.packages
+	before := len(a.seen())
+	if err := r.update(t.Context(), a.config("hello", "unrelated"), &fakeProgress{}); err != nil {
+		t.Fatal(err)
+	}
+	if len(r.engine.files) != 1 || r.engine.files[0].Name != "unrelated_1_amd64.deb" {
+		t.Errorf("the second update brought the files %v", r.engine.files)
+	}
+	if debs := strings.Count(strings.Join(a.seen()[before:], "\n"), ".deb"); debs != 1 {
+		t.Errorf("%d .debs were asked for, want 1", debs)
+	}
+	// The same upstream and wishes give the same packages, byte for byte.
+	if err := r.update(t.Context(), a.config("hello"), &fakeProgress{}); err != nil {
+		t.Fatal(err)
+	}
+	if !samePackages(first, r.engine.packages) {
+		t.Error("the same upstream gave other packages")
+	}
+}
+
+func TestUpdateOfSeveralArchitectures(t *testing.T) {
+	a := newArchive(t)
+	arm := strings.ReplaceAll(base, "Architecture: amd64", "Architecture: arm64")
+	// The file names of the fake do not carry the architecture.
+	for _, name := range []string{"libc", "base-files", "gawk", "mawk", "apt", "hello"} {
+		arm = strings.ReplaceAll(arm, "Package: "+name+"\n", "Package: "+name+"\nMulti-Arch: foreign\n")
+	}
+	a.debs["arm64"] = arm
+	a.publish()
+	r := newRig(t, a)
+	r.pipeline.Architectures = []string{"amd64", "arm64"}
+	if err := r.update(t.Context(), a.config("hello"), &fakeProgress{}); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := r.names(), "apt apt base-files base-files hello hello hello-data libc libc mawk mawk"; got != want {
+		t.Fatalf("packages %q, want %q (all once)", got, want)
+	}
+	a.debs["arm64"] = strings.Replace(arm, "Package: hello\n", "Package: bye\n", 1)
+	a.date = a.date.Add(time.Second)
+	a.publish()
+	progress := &fakeProgress{}
+	if err := r.update(t.Context(), a.config("hello"), progress); err != nil {
+		t.Fatalf("a package of one architecture only: %v", err)
+	}
+	if log := strings.Join(progress.log, "\n"); !strings.Contains(log, "package hello is not there for every architecture") {
+		t.Errorf("the log does not say so:\n%s", log)
+	}
+}
+
+// A bad upstream changes nothing, and the error names the file and what is
+// wrong with it.
+func TestABadUpstreamChangesNothing(t *testing.T) {
+	flip := func(b []byte) []byte { b[len(b)/2] ^= 1; return b }
+	cut := func(b []byte) []byte { return b[:len(b)-1] }
+	for _, c := range []struct {
+		name   string
+		spoil  func(t *testing.T, a *archive)
+		wanted string // default hello
+		errors []string
+	}{
+		{name: "no archive", spoil: func(t *testing.T, a *archive) { a.files = nil },
+			errors: []string{"dists/trixie/InRelease", "404"}},
+		{name: "other key", spoil: func(t *testing.T, a *archive) {
+			key, err := sign.Generate("Mallory", "m@archive.example", now.Add(-time.Hour))
+			if err != nil {
+				t.Fatal(err)
+			}
+			config := a.key
+			a.key = key
+			a.publish()
+			a.key = config
+		}, errors: []string{"dists/trixie/InRelease"}},
+		{name: "unsigned", spoil: func(t *testing.T, a *archive) {
+			a.spoil("InRelease", func(b []byte) []byte {
+				_, text, _ := bytes.Cut(b, []byte("\n\n"))
+				text, _, _ = bytes.Cut(text, []byte("-----BEGIN PGP SIG"))
+				return text
+			})
+		}, errors: []string{"dists/trixie/InRelease"}},
+		{name: "tampered InRelease", spoil: func(t *testing.T, a *archive) {
+			a.spoil("InRelease", func(b []byte) []byte { return bytes.Replace(b, []byte("Origin: Up"), []byte("Origin: Ap"), 1) })
+		}, errors: []string{"dists/trixie/InRelease"}},
+		{name: "truncated InRelease", spoil: func(t *testing.T, a *archive) {
+			a.spoil("InRelease", func(b []byte) []byte { return b[:len(b)-60] })
+		}, errors: []string{"dists/trixie/InRelease"}},
+		{name: "endless InRelease", spoil: func(t *testing.T, a *archive) {
+			a.spoil("InRelease", func(b []byte) []byte { return append(b, make([]byte, maxInRelease)...) })
+		}, errors: []string{"dists/trixie/InRelease", "longer than"}},
+		{name: "other suite", spoil: func(t *testing.T, a *archive) {
+			a.spoil("InRelease", func([]byte) []byte { return a.sign("Suite: testing\nCodename: forky\nSHA256:\n") })
+		}, errors: []string{"dists/trixie/InRelease", "forky"}},
+		{name: "expired", spoil: func(t *testing.T, a *archive) {
+			a.head = "Valid-Until: Fri, 20 Nov 2026 11:59:59 UTC\n"
+			a.publish()
+		}, errors: []string{"dists/trixie/InRelease", "expired at 2026-11-20T11:59:59Z"}},
+		{name: "from the future", spoil: func(t *testing.T, a *archive) {
+			a.date = now.Add(time.Minute)
+			a.publish()
+		}, errors: []string{"dists/trixie/InRelease", "in the future"}},
+		{name: "no date", spoil: func(t *testing.T, a *archive) {
+			a.spoil("InRelease", func([]byte) []byte { return a.sign("Suite: testing\nCodename: trixie\nSHA256:\n") })
+		}, errors: []string{"dists/trixie/InRelease", "Date"}},
+		{name: "weak hashes only", spoil: func(t *testing.T, a *archive) {
+			a.spoil("InRelease", func(b []byte) []byte {
+				_, text, _ := bytes.Cut(b, []byte("\n\n"))
+				text, _, _ = bytes.Cut(text, []byte("SHA256:"))
+				return a.sign(string(text) + "MD5Sum:\n 00 1 x\n")
+			})
+		}, errors: []string{"dists/trixie/InRelease", "SHA256"}},
+		{name: "no such component", spoil: func(t *testing.T, a *archive) {
+			a.debs = map[string]string{"i386": "Package: hello\nVersion: 1\nArchitecture: i386\n"}
+			a.publish()
+		}, errors: []string{"main/binary-amd64", "does not list"}},
+		{name: "tampered index", spoil: func(t *testing.T, a *archive) { a.spoil(a.index(".xz"), flip) },
+			errors: []string{"main/binary-amd64/Packages.xz", "SHA-256"}},
+		{name: "truncated index", spoil: func(t *testing.T, a *archive) { a.spoil(a.index(".xz"), cut) },
+			errors: []string{"main/binary-amd64/Packages.xz", "bytes"}},
+		{name: "longer index", spoil: func(t *testing.T, a *archive) {
+			a.spoil(a.index(".xz"), func(b []byte) []byte { return append(b, 0) })
+		}, errors: []string{"main/binary-amd64/Packages.xz", "longer than"}},
+		{name: "index that unpacks to more than is signed", spoil: func(t *testing.T, a *archive) {
+			a.spoil("InRelease", func(b []byte) []byte {
+				_, text, _ := bytes.Cut(b, []byte("\n\n"))
+				text, _, _ = bytes.Cut(text, []byte("-----BEGIN PGP SIG"))
+				plain := a.files["dists/trixie/main/binary-amd64/Packages"]
+				return a.sign(strings.Replace(string(text), fmt.Sprintf("%8d main/binary-amd64/Packages\n", len(plain)), "100 main/binary-amd64/Packages\n", 1))
+			})
+		}, errors: []string{"main/binary-amd64/Packages.xz", "100 bytes"}},
+		{name: "index that is none", spoil: func(t *testing.T, a *archive) {
+			a.debs["amd64"] = base + "\nno field\n"
+			a.publish()
+		}, errors: []string{"main/binary-amd64/Packages.xz", "line"}},
+		{name: "package with a name that leads elsewhere", spoil: func(t *testing.T, a *archive) {
+			a.debs["amd64"] = "Package: ../../etc/passwd\nVersion: 1\nArchitecture: amd64\n"
+			a.publish()
+		}, errors: []string{"main/binary-amd64/Packages.xz", "passwd"}},
+		{name: "wanted package that is not there", wanted: "goodbye", spoil: func(*testing.T, *archive) {},
+			errors: []string{`"goodbye"`, "Upstream trixie"}},
+		{name: "missing dependency", spoil: func(t *testing.T, a *archive) {
+			a.debs["amd64"] = strings.Replace(base, "Package: libc\n", "Package: libd\n", 1)
+			a.publish()
+		}, wanted: "hello", errors: []string{`"libc"`, "hello 2.10-3 (wanted)"}},
+		{name: "tampered package", spoil: func(t *testing.T, a *archive) { a.spoil("hello_2.10-3.deb", flip) },
+			errors: []string{"pool/main/hello_2.10-3.deb", "SHA-256"}},
+		{name: "truncated package", spoil: func(t *testing.T, a *archive) { a.spoil("hello_2.10-3.deb", cut) },
+			errors: []string{"pool/main/hello_2.10-3.deb"}},
+		{name: "longer package", spoil: func(t *testing.T, a *archive) {
+			a.spoil("hello_2.10-3.deb", func(b []byte) []byte { return append(b, 1) })
+		}, errors: []string{"pool/main/hello_2.10-3.deb", "longer than"}},
+		{name: "package gone", spoil: func(t *testing.T, a *archive) { delete(a.files, "pool/main/hello_2.10-3.deb") },
+			errors: []string{"pool/main/hello_2.10-3.deb", "404"}},
+		{name: "server that breaks", spoil: func(t *testing.T, a *archive) {
+			a.serve = func(w http.ResponseWriter, r *http.Request) bool {
+				if strings.HasSuffix(r.URL.Path, "/libc_2.41-1.deb") {
+					http.Error(w, "oh", http.StatusBadGateway)
+					return true
+				}
+				return false
+			}
+		}, errors: []string{"pool/main/libc_2.41-1.deb", "502"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			a := newArchive(t)
+			c.spoil(t, a)
+			if c.wanted == "" {
+				c.wanted = "hello"
+			}
+			r := newRig(t, a)
+			err := r.update(t.Context(), a.config(c.wanted), &fakeProgress{})
+			if err == nil {
+				t.Fatal("the update succeeded")
+			}
+			for _, want := range c.errors {
+				if !strings.Contains(err.Error(), want) {
+					t.Errorf("the error does not say %q: %v", want, err)
+				}
+			}
+			if r.engine.replaced != 0 {
+				t.Error("the engine was given something")
+			}
+			if kept := filesBelow(t, r.dir); strings.Contains(kept, "InRelease") {
+				t.Errorf("the release was kept as accepted: %s", kept)
+			}
+		})
+	}
+}
+
+func TestAnOlderReleaseIsRefused(t *testing.T) {
+	a := newArchive(t)
+	r := newRig(t, a)
+	if err := r.update(t.Context(), a.config("hello"), &fakeProgress{}); err != nil {
+		t.Fatal(err)
+	}
+	a.date = a.date.Add(-time.Second)
+	a.publish()
+	err := r.update(t.Context(), a.config("hello"), &fakeProgress{})
+	if err == nil || !strings.Contains(err.Error(), "older than") || r.engine.replaced != 1 {
+		t.Fatalf("error %v after %d replacements", err, r.engine.replaced)
+	}
+	if err := os.Remove(filepath.Join(r.dir, "demo/debian/InRelease")); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.update(t.Context(), a.config("hello"), &fakeProgress{}); err != nil {
+		t.Errorf("what the hint says does not help: %v", err)
+	}
+}
+
+// An update that was aborted is continued by the next: what was complete is
+// not asked for again, what was half is asked for from its middle.
+func TestAnAbortedUpdateIsContinued(t *testing.T) {
+	a := newArchive(t)
+	r := newRig(t, a)
+	half := len(content("hello")) / 2
+	ctx, abort := context.WithCancel(t.Context())
+	a.serve = func(w http.ResponseWriter, req *http.Request) bool {
+		if !strings.HasSuffix(req.URL.Path, "/hello_2.10-3.deb") {
+			return false
+		}
+		w.Header().Set("Content-Length", fmt.Sprint(len(content("hello"))))
+		if _, err := w.Write(content("hello")[:half]); err != nil {
+			t.Error(err)
+		}
+		w.(http.Flusher).Flush()
+		<-req.Context().Done()
+		return true
+	}
+	progress := &fakeProgress{}
+	// All other packages and the half one.
+	progress.added = func(done int64) {
+		if done == progress.total-int64(half) {
+			abort()
+		}
+	}
+	if err := r.update(ctx, a.config("hello"), progress); !errors.Is(err, context.Canceled) {
+		t.Fatalf("error %v, want that of the abort", err)
+	}
+	if r.engine.replaced != 0 {
+		t.Fatal("the aborted update changed something")
+	}
+	a.serve = nil
+	before := len(a.seen())
+	progress = &fakeProgress{}
+	if err := r.update(t.Context(), a.config("hello"), progress); err != nil {
+		t.Fatal(err)
+	}
+	var debs []string
+	for _, request := range a.seen()[before:] {
+		if strings.Contains(request, ".deb") {
+			debs = append(debs, request)
+		}
+	}
+	if want := fmt.Sprintf("pool/main/hello_2.10-3.deb from %d", half); len(debs) != 1 || debs[0] != want {
+		t.Errorf("asked for %q, want only %q", debs, want)
+	}
+	if progress.done != progress.total || r.engine.replaced != 1 || len(r.engine.files) != 6 {
+		t.Errorf("%d of %d bytes, %d replacements, %d files", progress.done, progress.total, r.engine.replaced, len(r.engine.files))
+	}
+}
+
+// A half download whose bytes are wrong, and a server without ranges, cost
+// another download but not the update.
+func TestABadHalfIsStartedAgain(t *testing.T) {
+	for _, ranges := range []bool{true, false} {
+		t.Run(fmt.Sprintf("ranges %v", ranges), func(t *testing.T) {
+			a := newArchive(t)
+			if !ranges {
+				a.serve = func(w http.ResponseWriter, r *http.Request) bool { r.Header.Del("Range"); return false }
+			}
+			r := newRig(t, a)
+			store := filepath.Join(r.dir, "demo/debian/packages")
+			if err := os.MkdirAll(store, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			for _, p := range []string{"hello", "libc"} {
+				sum := sha(content(p))
+				if err := os.WriteFile(filepath.Join(store, fmt.Sprintf("%x", sum)), bytes.Repeat([]byte("x"), 1000), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			progress := &fakeProgress{}
+			if err := r.update(t.Context(), a.config("hello"), progress); err != nil {
+				t.Fatal(err)
+			}
+			if progress.done != progress.total {
+				t.Errorf("%d of %d bytes", progress.done, progress.total)
+			}
+		})
+	}
+}
+
+func TestAnArchiveWithoutByHashIsReadByName(t *testing.T) {
+	a := newArchive(t)
+	a.files = withoutByHash(a.files)
+	r := newRig(t, a)
+	if err := r.update(t.Context(), a.config("hello"), &fakeProgress{}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestUpdateKnowsWhatIsAMirror(t *testing.T) {
+	p := release.Pipeline{Name: "demo", Components: []release.Component{{Name: "apps", Kind: release.Repository}}}
+	for component, code := range map[string]release.Code{"apps": release.Invalid, "debian": release.NotFound} {
+		_, err := mirrorOf(p, component)
+		var shown *release.Error
+		if !errors.As(err, &shown) || shown.Code != code || shown.Hint == "" {
+			t.Errorf("%s: error %#v, want code %s with a hint", component, err, code)
+		}
+	}
+}
+
+func samePackages(a, b []snapshots.Package) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		if !bytes.Equal(a[i].Stanza, b[i].Stanza) {
+			return false
+		}
+	}
+	return true
+}
+
+// filesBelow lists the files below dir.
+func filesBelow(t *testing.T, dir string) string {
+	t.Helper()
+	var names []string
+	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+		if err == nil && !entry.IsDir() {
+			name, err := filepath.Rel(dir, path)
+			names = append(names, name)
+			return err
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Join(names, " ")
+}
