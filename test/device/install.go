@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 
 	"aptfleet/test/debian"
 	"aptfleet/test/device/bootcontrol"
@@ -78,4 +79,25 @@ func write(path string, b []byte, mode os.FileMode) error {
 		return fmt.Errorf("cannot install device: %w", err)
 	}
 	return nil
+}
+
+// Reconfigure replaces /etc/aptfleet/device.yaml in every deployment of a
+// machine that is off, as a technician with the disk in hand would.
+func (m *Machine) Reconfigure(ctx context.Context, config []byte) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.power != nil {
+		return fmt.Errorf("cannot reconfigure %s: it is on", m.config.Name)
+	}
+	all, err := bootcontrol.Files{Top: m.Top()}.Deployments()
+	if err != nil {
+		return err
+	}
+	for _, n := range all {
+		path := filepath.Join(m.Top(), "deployments", strconv.Itoa(n), "etc/aptfleet/device.yaml")
+		if err := write(path, config, 0o600); err != nil {
+			return err
+		}
+	}
+	return run(ctx, "btrfs", "filesystem", "sync", m.Top())
 }
