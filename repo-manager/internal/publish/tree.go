@@ -1,0 +1,170 @@
+package publish
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"aptfleet/internal/atomicfile"
+)
+
+// temporary and indexStore are directories below the root. Their names begin
+// with a dot: no pipeline can have them.
+const (
+	temporary  = ".tmp"
+	indexStore = ".indices"
+)
+
+// tree changes files below a root. A name holds, at any moment, either what it
+// held before or what it is given, whole. Paths are relative to the root.
+// Nothing is durable before sync.
+type tree struct {
+	root string
+	// before, if set, is called before each change and may fail it: tests cut
+	// a publication short with it.
+	before func(op, path string) error
+}
+
+func (t tree) path(rel string) string { return filepath.Join(t.root, rel) }
+
+func (t tree) step(op, rel string) error {
+	if t.before == nil {
+		return nil
+	}
+	return t.before(op, rel)
+}
+
+// mkdir makes a directory and its parents.
+func (t tree) mkdir(rel string) error {
+	if info, err := os.Lstat(t.path(rel)); err == nil && info.IsDir() {
+		return nil
+	}
+	if err := t.step("mkdir", rel); err != nil {
+		return err
+	}
+	return os.MkdirAll(t.path(rel), 0o755)
+}
+
+// place makes a temporary name with create and renames it to rel. On an error
+// the temporary name is gone.
+func (t tree) place(op, rel string, create func(tmp string) error) error {
+	dir, err := os.MkdirTemp(t.path(temporary), "")
+	if err != nil {
+		return err
+	}
+	tmp := filepath.Join(dir, "new")
+	err = create(tmp)
+	if err == nil {
+		err = t.step(op, rel)
+	}
+	if err == nil {
+		err = os.Rename(tmp, t.path(rel))
+	}
+	return errors.Join(err, os.RemoveAll(dir))
+}
+
+// write makes rel a file that holds data. Its modification time is at, unless
+// at is zero. A file that is so already stays as it is.
+func (t tree) write(rel string, data []byte, at time.Time) error {
+	if there, err := os.ReadFile(t.path(rel)); err == nil && bytes.Equal(there, data) {
+		info, err := os.Lstat(t.path(rel))
+		if err == nil && info.Mode().IsRegular() && (at.IsZero() || info.ModTime().Equal(at)) {
+			return nil
+		}
+	}
+	return t.place("write", rel, func(tmp string) error {
+		if err := os.WriteFile(tmp, data, 0o644); err != nil {
+			return err
+		}
+		if at.IsZero() {
+			return nil
+		}
+		return os.Chtimes(tmp, at, at)
+	})
+}
+
+// create makes rel a read-only file of what fill writes.
+func (t tree) create(rel string, fill func(io.Writer) error) error {
+	return t.place("create", rel, func(tmp string) error {
+		f, err := os.OpenFile(tmp, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o444)
+		if err != nil {
+			return err
+		}
+		return errors.Join(fill(f), f.Close())
+	})
+}
+
+// link makes rel another name of the file from.
+func (t tree) link(from, rel string) error {
+	source, err := os.Lstat(t.path(from))
+	if err != nil {
+		return err
+	}
+	if there, err := os.Lstat(t.path(rel)); err == nil && os.SameFile(source, there) {
+		return nil
+	}
+	err = t.linkOnce(from, rel)
+	if errors.Is(err, syscall.EMLINK) {
+		// A file has 65,000 names at most (ext4), and every state's base adds
+		// some: further names are of a copy.
+		if err := t.renew(from); err != nil {
+			return fmt.Errorf("cannot copy %s, which has as many names as the file system allows: %w", from, err)
+		}
+		err = t.linkOnce(from, rel)
+	}
+	return err
+}
+
+func (t tree) linkOnce(from, rel string) error {
+	return t.place("link", rel, func(tmp string) error { return os.Link(t.path(from), tmp) })
+}
+
+// renew replaces a file by a durable copy of itself.
+func (t tree) renew(rel string) error {
+	data, err := os.ReadFile(t.path(rel))
+	if err != nil {
+		return err
+	}
+	return t.place("renew", rel, func(tmp string) error { return atomicfile.Write(tmp, data, 0o444) })
+}
+
+// symlink makes rel a symbolic link to target.
+func (t tree) symlink(target, rel string) error {
+	if there, err := os.Readlink(t.path(rel)); err == nil && there == target {
+		return nil
+	}
+	return t.place("symlink", rel, func(tmp string) error { return os.Symlink(target, tmp) })
+}
+
+// remove takes a name away; one that is not there is no error.
+func (t tree) remove(rel string) error {
+	if err := t.step("remove", rel); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(t.path(rel)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// sync makes everything so far durable.
+func (t tree) sync() error {
+	if err := t.step("sync", "."); err != nil {
+		return err
+	}
+	return atomicfile.SyncFS(t.root)
+}
+
+// syncDir makes the names in a directory durable.
+func (t tree) syncDir(rel string) error {
+	if err := t.step("syncdir", rel); err != nil {
+		return err
+	}
+	return atomicfile.SyncDir(t.path(rel))
+}
