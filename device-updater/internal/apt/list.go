@@ -1,0 +1,279 @@
+// Package apt lets the real apt and dpkg compute, fetch and install the exact
+// packages of a release, in a root of the updater's own: lists, cache, sources
+// and settings of the running system play no part.
+package apt
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+
+	"aptfleet/internal/deb"
+)
+
+// Package is one entry of the exact list of a release.
+type Package struct {
+	Name         string `json:"name"`
+	Architecture string `json:"architecture"` // may be "all"
+	Version      string `json:"version"`
+	SHA256       string `json:"sha256,omitempty"` // lower-case hex; "" where only dpkg was asked
+	Size         int64  `json:"size,omitempty"`   // bytes
+	File         string `json:"file,omitempty"`   // apt's name of the file in its cache
+}
+
+// String returns name:arch=version.
+func (p Package) String() string { return p.Name + ":" + p.Architecture + "=" + p.Version }
+
+// argument is how apt-get install is told exactly this package. Packages for
+// all architectures go by their bare name.
+func (p Package) argument() string {
+	if p.Architecture == "all" {
+		return p.Name + "=" + p.Version
+	}
+	return p.String()
+}
+
+func compare(a, b Package) int {
+	return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Architecture, b.Architecture), cmp.Compare(a.Version, b.Version))
+}
+
+// maxPackages bounds every list that is read.
+const maxPackages = 20_000
+
+// parseURIs reads what `apt-get --print-uris` prints for each file to fetch,
+//
+//	'URI' file size SHA256:hex
+//
+// and returns the packages sorted. The file's name is apt's own,
+// name_version_architecture.deb with %-escapes.
+func parseURIs(r io.Reader) ([]Package, error) {
+	var all []Package
+	lines := bufio.NewScanner(r)
+	for lines.Scan() {
+		line := lines.Text()
+		if !strings.HasPrefix(line, "'") {
+			continue // a message
+		}
+		fields := strings.Fields(line)
+		if len(fields) != 4 {
+			return nil, fmt.Errorf("cannot read apt's answer %q: it has not four fields", line)
+		}
+		p := Package{File: fields[1]}
+		stem, ok := strings.CutSuffix(fields[1], ".deb")
+		parts := strings.Split(stem, "_")
+		if !ok || len(parts) != 3 || p.File != path.Base(p.File) {
+			return nil, fmt.Errorf("cannot read apt's answer %q: %q is not name_version_architecture.deb", line, fields[1])
+		}
+		var err error
+		for i, to := range []*string{&p.Name, &p.Version, &p.Architecture} {
+			if *to, err = url.PathUnescape(parts[i]); err != nil {
+				return nil, fmt.Errorf("cannot read apt's answer %q: %w", line, err)
+			}
+		}
+		if err := p.check(); err != nil {
+			return nil, fmt.Errorf("cannot read apt's answer %q: %w", line, err)
+		}
+		if p.Size, err = strconv.ParseInt(fields[2], 10, 64); err != nil || p.Size < 0 {
+			return nil, fmt.Errorf("cannot read apt's answer %q: %q is not a size", line, fields[2])
+		}
+		hash, ok := strings.CutPrefix(fields[3], "SHA256:")
+		if raw, err := hex.DecodeString(hash); !ok || err != nil || len(raw) != 32 {
+			return nil, fmt.Errorf("cannot read apt's answer %q: the index has no SHA-256", line)
+		}
+		p.SHA256 = strings.ToLower(hash)
+		if all = append(all, p); len(all) > maxPackages {
+			return nil, fmt.Errorf("cannot read apt's answer: more than %d packages", maxPackages)
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return nil, fmt.Errorf("cannot read apt's answer: %w", err)
+	}
+	slices.SortFunc(all, compare)
+	return all, nil
+}
+
+func (p Package) check() error {
+	if err := deb.ValidPackageName(p.Name); err != nil {
+		return err
+	}
+	if _, err := deb.ParseVersion(p.Version); err != nil {
+		return err
+	}
+	return deb.ValidArchitecture(p.Architecture)
+}
+
+// Installed is one package of a dpkg status file.
+type Installed struct {
+	Package
+	Status string // "install ok installed"
+}
+
+// ParseStatus reads a dpkg status file and returns what is neither purged nor
+// unknown, sorted.
+func ParseStatus(r io.Reader) ([]Installed, error) {
+	var all []Installed
+	stanzas := deb.NewStanzaReader(r, deb.MaxStanza)
+	for {
+		s, err := stanzas.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return nil, fmt.Errorf("cannot read dpkg status: %w", err)
+		}
+		i := Installed{Package: Package{Name: s.Get("Package"), Architecture: s.Get("Architecture"), Version: s.Get("Version")}, Status: s.Get("Status")}
+		if strings.HasSuffix(i.Status, " not-installed") || i.Version == "" {
+			continue
+		}
+		if err := i.check(); err != nil {
+			return nil, fmt.Errorf("cannot read dpkg status: package %q: %w", i.Name, err)
+		}
+		all = append(all, i)
+	}
+	slices.SortFunc(all, func(a, b Installed) int { return compare(a.Package, b.Package) })
+	return all, nil
+}
+
+// Plan is what turns what is installed into the exact list.
+type Plan struct {
+	List   []Package   // what must be installed afterwards, and nothing else
+	Fetch  []Package   // of List: not installed like that yet
+	Remove []Installed // to purge, left-over configuration included
+	Native string      // the device's architecture
+}
+
+// MakePlan compares. known holds the hashes under which packages were installed
+// by an earlier transaction (by String()); an installed package whose known
+// hash differs is fetched again.
+func MakePlan(list []Package, installed []Installed, known map[string]string, native string) Plan {
+	plan := Plan{List: list, Native: native}
+	have := make(map[string]Installed)
+	for _, i := range installed {
+		have[slot(i.Package, native)] = i
+	}
+	want := make(map[string]bool)
+	for _, p := range list {
+		want[slot(p, native)] = true
+		i, ok := have[slot(p, native)]
+		same := ok && i.Status == "install ok installed" && i.String() == p.String()
+		if hash, recorded := known[p.String()]; same && recorded && hash != p.SHA256 {
+			same = false
+		}
+		if !same {
+			plan.Fetch = append(plan.Fetch, p)
+		}
+	}
+	for _, i := range installed {
+		if !want[slot(i.Package, native)] {
+			plan.Remove = append(plan.Remove, i)
+		}
+	}
+	return plan
+}
+
+// slot names what only one version can be installed of: dpkg counts packages
+// for all architectures as native ones.
+func slot(p Package, native string) string {
+	if p.Architecture == "all" {
+		return p.Name + ":" + native
+	}
+	return p.Name + ":" + p.Architecture
+}
+
+// Empty reports whether nothing is to be done.
+func (p Plan) Empty() bool { return len(p.Fetch) == 0 && len(p.Remove) == 0 }
+
+// FetchSize is how many bytes the packages to fetch have.
+func (p Plan) FetchSize() int64 {
+	var sum int64
+	for _, f := range p.Fetch {
+		sum += f.Size
+	}
+	return sum
+}
+
+// arguments tells apt-get install the whole list, so that its solver has
+// nothing to choose, and what leaves.
+func (p Plan) arguments() []string {
+	var args []string
+	for _, item := range p.List {
+		args = append(args, item.argument())
+	}
+	for _, gone := range p.Remove {
+		name := gone.Name
+		if gone.Architecture != "all" && gone.Architecture != p.Native {
+			name += ":" + gone.Architecture
+		}
+		args = append(args, name+"-")
+	}
+	return args
+}
+
+// reinstalls are packages of which another build of the same version is
+// installed: apt would leave them.
+func (p Plan) reinstalls(installed []Installed) []Package {
+	have := make(map[string]bool)
+	for _, i := range installed {
+		if i.Status == "install ok installed" {
+			have[i.String()] = true
+		}
+	}
+	var again []Package
+	for _, f := range p.Fetch {
+		if have[f.String()] {
+			again = append(again, f)
+		}
+	}
+	return again
+}
+
+// extendedStates is the file in which apt keeps what was installed
+// automatically: everything but the top-level packages, whatever led there.
+func extendedStates(list []Package, topLevel []string, native string) string {
+	var b bytes.Buffer
+	for _, p := range list {
+		if slices.Contains(topLevel, p.Name) {
+			continue
+		}
+		arch := p.Architecture
+		if arch == "all" {
+			arch = native
+		}
+		fmt.Fprintf(&b, "Package: %s\nArchitecture: %s\nAuto-Installed: 1\n\n", p.Name, arch)
+	}
+	return b.String()
+}
+
+// Mismatch compares what dpkg says is installed with the list and names the
+// first difference; "" if there is none.
+func Mismatch(list []Package, installed []Installed) string {
+	have := make(map[string]bool)
+	for _, i := range installed {
+		if i.Status != "install ok installed" {
+			return fmt.Sprintf("%s is %q", i.Name, i.Status)
+		}
+		have[i.String()] = true
+	}
+	want := make(map[string]bool)
+	for _, p := range list {
+		want[p.String()] = true
+		if !have[p.String()] {
+			return p.String() + " is not installed"
+		}
+	}
+	for _, i := range installed {
+		if !want[i.String()] {
+			return i.String() + " is installed and not in the list"
+		}
+	}
+	return ""
+}

@@ -1,0 +1,124 @@
+package health
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// unit is what the service manager says about one unit.
+type unit struct {
+	id       string
+	active   string // ActiveState
+	sub      string // SubState
+	restarts int    // NRestarts
+}
+
+// units asks systemctl for all loaded units.
+func units(ctx context.Context) ([]unit, error) {
+	out, err := systemctl(ctx, "show", "--all", "--property=Id,ActiveState,SubState,NRestarts", "*")
+	if err != nil {
+		return nil, err
+	}
+	return parseUnits(out)
+}
+
+// parseUnits reads paragraphs of Name=value lines.
+func parseUnits(text string) ([]unit, error) {
+	var all []unit
+	for paragraph := range strings.SplitSeq(text, "\n\n") {
+		var u unit
+		for line := range strings.Lines(paragraph) {
+			name, value, _ := strings.Cut(strings.TrimSpace(line), "=")
+			switch name {
+			case "Id":
+				u.id = value
+			case "ActiveState":
+				u.active = value
+			case "SubState":
+				u.sub = value
+			case "NRestarts":
+				n, err := strconv.Atoi(value)
+				if err != nil {
+					return nil, fmt.Errorf("cannot read units: NRestarts is %q", value)
+				}
+				u.restarts = n
+			}
+		}
+		if u.id != "" {
+			all = append(all, u)
+		}
+	}
+	if len(all) == 0 {
+		return nil, errors.New("cannot read units: the service manager names none")
+	}
+	return all, nil
+}
+
+// defaultTarget returns the name of the target that the machine boots to.
+func defaultTarget(ctx context.Context) (string, error) {
+	out, err := systemctl(ctx, "get-default")
+	return strings.TrimSpace(out), err
+}
+
+func systemctl(ctx context.Context, args ...string) (string, error) {
+	out, err := exec.CommandContext(ctx, "systemctl", args...).Output()
+	if err != nil {
+		var exit *exec.ExitError
+		if errors.As(err, &exit) {
+			line, _, _ := strings.Cut(strings.TrimSpace(string(exit.Stderr)), "\n")
+			return "", fmt.Errorf("cannot ask the service manager: systemctl %s: %s", args[0], line)
+		}
+		return "", fmt.Errorf("cannot ask the service manager: %w", err)
+	}
+	return string(out), nil
+}
+
+// Baseline is what was wrong before an update already: none of it is held
+// against the new release.
+type Baseline struct {
+	Failed     []string `json:"failed,omitempty"`     // units
+	Restarting []string `json:"restarting,omitempty"` // units that were restarted at least once
+	Reachable  bool     `json:"reachable"`            // whether the server answered
+}
+
+// Units takes the baseline of the units that run now.
+func Units(ctx context.Context) (Baseline, error) {
+	all, err := units(ctx)
+	if err != nil {
+		return Baseline{}, err
+	}
+	var b Baseline
+	for _, u := range all {
+		if u.active == "failed" {
+			b.Failed = append(b.Failed, u.id)
+		}
+		if u.restarts > 0 || u.sub == "auto-restart" {
+			b.Restarting = append(b.Restarting, u.id)
+		}
+	}
+	slices.Sort(b.Failed)
+	slices.Sort(b.Restarting)
+	return b, nil
+}
+
+// broken names a unit that failed or restarts and did not before; restarts
+// holds the restarts of each unit when the observation began.
+func (b Baseline) broken(now []unit, restarts map[string]int) string {
+	for _, u := range now {
+		switch {
+		case slices.Contains(b.Failed, u.id), slices.Contains(b.Restarting, u.id):
+		case u.active == "failed":
+			return u.id + " failed"
+		case u.sub == "auto-restart":
+			return u.id + " does not stay up: it is being restarted"
+		case u.restarts > restarts[u.id]:
+			return fmt.Sprintf("%s does not stay up: it was restarted %d times", u.id, u.restarts)
+		}
+	}
+	return ""
+}

@@ -1,0 +1,208 @@
+// Package health decides whether a deployment on trial is good: the units that
+// were fine before still are, the default target is reached, the release's own
+// checks pass, the server can be reached if it could before, and all of that
+// holds for a while.
+package health
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// CheckDir is where a release keeps its checks: executables in required/ and
+// wanted/. A check passes with exit status 0; its last line of output says why
+// it does not.
+const CheckDir = "/usr/lib/aptfleet/health.d"
+
+// Bad is the verdict that a deployment must not be committed.
+type Bad struct{ Reason string }
+
+func (b *Bad) Error() string { return b.Reason }
+
+// Watcher watches one boot.
+type Watcher struct {
+	Dir       string                      // of the checks
+	Baseline  Baseline                    // before the update
+	Observe   time.Duration               // how long all must hold without a break
+	Limit     time.Duration               // for one run of one check
+	Pause     time.Duration               // between two looks
+	Reachable func(context.Context) error // asks the server; nil: not asked
+	Progress  func(string)                // what is being waited for; may be nil
+	Clock     func() time.Time
+}
+
+// Watch returns nil as soon as everything held for Observe, a *Bad as soon as
+// something is wrong that will not mend, or when ctx ends: then its reason says
+// what was still missing. Warnings are the wanted checks that did not pass.
+//
+// A unit that failed or keeps restarting is bad at once, for it was fine
+// before. A required check may fail while things start; it is bad when it
+// failed for Observe without passing.
+func (w *Watcher) Watch(ctx context.Context) (warnings []string, err error) {
+	var good, failing time.Time
+	restarts, err := w.restarts(ctx)
+	if err != nil {
+		return nil, err
+	}
+	reached := w.Reachable == nil || !w.Baseline.Reachable
+	for {
+		missing, bad, err := w.look(ctx, restarts, &reached)
+		now := w.Clock()
+		switch {
+		case ctx.Err() != nil:
+		case err != nil:
+			return nil, err
+		case bad != "":
+			return nil, &Bad{bad}
+		case missing.check:
+			good = time.Time{}
+			if failing.IsZero() {
+				failing = now
+			} else if now.Sub(failing) >= w.Observe {
+				return nil, &Bad{missing.what}
+			}
+		case missing.what != "":
+			good = time.Time{}
+		default:
+			failing = time.Time{}
+			if good.IsZero() {
+				good = now
+			}
+			if now.Sub(good) >= w.Observe {
+				return w.wanted(ctx), nil
+			}
+		}
+		if w.Progress != nil {
+			w.Progress(missing.what)
+		}
+		select {
+		case <-ctx.Done():
+			if missing.what == "" {
+				missing.what = "its health did not hold long enough"
+			}
+			return nil, &Bad{fmt.Sprintf("%s when the time for the trial was up", missing.what)}
+		case <-time.After(w.Pause):
+		}
+	}
+}
+
+// restarts returns how often units were restarted before the observation:
+// while the machine comes up a unit may need a second try.
+func (w *Watcher) restarts(ctx context.Context) (map[string]int, error) {
+	all, err := units(ctx)
+	if err != nil {
+		return nil, err
+	}
+	counts := make(map[string]int)
+	for _, u := range all {
+		counts[u.id] = u.restarts
+	}
+	return counts, nil
+}
+
+// missing is something that is not good yet.
+type missing struct {
+	what  string
+	check bool // a required check failed
+}
+
+func (w *Watcher) look(ctx context.Context, restarts map[string]int, reached *bool) (m missing, bad string, err error) {
+	all, err := units(ctx)
+	if err != nil {
+		return missing{}, "", err
+	}
+	if broken := w.Baseline.broken(all, restarts); broken != "" {
+		return missing{}, broken, nil
+	}
+	target, err := defaultTarget(ctx)
+	if err != nil {
+		return missing{}, "", err
+	}
+	if !slices.ContainsFunc(all, func(u unit) bool { return u.id == target && u.active == "active" }) {
+		return missing{what: target + " was not reached"}, "", nil
+	}
+	if reason := w.run(ctx, "required"); len(reason) > 0 {
+		return missing{reason[0], true}, "", nil
+	}
+	if !*reached {
+		if err := w.Reachable(ctx); err != nil {
+			return missing{what: fmt.Sprintf("the server could not be reached (%v)", err)}, "", nil
+		}
+		*reached = true
+	}
+	return missing{}, "", nil
+}
+
+func (w *Watcher) wanted(ctx context.Context) []string { return w.run(ctx, "wanted") }
+
+// run runs the checks of one kind in the order of their names and returns why
+// those that did not pass did not.
+func (w *Watcher) run(ctx context.Context, kind string) []string {
+	dir := filepath.Join(w.Dir, kind)
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return []string{fmt.Sprintf("the %s checks cannot be read: %v", kind, err)}
+	}
+	var reasons []string
+	for _, e := range entries {
+		info, err := os.Stat(filepath.Join(dir, e.Name()))
+		if err != nil || info.IsDir() || info.Mode()&0o111 == 0 {
+			continue
+		}
+		if err := w.runOne(ctx, filepath.Join(dir, e.Name())); err != nil {
+			reasons = append(reasons, fmt.Sprintf("%s check %s: %v", kind, e.Name(), err))
+		}
+	}
+	return reasons
+}
+
+func (w *Watcher) runOne(ctx context.Context, path string) error {
+	late := fmt.Errorf("it took more than %s", w.Limit)
+	limited, cancel := context.WithTimeoutCause(ctx, w.Limit, late)
+	defer cancel()
+	cmd := exec.CommandContext(limited, path)
+	// A session of its own, so that a check's children end with it.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	cmd.WaitDelay = time.Second
+	var out tail
+	cmd.Stdout, cmd.Stderr = &out, &out
+	err := cmd.Run()
+	switch {
+	case limited.Err() != nil:
+		return context.Cause(limited)
+	case err == nil:
+		return nil
+	case out.last() != "":
+		return errors.New(out.last())
+	}
+	return err
+}
+
+// tail keeps the last 500 bytes that are written to it.
+type tail struct{ text []byte }
+
+func (t *tail) Write(p []byte) (int, error) {
+	t.text = append(t.text, p...)
+	if over := len(t.text) - 500; over > 0 {
+		t.text = t.text[over:]
+	}
+	return len(p), nil
+}
+
+func (t *tail) last() string {
+	lines := strings.Split(strings.TrimSpace(string(t.text)), "\n")
+	return strings.ToValidUTF8(lines[len(lines)-1], "?")
+}
