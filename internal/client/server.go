@@ -86,7 +86,8 @@ func (c *Client) Change(ctx context.Context, id int64) (protocol.Change, error) 
 	return out, c.get(ctx, changePath(id), nil, &out)
 }
 
-// AbortChange asks a change to stop.
-func (c *Client) AbortChange(ctx context.Context, id int64) error {
-	return c.post(ctx, changePath(id, "abort"), nil, nil)
+// AbortChange asks a change to stop and returns it; it may still be "doing".
+func (c *Client) AbortChange(ctx context.Context, id int64) (protocol.Change, error) {
+	var out protocol.Change
+	return out, c.post(ctx, changePath(id, "abort"), nil, &out)
 }

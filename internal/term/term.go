@@ -81,6 +81,19 @@ func (t *IO) Say(format string, args ...any) {
 	}
 }
 
+// Result writes the one thing that a command made: a sentence about it on a
+// terminal, in a pipe just its name, id or secret, so that
+// id=$(program create …) works. With --json it is silent: PrintJSON tells.
+func (t *IO) Result(bare, format string, args ...any) {
+	switch {
+	case t.JSON:
+	case t.OutTerminal:
+		fmt.Fprintf(t.Out, format+"\n", args...)
+	default:
+		fmt.Fprintln(t.Out, Printable(bare))
+	}
+}
+
 // Note writes one line to standard error, for what is not the result. It is
 // silent with --json.
 func (t *IO) Note(format string, args ...any) {

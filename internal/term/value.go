@@ -15,6 +15,9 @@ type ID string
 
 const shortID = 12
 
+// ShortID returns what a person needs of a hexadecimal id.
+func ShortID(id string) string { return id[:min(len(id), shortID)] }
+
 // Bytes is a size in bytes: "1.2 MB" (decimal units) for a person, a plain
 // number in a pipe.
 type Bytes int64
@@ -56,8 +59,8 @@ func (t *IO) cell(v any) (string, Style) {
 	case Styled:
 		return Printable(v.Text), v.Style
 	case ID:
-		if t.OutTerminal && len(v) > shortID {
-			return Printable(string(v[:shortID])), Plain
+		if t.OutTerminal {
+			return Printable(ShortID(string(v))), Plain
 		}
 		return Printable(string(v)), Plain
 	case Bytes:

@@ -1,0 +1,118 @@
+package main
+
+import (
+	"fmt"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"aptfleet/internal/protocol"
+	"aptfleet/internal/term"
+)
+
+func newTokenCommand(c *cli) *cobra.Command {
+	group := &cobra.Command{
+		Use:     "token",
+		Short:   "Secrets with which programs act for a user",
+		Example: `  repo-manager token create ci --role uploader:demo/apps`,
+	}
+	group.AddCommand(newTokenCreateCommand(c), newTokenListCommand(c), newTokenRevokeCommand(c))
+	return group
+}
+
+func newTokenCreateCommand(c *cli) *cobra.Command {
+	var in protocol.NewToken
+	cmd := &cobra.Command{
+		Use:   "create USER",
+		Short: "Make a token of a user",
+		Long: `Make a token of a user. The secret is shown this once; in a pipe it is all that
+is printed. Without --role the token may do what its user may.
+
+` + roleHelp,
+		Example: `  repo-manager token create ci --label build-server --role uploader:demo/apps
+  export APTFLEET_TOKEN="$(repo-manager token create ci)"`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			api, err := c.client()
+			if err != nil {
+				return err
+			}
+			in.User = args[0]
+			made, err := api.CreateToken(cmd.Context(), in)
+			if err != nil {
+				return err
+			}
+			if c.io.JSON {
+				return c.io.PrintJSON(made)
+			}
+			c.io.Result(made.Secret, "%s", made.Secret)
+			if c.io.OutTerminal {
+				c.io.Note("this is token %d of %s; it is not shown again", made.ID, made.User)
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&in.Label, "label", "", "what it is for, in lists and in the history")
+	cmd.Flags().StringSliceVar(&in.Roles, "role", nil, "`role` of the token, one that its user has; may be repeated")
+	return cmd
+}
+
+func newTokenListCommand(c *cli) *cobra.Command {
+	return &cobra.Command{
+		Use:     "list",
+		Short:   "List the tokens of all users",
+		Example: `  repo-manager token list`,
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			api, err := c.client()
+			if err != nil {
+				return err
+			}
+			all, err := api.Tokens(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if c.io.JSON {
+				return c.io.PrintJSON(all)
+			}
+			table := c.io.NewTable("id", "user", "label", "roles", "created")
+			for _, t := range all {
+				table.Row(t.ID, t.User, t.Label, t.Roles, t.Created)
+			}
+			table.Print("no tokens yet: repo-manager token create USER")
+			return nil
+		},
+	}
+}
+
+func newTokenRevokeCommand(c *cli) *cobra.Command {
+	return &cobra.Command{
+		Use:     "revoke ID",
+		Short:   "End a token at once",
+		Example: `  repo-manager token revoke 3`,
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			id, err := strconv.ParseInt(args[0], 10, 64)
+			if err != nil || id < 1 {
+				return &term.UsageError{
+					Text: fmt.Sprintf("cannot use %q as the id of a token: want a number", args[0]),
+					Hint: "repo-manager token list shows them",
+				}
+			}
+			api, err := c.client()
+			if err != nil {
+				return err
+			}
+			if err := api.RevokeToken(cmd.Context(), id); err != nil {
+				return err
+			}
+			if c.io.JSON {
+				return c.io.PrintJSON(struct {
+					Revoked int64 `json:"revoked"`
+				}{id})
+			}
+			c.io.Result(args[0], "revoked token %d", id)
+			return nil
+		},
+	}
+}

@@ -1,0 +1,109 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"aptfleet/internal/term"
+)
+
+// execute runs one command line and returns the exit status.
+func execute(ctx context.Context, io *term.IO, args []string) int {
+	end := slices.Index(args, "--")
+	if end < 0 {
+		end = len(args)
+	}
+	// A command line that cannot be parsed is told in JSON too.
+	io.JSON = slices.Contains(args[:end], "--json")
+	root := newRootCommand(io)
+	root.SetArgs(args)
+	root.SetOut(io.Out)
+	root.SetErr(io.Err)
+	return io.Fail("repo-manager", root.ExecuteContext(ctx))
+}
+
+// newRootCommand returns repo-manager's command tree.
+func newRootCommand(io *term.IO) *cobra.Command {
+	c := &cli{io: io, getenv: os.Getenv}
+	root := &cobra.Command{
+		Use:   "repo-manager",
+		Short: "Keep packages, name releases, and move them from stage to stage",
+		Long: `repo-manager keeps Debian packages in rolling repositories, names what they
+hold as snapshots, and moves stages from one snapshot to another. Every stage
+and every snapshot is an ordinary signed apt repository.
+
+"repo-manager serve" is the server; every other command asks a server to act:
+the one on this machine through its Unix socket, or another with --server and
+a token.
+
+Exit status: 0 done, or nothing to do; 1 failed; 2 wrong usage; 3 refused by a
+policy; 5 not authorised; 11 locked by another change; 130 interrupted.`,
+		Example: `  repo-manager serve --data /srv/aptfleet
+  repo-manager package add apps hello_1.0_amd64.deb
+  repo-manager snapshot create --note "first release"
+  repo-manager promote dev --to canary --reason "tested on the bench"`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+	}
+	c.flags(root)
+	root.AddGroup(
+		&cobra.Group{ID: "release", Title: "Packages and releases:"},
+		&cobra.Group{ID: "server", Title: "The server:"},
+	)
+	release := []*cobra.Command{
+		newPackageCommand(c), newSnapshotCommand(c), newStageCommand(c), newPromoteCommand(c), newUndoCommand(c),
+		newPipelineCommand(c), newRepositoryCommand(c), newMirrorCommand(c),
+	}
+	server := []*cobra.Command{
+		newServeCommand(io), newChangesCommand(c), newWatchCommand(c), newAbortCommand(c), newCheckCommand(c),
+		newUserCommand(c), newTokenCommand(c), newLoginLinkCommand(c), newDeviceCommand(c), newKeyCommand(c),
+	}
+	for _, command := range release {
+		command.GroupID = "release"
+	}
+	for _, command := range server {
+		command.GroupID = "server"
+	}
+	root.AddCommand(release...)
+	root.AddCommand(server...)
+	finish(root)
+	return root
+}
+
+// finish makes wrong usage of every command one kind of error, and gives
+// commands that only hold others something to say.
+func finish(command *cobra.Command) {
+	hint := command.CommandPath() + " --help"
+	command.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
+		return &term.UsageError{Text: err.Error(), Hint: hint}
+	})
+	if args := command.Args; args != nil {
+		command.Args = func(cmd *cobra.Command, given []string) error {
+			if err := args(cmd, given); err != nil {
+				return &term.UsageError{Text: err.Error(), Hint: "usage: " + cmd.UseLine()}
+			}
+			return nil
+		}
+	}
+	if command.HasSubCommands() && command.RunE == nil {
+		command.Args = cobra.ArbitraryArgs
+		command.RunE = func(cmd *cobra.Command, given []string) error {
+			if len(given) == 0 {
+				return &term.UsageError{Text: fmt.Sprintf("%s needs a command", cmd.CommandPath()), Hint: hint}
+			}
+			text := fmt.Sprintf("unknown command %q for %q", given[0], cmd.CommandPath())
+			if near := cmd.SuggestionsFor(given[0]); len(near) > 0 {
+				text += ": did you mean " + strings.Join(near, " or ") + "?"
+			}
+			return &term.UsageError{Text: text, Hint: hint}
+		}
+	}
+	for _, child := range command.Commands() {
+		finish(child)
+	}
+}
