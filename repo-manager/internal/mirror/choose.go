@@ -3,7 +3,6 @@ package mirror
 import (
 	"cmp"
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"path"
@@ -11,6 +10,7 @@ import (
 	"strings"
 
 	"aptfleet/internal/deb"
+	"aptfleet/repo-manager/internal/pool"
 	"aptfleet/repo-manager/internal/release"
 	"aptfleet/snapshots"
 )
@@ -117,13 +117,12 @@ func adopt(stanza deb.Stanza) (selected, error) {
 	if err := localPath(s.source); err != nil || s.source == "." {
 		return selected{}, fmt.Errorf("its Filename %q is not a plain path below the archive", stanza.Get("Filename"))
 	}
-	sum := stanza.Get("SHA256")
-	if raw, err := hex.DecodeString(sum); err != nil || len(raw) != len(s.SHA256) || sum != strings.ToLower(sum) {
-		return selected{}, fmt.Errorf("its SHA256 %q is none", sum)
+	sum, err := snapshots.ParseID(stanza.Get("SHA256"))
+	if err != nil {
+		return selected{}, fmt.Errorf("its SHA256: %w", err)
 	}
 	s.file = deb.FileName(stanza.Get("Package"), stanza.Get("Version"), stanza.Get("Architecture"))
-	ours := stanza.Without("MD5sum").Without("SHA1").With("Filename", path.Join("pool", sum[:2], sum, s.file))
-	var err error
+	ours := stanza.Without("MD5sum").Without("SHA1").With("Filename", pool.Filename(sum, s.file))
 	if s.Package, err = snapshots.ParsePackage(ours.Bytes()); err != nil {
 		return selected{}, err
 	}

@@ -54,9 +54,13 @@ func TestDebiansReleasesAreAccepted(t *testing.T) {
 
 func TestDebianIsMirrored(t *testing.T) {
 	config := realConfig(t, "trixie", "hello")
+	architecture, err := debian.Architecture(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
 	r := &rig{
 		engine:   &fakeEngine{t: t, pool: map[[32]byte]bool{}},
-		pipeline: release.Pipeline{Name: "demo", Distribution: "trixie", Architectures: []string{"amd64"}},
+		pipeline: release.Pipeline{Name: "demo", Distribution: "trixie", Architectures: []string{architecture}},
 		dir:      t.TempDir(),
 	}
 	r.updater = New(Config{Engine: r.engine, Pool: r.engine, Dir: r.dir})
