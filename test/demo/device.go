@@ -1,0 +1,171 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"aptfleet/internal/protocol"
+	"aptfleet/test/device"
+)
+
+// virtual is the demo's device: a Debian system of its own in a container,
+// with its own disk, boot control and boot loader.
+type virtual struct {
+	machine *device.Machine
+}
+
+// install makes the device from the snapshot of version 1, or opens the one
+// that a former run made.
+func (d *demo) install(ctx context.Context) (*virtual, error) {
+	dir := filepath.Join(d.dir, "device")
+	installed := filepath.Join(dir, "installed")
+	console, err := os.OpenFile(filepath.Join(d.dir, "log", "device.log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
+	if err != nil {
+		return nil, fmt.Errorf("cannot write the device's log: %w", err)
+	}
+	config := device.Config{Dir: dir, Name: deviceName, Loader: filepath.Join(d.dir, "bin", "loader"), Console: console}
+	yaml, err := d.deviceConfig(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := os.Stat(installed); err == nil {
+		d.say.note("switching the device on")
+		machine, err := device.Open(ctx, config)
+		if err != nil {
+			return nil, err
+		}
+		v := &virtual{machine: machine}
+		if err := machine.Reconfigure(ctx, yaml); err != nil {
+			return nil, errors.Join(err, v.close())
+		}
+		return v, nil
+	}
+
+	d.say.note("installing the device from its snapshot, with nothing but the pipeline as source")
+	if err := device.Sweep(ctx, dir); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		return nil, fmt.Errorf("cannot remove a half-made device: %w", err)
+	}
+	machine, err := device.Create(ctx, config)
+	if err != nil {
+		return nil, err
+	}
+	v := &virtual{machine: machine}
+	err = d.provision(ctx, machine, yaml)
+	if err == nil {
+		err = os.WriteFile(installed, nil, 0o600)
+	}
+	if err != nil {
+		return nil, errors.Join(err, v.close())
+	}
+	d.say.note("switching the device on")
+	return v, nil
+}
+
+// provision writes the first deployment.
+func (d *demo) provision(ctx context.Context, machine *device.Machine, yaml []byte) error {
+	snapshots, err := d.server.Snapshots(ctx, pipelineName)
+	if err != nil {
+		return err
+	}
+	at := slices.IndexFunc(snapshots, func(s protocol.Snapshot) bool { return slices.Contains(s.Labels, "demo-app-1.0") })
+	if at < 0 {
+		return errors.New("cannot install the device: the snapshot of demo-app 1.0 is gone; make run FRESH=1 starts over")
+	}
+	key, err := d.server.Key(ctx)
+	if err != nil {
+		return err
+	}
+	keyring := filepath.Join(d.dir, "archive-keyring.asc")
+	if err := os.WriteFile(keyring, []byte(key.Certificate), 0o644); err != nil {
+		return fmt.Errorf("cannot write the archive's certificate: %w", err)
+	}
+	return device.Provision(ctx, machine, device.Order{
+		Base:         d.server.Public + "/" + pipelineName + "/snapshots/" + snapshots[at].ID,
+		State:        snapshots[at].State,
+		Snapshot:     snapshots[at].ID,
+		Distribution: distribution,
+		Components:   []string{repository, mirrorName},
+		Packages:     []string{application, product},
+		Keyring:      keyring,
+		Config:       yaml,
+		Progress:     lineWriter(d.say.progress),
+	})
+}
+
+// deviceConfig is the device's /etc/aptfleet/device.yaml. The device is made
+// known to the server the first time; its token is kept beside its disk.
+func (d *demo) deviceConfig(ctx context.Context) ([]byte, error) {
+	kept := filepath.Join(d.dir, "device-token")
+	token, err := os.ReadFile(kept)
+	if errors.Is(err, os.ErrNotExist) {
+		// Once begun it is finished, whatever the visitor presses: the server
+		// shows a token only once.
+		made, err := d.server.CreateDevice(context.WithoutCancel(ctx), deviceName, pipelineName)
+		if err != nil {
+			return nil, err
+		}
+		token = []byte(made.Token)
+		if err := os.WriteFile(kept, token, 0o600); err != nil {
+			return nil, fmt.Errorf("cannot keep the device's token: %w", err)
+		}
+	} else if err != nil {
+		return nil, fmt.Errorf("cannot read the device's token: %w", err)
+	}
+	return fmt.Appendf(nil, `name: %s
+archive: %s
+pipeline: %s
+distribution: %s
+follow: production
+components: [%s, %s]
+keyring: /usr/share/keyrings/aptfleet-archive-keyring.pgp
+packages: [%s, %s]
+token: %s
+poll: 2s
+reboot: auto
+trial: {tries: 3, timeout: 3m, observe: 15s}
+`, deviceName, d.server.Public, pipelineName, distribution, repository, mirrorName, application, product, token), nil
+}
+
+// run keeps the device on until the context ends, then shuts it down. It
+// returns early if the device switches itself off.
+func (v *virtual) run(ctx context.Context) error {
+	if err := v.machine.PowerOn(); err != nil {
+		return err
+	}
+	err := v.machine.AwaitOff(ctx)
+	if ctx.Err() == nil {
+		return err
+	}
+	// A clean shutdown while there is patience for it; close pulls the plug.
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer cancel()
+	return v.machine.PowerOff(last)
+}
+
+// close lets go of everything the device holds of the host.
+func (v *virtual) close() error { return v.machine.Close() }
+
+// lineWriter hands the last line of every write to a function.
+type lineWriter func(string)
+
+func (w lineWriter) Write(p []byte) (int, error) {
+	last := ""
+	for line := range strings.Lines(string(p)) {
+		if line = strings.TrimSpace(line); line != "" {
+			last = line
+		}
+	}
+	if last != "" {
+		w(last)
+	}
+	return len(p), nil
+}
