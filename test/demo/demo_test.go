@@ -1,0 +1,409 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"aptfleet/internal/client"
+	"aptfleet/internal/protocol"
+	"aptfleet/test/debian"
+)
+
+// TestMakeRun is a visitor's first hour: `make run`, interrupted ten times on
+// the way, then the commands it prints, as they stand, from another
+// directory, then Ctrl-C and `make purge`.
+func TestMakeRun(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "demo")
+	interrupted := 10
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	for range interrupted {
+		moment := time.Duration(random.Int64N(int64(15 * time.Second)))
+		r := start(t, dir)
+		ready := r.ready(moment)
+		r.interrupt(t)
+		t.Logf("Ctrl-C after %.1f s, ready %v, last line: %s", moment.Seconds(), ready, r.last())
+		nothingLeft(t, dir)
+	}
+
+	r := start(t, dir)
+	t.Cleanup(func() { r.interrupt(t) })
+	if !r.ready(8 * time.Minute) {
+		t.Fatalf("make run is not ready after 8 minutes; it said:\n%s", r.text())
+	}
+	guide := blocks(r.text())
+	api := visitorClient(t, dir)
+
+	t.Run("one promotion is pending", func(t *testing.T) {
+		diff, err := api.Diff(t.Context(), pipelineName, "production", "canary")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(diff.Differences) == 0 {
+			t.Error("canary and production offer the same: there is nothing to press")
+		}
+	})
+	t.Run("ship your own package", func(t *testing.T) {
+		paste(t, guide["Ship your own package"])
+		device := await(t, api, func(d protocol.Device) bool { return d.Report.Phase == "IDLE" && version(d.Report) == "3.1" })
+		t.Logf("the device runs %+v", device.Report.Deployments)
+	})
+	t.Run("ship a broken version", func(t *testing.T) {
+		paste(t, guide["Ship a broken version, and watch the device go back by itself; the page says why"])
+		device := await(t, api, func(d protocol.Device) bool { return d.Report.Phase == "IDLE" && len(d.Report.Failed) > 0 })
+		if version(device.Report) != "3.1" {
+			t.Errorf("after the broken release the device runs %q, want 3.1", version(device.Report))
+		}
+		if device.Report.WhyNot == "" || device.Report.Failed[0].Reason == "" {
+			t.Errorf("the report does not say why: %+v", device.Report)
+		}
+		t.Logf("why not: %s", device.Report.WhyNot)
+	})
+	t.Run("attach another machine's apt", func(t *testing.T) {
+		out := pasteInto(t, machine(t), guide["Attach another Debian machine's apt (as root, on that machine)"])
+		if !strings.Contains(out, "Setting up demo-app") {
+			t.Errorf("apt did not install demo-app:\n%s", out)
+		}
+	})
+	t.Run("look around", func(t *testing.T) {
+		out := paste(t, guide["A new sign-in link, the device as the server sees it, and what the archive holds"])
+		for _, want := range []string{"http://127.0.0.1:", deviceName, "production"} {
+			if !strings.Contains(out, want) {
+				t.Errorf("no %q in:\n%s", want, out)
+			}
+		}
+	})
+
+	r.interrupt(t)
+	nothingLeft(t, dir)
+	purge := exec.Command("make", "purge")
+	purge.Dir, purge.Env = "../..", environment(dir)
+	if out, err := purge.CombinedOutput(); err != nil {
+		t.Fatalf("make purge: %v\n%s", err, out)
+	}
+	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("make purge left %s: %v", dir, err)
+	}
+}
+
+// TestWithoutDevice is the server part alone.
+func TestWithoutDevice(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "demo")
+	r := start(t, dir, "DEVICE=none")
+	t.Cleanup(func() { r.interrupt(t) })
+	if !r.ready(5 * time.Minute) {
+		t.Fatalf("make run DEVICE=none is not ready after 5 minutes; it said:\n%s", r.text())
+	}
+	guide := blocks(r.text())
+	paste(t, guide["Ship your own package"])
+	if _, ok := guide["Ship a broken version, and watch the device go back by itself; the page says why"]; ok {
+		t.Error("it speaks of a device that is not there")
+	}
+	r.interrupt(t)
+	nothingLeft(t, dir)
+}
+
+// TestPreflightSaysEverythingAtOnce hides programs from it and asks that each
+// is named with its remedy, and that nothing is installed without an answer.
+func TestPreflightSaysEverythingAtOnce(t *testing.T) {
+	bin := t.TempDir()
+	for _, name := range []string{"bash", "sed", "id", "df", "tail", "tr", "dirname", "grep", "sort", "head", "awk", "apt-get", "env", "dpkg-query"} {
+		path, err := exec.LookPath(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(path, filepath.Join(bin, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// A dpkg-query that knows no package stands for a bare machine.
+	query := filepath.Join(bin, "dpkg-query")
+	if err := errors.Join(os.Remove(query), os.WriteFile(query, []byte("#!/bin/sh\nexit 1\n"), 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(t.TempDir(), "demo")
+	run := exec.Command(filepath.Join(bin, "bash"), "run.sh")
+	run.Env = []string{"PATH=" + bin, "DEMO_DIR=" + dir, "HOME=" + t.TempDir()}
+	out, err := run.CombinedOutput()
+	if err == nil {
+		t.Errorf("it went on without Go:\n%s", out)
+	}
+	for _, want := range []string{"Go is not installed", "https://go.dev/dl", "btrfs-progs", "systemd-container", "apt-get install --no-install-recommends gcc"} {
+		if !strings.Contains(string(out), want) {
+			t.Errorf("the preflight does not say %q:\n%s", want, out)
+		}
+	}
+	if _, err := os.Stat(dir); err == nil {
+		t.Error("a refused run made its directory")
+	}
+}
+
+// running is one `make run`.
+type running struct {
+	cmd   *exec.Cmd
+	ended chan struct{}
+	up    chan struct{}
+
+	mu    sync.Mutex
+	lines []string
+}
+
+func environment(dir string, more ...string) []string {
+	env := slices.DeleteFunc(os.Environ(), func(e string) bool {
+		return strings.HasPrefix(e, "MAKE") || strings.HasPrefix(e, "APTFLEET_") || strings.HasPrefix(e, "SUDO_")
+	})
+	return append(append(env, "DEMO_DIR="+dir, "YES=1"), more...)
+}
+
+// start runs `make run` in a process group of its own, as a shell would.
+func start(t *testing.T, dir string, more ...string) *running {
+	t.Helper()
+	r := &running{cmd: exec.Command("make", "run"), ended: make(chan struct{}), up: make(chan struct{})}
+	r.cmd.Dir, r.cmd.Env = "../..", environment(dir, more...)
+	r.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	out, in := io.Pipe()
+	r.cmd.Stdout, r.cmd.Stderr = in, in
+	if err := r.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
+		scanner := bufio.NewScanner(out)
+		for scanner.Scan() {
+			r.mu.Lock()
+			r.lines = append(r.lines, scanner.Text())
+			r.mu.Unlock()
+			if strings.HasPrefix(scanner.Text(), "Ctrl-C stops everything") {
+				close(r.up)
+			}
+		}
+	}()
+	go func() {
+		if err := r.cmd.Wait(); err != nil {
+			fmt.Fprintf(in, "make run ended: %v\n", err)
+		}
+		in.Close()
+		<-read
+		close(r.ended)
+	}()
+	return r
+}
+
+// ready reports whether the whole guide was printed within the given time.
+func (r *running) ready(limit time.Duration) bool {
+	select {
+	case <-r.up:
+		return true
+	case <-r.ended:
+		return false
+	case <-time.After(limit):
+		return false
+	}
+}
+
+// interrupt is Ctrl-C: SIGINT to the whole group. It fails the test if
+// anything is still running half a minute later.
+func (r *running) interrupt(t *testing.T) {
+	t.Helper()
+	if err := syscall.Kill(-r.cmd.Process.Pid, syscall.SIGINT); err != nil && !errors.Is(err, syscall.ESRCH) {
+		t.Fatal(err)
+	}
+	select {
+	case <-r.ended:
+	case <-time.After(30 * time.Second):
+		if err := syscall.Kill(-r.cmd.Process.Pid, syscall.SIGKILL); err != nil {
+			t.Log(err)
+		}
+		t.Fatalf("make run does not end within 30 s of Ctrl-C; it said:\n%s", r.text())
+	}
+}
+
+func (r *running) text() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return strings.Join(r.lines, "\n")
+}
+
+func (r *running) last() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.lines) == 0 {
+		return ""
+	}
+	return r.lines[len(r.lines)-1]
+}
+
+// nothingLeft fails the test if a process, mount or loop device of the
+// directory survived.
+func nothingLeft(t *testing.T, dir string) {
+	t.Helper()
+	environs, err := filepath.Glob("/proc/[0-9]*/environ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range environs {
+		environ, err := os.ReadFile(name)
+		if err == nil && bytes.Contains(environ, []byte("DEMO_DIR="+dir)) {
+			cmdline, _ := os.ReadFile(filepath.Join(filepath.Dir(name), "cmdline")) // it may just have ended
+			t.Errorf("a process is left: %s %q", name, cmdline)
+		}
+	}
+	tables, err := filepath.Glob("/proc/[0-9]*/mountinfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range tables {
+		if table, err := os.ReadFile(name); err == nil && strings.Contains(string(table), dir) {
+			t.Errorf("a mount is left in %s", name)
+		}
+	}
+	// The kernel frees a loop device shortly after its last mount has gone.
+	var loops []byte
+	for range 50 {
+		if loops, err = exec.Command("losetup", "--list", "--noheadings", "--output", "NAME,BACK-FILE").Output(); err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Contains(loops, []byte(dir)) {
+			return
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	t.Errorf("a loop device is left:\n%s", loops)
+}
+
+// blocks splits what make run printed into its commands by their headings.
+func blocks(text string) map[string]string {
+	found := map[string]string{}
+	title := ""
+	for line := range strings.Lines(text) {
+		switch {
+		case strings.HasPrefix(line, "# "):
+			title = strings.TrimSpace(line[2:])
+		case strings.TrimSpace(line) == "":
+			title = ""
+		case title != "":
+			found[title] += line
+		}
+	}
+	return found
+}
+
+// paste runs commands as they stand, from a directory of no meaning.
+func paste(t *testing.T, commands string) string {
+	t.Helper()
+	return pasteInto(t, "", commands)
+}
+
+// pasteInto is paste on another machine: a root directory.
+func pasteInto(t *testing.T, root, commands string) string {
+	t.Helper()
+	if commands == "" {
+		t.Fatal("make run did not print these commands")
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	shell := exec.CommandContext(ctx, "bash", "-e")
+	if root != "" {
+		shell = exec.CommandContext(ctx, "unshare", "--mount", "--pid", "--fork", "--kill-child",
+			"chroot", root, "sh", "-ec", "mount -t proc proc /proc; exec sh -e")
+	}
+	shell.Dir = "/"
+	shell.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:" + goDir(t), "HOME=" + t.TempDir(), "DEBIAN_FRONTEND=noninteractive", "LC_ALL=C.UTF-8"}
+	shell.Stdin = strings.NewReader(commands)
+	out, err := shell.CombinedOutput()
+	if err != nil {
+		t.Fatalf("the printed commands fail: %v\n%s\n-- they print:\n%s", err, commands, out)
+	}
+	return string(out)
+}
+
+func goDir(t *testing.T) string {
+	t.Helper()
+	path, err := exec.LookPath("go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return filepath.Dir(path)
+}
+
+// machine is a Debian system that knows nothing of Aptfleet.
+func machine(t *testing.T) string {
+	t.Helper()
+	tar, err := debian.Root(t.Context(), debian.Spec{Suite: distribution})
+	if err != nil {
+		t.Fatal(err)
+	}
+	root := t.TempDir()
+	if err := debian.Unpack(t.Context(), tar, root); err != nil {
+		t.Fatal(err)
+	}
+	return root
+}
+
+// visitorClient speaks to the demo's server over its socket.
+func visitorClient(t *testing.T, dir string) *client.Client {
+	t.Helper()
+	raw, err := os.ReadFile(filepath.Join(dir, "server", "run", "addresses.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var at addresses
+	if err := json.Unmarshal(raw, &at); err != nil {
+		t.Fatal(err)
+	}
+	api, err := client.New(client.Options{Socket: at.Socket, UserAgent: "test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return api
+}
+
+// await polls the device's report until it fits.
+func await(t *testing.T, api *client.Client, fits func(protocol.Device) bool) protocol.Device {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	var last protocol.Device
+	for {
+		device, err := api.Device(ctx, deviceName)
+		if err == nil {
+			last = device
+			if device.Report != nil && fits(device) {
+				return device
+			}
+		}
+		select {
+		case <-ctx.Done():
+			t.Fatalf("the device did not get there (%v); it reported last:\n%+v", err, last.Report)
+		case <-time.After(300 * time.Millisecond):
+		}
+	}
+}
+
+// version is the version of the product's application on the booted
+// deployment.
+func version(r *protocol.Report) string {
+	for _, deployment := range r.Deployments {
+		if deployment.Role == "booted" {
+			return deployment.Version
+		}
+	}
+	return ""
+}
