@@ -1,6 +1,7 @@
 package mirror
 
 import (
+	"bufio"
 	"bytes"
 	"compress/gzip"
 	"context"
@@ -94,7 +95,7 @@ func (u *upstream) read(ctx context.Context, r inRelease, ix index, add func(deb
 	if _, err := file.Seek(0, io.SeekStart); err != nil {
 		return fail(err)
 	}
-	plain, err := decompress(file, ix.encoding)
+	plain, err := decompress(bufio.NewReaderSize(file, 1<<16), ix.encoding)
 	if err != nil {
 		return fail(err)
 	}
