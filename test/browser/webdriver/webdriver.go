@@ -96,7 +96,7 @@ func (d *Driver) Open(ctx context.Context, o Options) (*Browser, error) {
 			"args": []string{
 				"--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
 				"--disable-background-networking", "--disable-component-update", "--disable-sync",
-				"--disable-dev-shm-usage", "--user-data-dir=" + o.Profile,
+				"--disable-dev-shm-usage", "--hide-scrollbars", "--user-data-dir=" + o.Profile,
 			},
 			"prefs": map[string]any{"profile.managed_default_content_settings.javascript": scripts},
 		},

@@ -1,0 +1,210 @@
+package ui
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"aptfleet/repo-manager/internal/access"
+	"aptfleet/repo-manager/internal/fleet"
+	"aptfleet/repo-manager/internal/release"
+	"aptfleet/snapshots"
+)
+
+// Release is what the pages ask of the engine. Errors that a person should
+// read are *release.Error; any other is logged and shown as an internal one.
+type Release interface {
+	Pipelines(ctx context.Context) ([]release.Pipeline, error)
+	Pipeline(ctx context.Context, name string) (release.Pipeline, error)
+	Stages(ctx context.Context, pipeline string) ([]release.Stage, error)
+	History(ctx context.Context, pipeline, stage string) ([]release.Move, error)
+	Snapshots(ctx context.Context, pipeline string) ([]release.Snapshot, error)
+	Packages(ctx context.Context, pipeline, ref, component, name string, limit int) ([]release.Listed, error)
+	Resolve(ctx context.Context, pipeline, ref string) (release.Offer, error)
+	Diff(ctx context.Context, pipeline, from, to string) (a, b release.Offer, differences []snapshots.Difference, err error)
+	Promote(ctx context.Context, actor release.Actor, pipeline, ref, to, reason string, expect *snapshots.ID, dryRun bool) (release.Move, error)
+	Undo(ctx context.Context, actor release.Actor, pipeline, stage, reason string, expect *snapshots.ID) (release.Move, error)
+	Changes(ctx context.Context) ([]release.Change, error)
+	Subscribe(buffer int) (events <-chan release.Event, cancel func())
+}
+
+// Access knows who a browser belongs to.
+type Access interface {
+	// BySession says whose session a cookie opens, and the CSRF token of its
+	// forms. An unknown or ended session is release.NoAccess.
+	BySession(ctx context.Context, cookie string) (id access.Identity, csrf string, err error)
+	// LinkUser says whom a one-time link signs in, without using it up.
+	LinkUser(ctx context.Context, token string) (user string, err error)
+	// Redeem uses a one-time link up and starts a session.
+	Redeem(ctx context.Context, token string) (cookie string, expires time.Time, err error)
+	// EndSession ends a session; ending it twice is no error.
+	EndSession(ctx context.Context, cookie string) error
+}
+
+// Fleet knows the devices and what each reported last.
+type Fleet interface {
+	Devices(ctx context.Context) ([]fleet.Device, error)
+}
+
+// Config is everything the pages need.
+type Config struct {
+	Release Release
+	Access  Access
+	Fleet   Fleet
+	Clock   func() time.Time
+	Secure  bool // the listener speaks TLS: the session cookie says so
+	Log     *slog.Logger
+}
+
+// server holds what requests share; it is read-only after New.
+type server struct {
+	Config
+	pages  *pages
+	assets *assets
+	origin *http.CrossOriginProtection
+}
+
+// New returns the handler of all pages, to be mounted at "/" beside the API.
+// It fails only if a template or a static file of the program is broken.
+func New(c Config) (http.Handler, error) {
+	assets, err := newAssets()
+	if err != nil {
+		return nil, err
+	}
+	pages, err := newPages(assets)
+	if err != nil {
+		return nil, err
+	}
+	s := &server{Config: c, pages: pages, assets: assets, origin: http.NewCrossOriginProtection()}
+
+	mux := http.NewServeMux()
+	mux.Handle("GET /static/", assets)
+	mux.HandleFunc("GET /login", s.showLogin)
+	mux.HandleFunc("POST /login", s.login)
+	mux.HandleFunc("POST /logout", s.act(s.logout))
+	mux.HandleFunc("GET /{$}", s.see(s.home))
+	mux.HandleFunc("GET /pipelines", s.see(s.list))
+	mux.HandleFunc("GET /pipelines/{p}", s.see(s.pipeline))
+	mux.HandleFunc("GET /pipelines/{p}/events", s.see(s.events))
+	mux.HandleFunc("GET /pipelines/{p}/stages/{s}", s.see(s.history))
+	mux.HandleFunc("GET /pipelines/{p}/stages/{s}/promote", s.see(s.reviewPromotion))
+	mux.HandleFunc("POST /pipelines/{p}/stages/{s}/promote", s.act(s.promote))
+	mux.HandleFunc("GET /pipelines/{p}/stages/{s}/undo", s.see(s.reviewUndo))
+	mux.HandleFunc("POST /pipelines/{p}/stages/{s}/undo", s.act(s.undo))
+	mux.HandleFunc("GET /", s.see(s.nowhere))
+	mux.HandleFunc("POST /", s.act(s.nowhere))
+	return secured(mux), nil
+}
+
+// secured sets the headers that every answer carries: nothing but our own
+// origin may be loaded, and nobody may frame us.
+func secured(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("Content-Security-Policy", "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'")
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("X-Frame-Options", "DENY")
+		h.Set("Referrer-Policy", "no-referrer")
+		h.Set("Cross-Origin-Opener-Policy", "same-origin")
+		h.Set("Cross-Origin-Resource-Policy", "same-origin")
+		h.Set("Permissions-Policy", "camera=(), geolocation=(), microphone=()")
+		h.Set("Cache-Control", "no-store")
+		next.ServeHTTP(w, r)
+	})
+}
+
+// visitor is the person behind a request.
+type visitor struct {
+	access.Identity
+	cookie string
+	csrf   string
+}
+
+// page is a handler that knows who asks. What it returns as an error becomes
+// an error page.
+type page func(w http.ResponseWriter, r *http.Request, v visitor) error
+
+// see lets a signed-in person look; anybody else is shown how to sign in.
+func (s *server) see(p page) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		v, err := s.visitor(r)
+		if err != nil {
+			s.turnAway(w, r, err)
+			return
+		}
+		if err := p(w, r, v); err != nil {
+			s.fail(w, r, v, err)
+		}
+	}
+}
+
+// Forms are short; a larger body is not one of ours.
+const maxForm = 64 << 10
+
+// act lets a signed-in person act: the request must come from a page of ours
+// and carry the session's CSRF token.
+func (s *server) act(p page) http.HandlerFunc {
+	return s.see(func(w http.ResponseWriter, r *http.Request, v visitor) error {
+		r.Body = http.MaxBytesReader(w, r.Body, maxForm)
+		if err := s.origin.Check(r); err != nil {
+			return &release.Error{Code: release.Forbidden, Text: "cannot accept the form: it was sent from another site", Err: err}
+		}
+		if err := r.ParseForm(); err != nil {
+			return &release.Error{Code: release.Invalid, Text: "cannot read the form: " + err.Error(), Err: err}
+		}
+		if !sameSecret(r.PostForm.Get("csrf"), v.csrf) {
+			return &release.Error{
+				Code: release.Forbidden, Text: "cannot accept the form: it does not belong to this session",
+				Hint: "Go back, reload the page and send the form again.",
+			}
+		}
+		return p(w, r, v)
+	})
+}
+
+func (s *server) nowhere(_ http.ResponseWriter, r *http.Request, _ visitor) error {
+	return &release.Error{Code: release.NotFound, Text: "cannot find a page at " + r.URL.Path}
+}
+
+// statuses are the answers to the codes of the domain.
+var statuses = map[release.Code]int{
+	release.Invalid:   http.StatusBadRequest,
+	release.NotFound:  http.StatusNotFound,
+	release.Conflict:  http.StatusConflict,
+	release.Refused:   http.StatusUnprocessableEntity,
+	release.TooLarge:  http.StatusRequestEntityTooLarge,
+	release.NoSpace:   http.StatusInsufficientStorage,
+	release.Locked:    http.StatusLocked,
+	release.NoAccess:  http.StatusUnauthorized,
+	release.Forbidden: http.StatusForbidden,
+}
+
+// fail shows an error page. What is not meant for people is logged and stays
+// out of the page.
+func (s *server) fail(w http.ResponseWriter, r *http.Request, v visitor, err error) {
+	view := errorView{frame: s.frame(v, "", ""), Back: "/"}
+	var conflict *movedError
+	var known *release.Error
+	switch {
+	case errors.As(err, &conflict):
+		view.Status, view.Title, view.Text = http.StatusConflict, "Something moved meanwhile", conflict.Error()
+		view.Happened, view.Again, view.Back = conflict.happened, conflict.again, conflict.back
+	case errors.As(err, &known):
+		view.Status = statuses[known.Code]
+		view.Text, view.Hint = sentence(known.Text), known.Hint
+	}
+	if view.Status == 0 {
+		view.Status = http.StatusInternalServerError
+		view.Text = "The server could not do this. Its log says why."
+		s.Log.Error("cannot answer a page", "path", r.URL.Path, "user", v.User, "error", err)
+	}
+	if view.Title == "" {
+		view.Title = titleOf(view.Status)
+	}
+	if p := r.PathValue("p"); p != "" && view.Back == "/" && view.Status != http.StatusNotFound {
+		view.Back = pipelineURL(p)
+	}
+	s.render(w, view.Status, "error", view)
+}
