@@ -71,7 +71,7 @@ func (m *machine) write(path string, content []byte) {
 const enter = `set -e
 mount -t overlay overlay -o "lowerdir=$1,upperdir=$2/upper,workdir=$2/work" "$2/root"
 mount -t proc proc "$2/root/proc"
-root=$2
+root=$2/root
 shift 2
 exec chroot "$root" "$@"`
 
