@@ -68,7 +68,7 @@ type Snapshot struct {
 	Note     string
 	By       string
 	Created  time.Time
-	Packages int
+	Packages int // entries of all indices: a package of architecture all counts in each
 }
 
 // Stage is what a stage offers now.
@@ -81,11 +81,14 @@ type Stage struct {
 	By       string
 	Reason   string
 	Packages int
+	Standing int64 // Seq of the move that put the offer there
 }
 
-// Move is one entry of a stage's history.
+// Move is one entry of a stage's history. An undo goes back to what stood
+// before the current offer was promoted, so two undos walk further back and
+// never return to what the first one left: Over links the moves in that order.
 type Move struct {
-	Seq      int64
+	Seq      int64 // counts the moves of a pipeline from 1; 0: nothing had to move
 	Pipeline string
 	Stage    string
 	Kind     MoveKind
@@ -93,6 +96,7 @@ type Move struct {
 	By       string
 	Reason   string
 	At       time.Time
+	Over     int64 // Seq of the move that an undo of this one goes back to; 0: nothing lies below
 }
 
 // MoveKind says why a stage moved.
@@ -133,6 +137,7 @@ type Change struct {
 	Kind     string // "mirror-update", "check"
 	Summary  string // one line for people
 	Pipeline string
+	Subject  string // what it works on, e.g. a mirror's name: one change of a kind at a time does
 	Status   ChangeStatus
 	By       string
 	Reason   string
@@ -147,8 +152,8 @@ type Change struct {
 
 // Event tells watchers that something moved; they read the rest themselves.
 type Event struct {
-	Seq      int64
-	Kind     string // "stage", "snapshot", "upload", "change", "device"
+	Seq      int64  // counts the events of one run of the server
+	Kind     string // "pipeline", "component", "stage", "snapshot", "upload", "change", "device"
 	Pipeline string
 	Subject  string // stage, snapshot id, package, change id or device
 	At       time.Time

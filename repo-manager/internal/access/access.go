@@ -1,0 +1,194 @@
+// Package access knows who may act: users, their tokens, the sessions of
+// their browsers and the one-time links that open them.
+//
+// A secret is 32 random bytes in URL-safe base64. Only its SHA-256 is kept,
+// so the database gives none away. Looking a secret up by its hash takes the
+// same time whatever it is.
+//
+// # Roles
+//
+//	viewer                        reads
+//	uploader[:pipeline[/repo]]    adds and removes packages
+//	releaser[:pipeline[/stage]]   names snapshots, promotes, undoes
+//	operator                      devices
+//	admin                         everything
+//
+// Everyone with a role is a viewer too. A role without scope holds
+// everywhere.
+package access
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"fmt"
+	"os/user"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"aptfleet/repo-manager/internal/release"
+)
+
+// CookieName is the cookie that holds a browser's session.
+const CookieName = "aptfleet_session"
+
+// How long links and sessions are good.
+const (
+	LinkLife    = 24 * time.Hour
+	SessionLife = 30 * 24 * time.Hour
+)
+
+// User is a person or a machine with a name.
+type User struct {
+	Name    string
+	Roles   []string
+	Created time.Time
+}
+
+// Token lets a program act in the name of a user.
+type Token struct {
+	ID      int64
+	User    string
+	Label   string
+	Roles   []string
+	Created time.Time
+	Secret  string // only in the answer that made it
+}
+
+// Identity is who acts, how that is known, and what they may.
+type Identity struct {
+	User  string
+	Roles []string
+	Via   string // "socket", "token:<label>", "session"
+}
+
+// Actor is the identity as it is recorded.
+func (id Identity) Actor() release.Actor { return release.Actor{Name: id.User, Via: id.Via} }
+
+// Hash is the SHA-256 of a secret's text.
+type Hash = [32]byte
+
+// Store keeps what a Service knows. Finding methods report ok = false for
+// what is not there. An Act is recorded together with what it tells about.
+type Store interface {
+	// PutUser inserts a user; one of that name makes it fail with ErrExists.
+	PutUser(ctx context.Context, u User, act release.Act) error
+	User(ctx context.Context, name string) (u User, ok bool, err error)
+	Users(ctx context.Context) ([]User, error) // by name
+
+	// PutToken inserts a token and returns it with its ID.
+	PutToken(ctx context.Context, t Token, secret Hash, act release.Act) (Token, error)
+	TokenBySecret(ctx context.Context, secret Hash) (t Token, ok bool, err error)
+	Tokens(ctx context.Context) ([]Token, error) // by ID
+	DeleteToken(ctx context.Context, id int64, act release.Act) (ok bool, err error)
+
+	// PutLink inserts a link and forgets those that expired before now.
+	PutLink(ctx context.Context, secret Hash, g Grant, now time.Time, act release.Act) error
+	Link(ctx context.Context, secret Hash) (g Grant, ok bool, err error)
+	// Redeem replaces a link by a session, once.
+	Redeem(ctx context.Context, link, session Hash, g Grant, now time.Time, act release.Act) (ok bool, err error)
+	Session(ctx context.Context, secret Hash) (g Grant, ok bool, err error)
+	DeleteSession(ctx context.Context, secret Hash) error
+}
+
+// Grant is what a link or session stands for.
+type Grant struct {
+	User    string
+	Expires time.Time
+}
+
+// ErrExists says that a name is taken.
+var ErrExists = fmt.Errorf("the name is taken")
+
+// Service answers who may act. Its methods may be called concurrently.
+type Service struct {
+	store Store
+	clock func() time.Time
+}
+
+// New returns a Service on a store.
+func New(store Store, clock func() time.Time) *Service {
+	return &Service{store: store, clock: clock}
+}
+
+func (s *Service) now() time.Time { return s.clock().UTC().Truncate(time.Microsecond) }
+
+func (s *Service) act(a release.Actor, verb, object, detail string) release.Act {
+	return release.Act{At: s.now(), By: a.Name, Via: a.Via, Verb: verb, Object: object, Detail: detail}
+}
+
+// newSecret returns 32 random bytes as text. crypto/rand never fails.
+func newSecret() string {
+	var raw [32]byte
+	rand.Read(raw[:])
+	return base64.RawURLEncoding.EncodeToString(raw[:])
+}
+
+// HashOf is what is stored instead of a secret.
+func HashOf(secret string) Hash { return sha256.Sum256([]byte(secret)) }
+
+// Peer is the identity of a process on this machine that connected to the
+// Unix socket: whoever may open the socket is an admin. A user id without a
+// name is called uid:<number>.
+func Peer(uid uint32) Identity {
+	name := "uid:" + strconv.FormatUint(uint64(uid), 10)
+	if u, err := user.LookupId(strconv.FormatUint(uint64(uid), 10)); err == nil {
+		name = u.Username
+	}
+	return Identity{User: name, Roles: []string{"admin"}, Via: "socket"}
+}
+
+// CSRF is the token that a page of this session must send along with what it
+// changes.
+func CSRF(cookie string) string {
+	mac := hmac.New(sha256.New, []byte(cookie))
+	mac.Write([]byte("aptfleet csrf"))
+	return hex.EncodeToString(mac.Sum(nil))
+}
+
+// Allows tells whether roles are enough to act as role within scope:
+// "pipeline", "pipeline/name" or "" for the whole server.
+func Allows(roles []string, role, scope string) bool {
+	if role == "viewer" {
+		return len(roles) > 0
+	}
+	return slices.ContainsFunc(roles, func(held string) bool {
+		name, within, scoped := strings.Cut(held, ":")
+		if name == "admin" {
+			return true
+		}
+		return name == role && (!scoped || scope == within || strings.HasPrefix(scope, within+"/"))
+	})
+}
+
+var (
+	validUser  = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}$`)
+	validLabel = regexp.MustCompile(`^[^\x00-\x1f\x7f]{1,100}$`)
+	validRole  = regexp.MustCompile(`^(viewer|operator|admin|(uploader|releaser)(:[a-z][a-z0-9+.-]*(/[A-Za-z0-9][A-Za-z0-9+._-]*)?)?)$`)
+)
+
+func checkRoles(verb string, roles []string) error {
+	if len(roles) == 0 {
+		return &release.Error{Code: release.Invalid, Text: verb + ": it needs a role", Hint: rolesHint}
+	}
+	for _, r := range roles {
+		if !validRole.MatchString(r) {
+			return &release.Error{Code: release.Invalid, Text: fmt.Sprintf("%s: %q is no role", verb, r), Hint: rolesHint}
+		}
+	}
+	return nil
+}
+
+const rolesHint = "roles are viewer, uploader[:pipeline/repository], releaser[:pipeline/stage], operator, admin"
+
+// covers tells whether held roles include the role wanted.
+func covers(held []string, wanted string) bool {
+	name, scope, _ := strings.Cut(wanted, ":")
+	return slices.Contains(held, wanted) || Allows(held, name, scope)
+}

@@ -1,0 +1,231 @@
+package release
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+)
+
+// logLines bounds the log of a change; the oldest lines go.
+const logLines = 200
+
+// saveEvery is how often the progress of a change is written down. Watchers
+// see it at once.
+const saveEvery = 2 * time.Second
+
+// changes are the long acts under way.
+type changes struct {
+	ctx     context.Context // of all changes; ends when the server stops
+	cancel  context.CancelCauseFunc
+	mu      sync.Mutex
+	running map[int64]*Progress
+	stopped bool
+	wait    sync.WaitGroup
+}
+
+var (
+	errAborted = errors.New("aborted")
+	errStopped = errors.New("interrupted by a stop of the server")
+)
+
+// Progress is how a change tells how far it is. Its methods may be called
+// concurrently.
+type Progress struct {
+	e      *Engine
+	cancel context.CancelCauseFunc
+	mu     sync.Mutex
+	change Change
+	saved  time.Time
+}
+
+// Total says how much there is to do, in unit.
+func (p *Progress) Total(n int64, unit string) {
+	p.update(func(c *Change) { c.Total, c.Unit = n, unit })
+}
+
+// Add says that n more are done.
+func (p *Progress) Add(n int64) { p.update(func(c *Change) { c.Done += n }) }
+
+// Logf adds a line to the log.
+func (p *Progress) Logf(format string, args ...any) {
+	p.update(func(c *Change) {
+		c.Log = append(slices.Clone(c.Log), fmt.Sprintf(format, args...))
+		c.Log = c.Log[max(0, len(c.Log)-logLines):]
+	})
+}
+
+// Change is the change as it stands.
+func (p *Progress) Change() Change {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.change
+}
+
+// update changes what is known, tells watchers, and now and then the store.
+func (p *Progress) update(f func(*Change)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	f(&p.change)
+	now := p.e.now()
+	if now.Sub(p.saved) < saveEvery {
+		return
+	}
+	p.saved = now
+	p.save(context.WithoutCancel(p.e.ctx))
+	p.announce()
+}
+
+// save writes the change down; p.mu is held. Progress that cannot be written
+// is no reason to stop what progresses.
+func (p *Progress) save(ctx context.Context) {
+	if _, err := p.e.Store.PutChange(ctx, p.change); err != nil {
+		p.e.Log.Error("cannot record the progress of a change", "change", p.change.ID, "error", err)
+	}
+}
+
+func (p *Progress) announce() {
+	p.e.hub.send("change", p.change.Pipeline, fmt.Sprint(p.change.ID), p.e.now())
+}
+
+// StartChange records a change as Doing and runs f in the background; what f
+// returns makes it Done or Failed. Kind, Summary, Pipeline, Subject and Reason
+// are taken from c. One change of a kind works on a subject at a time: a
+// second one is Locked. The context of f ends when the change is aborted and
+// when the server stops.
+func (e *Engine) StartChange(ctx context.Context, a Actor, c Change, f func(context.Context, *Progress) error) (Change, error) {
+	cs := &e.changes
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	if cs.stopped {
+		return Change{}, errClosed
+	}
+	for _, p := range cs.running {
+		if other := p.Change(); other.Kind == c.Kind && other.Pipeline == c.Pipeline && other.Subject == c.Subject {
+			return Change{}, fail(Locked, fmt.Sprintf("repo-manager watch %d", other.ID),
+				"cannot start %s: change %d, started by %s, does the same", c.Summary, other.ID, other.By)
+		}
+	}
+	c, err := e.Store.PutChange(ctx, Change{
+		Kind: c.Kind, Summary: c.Summary, Pipeline: c.Pipeline, Subject: c.Subject, Reason: c.Reason,
+		Status: Doing, By: a.Name, Created: e.now(),
+	})
+	if err != nil {
+		return Change{}, because(err, "cannot start %s", c.Summary)
+	}
+	work, cancel := context.WithCancelCause(cs.ctx)
+	p := &Progress{e: e, cancel: cancel, change: c, saved: c.Created}
+	if cs.running == nil {
+		cs.running = make(map[int64]*Progress)
+	}
+	cs.running[c.ID] = p
+	cs.wait.Add(1)
+	p.announce()
+	go func() {
+		defer cs.wait.Done()
+		p.finish(f(work, p), context.Cause(work))
+		cancel(nil)
+		cs.mu.Lock()
+		delete(cs.running, c.ID)
+		cs.mu.Unlock()
+	}()
+	return c, nil
+}
+
+// finish ends a change: err is what its work returned, cause why its context
+// ended, if it did.
+func (p *Progress) finish(err, cause error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	c := &p.change
+	c.Finished = p.e.now()
+	switch {
+	case err == nil:
+		c.Status = Done
+	case errors.Is(cause, errAborted):
+		c.Status, c.Error = Aborted, "aborted"
+	case errors.Is(cause, errStopped):
+		c.Status, c.Error = Failed, errStopped.Error()
+	default:
+		c.Status, c.Error = Failed, err.Error()
+	}
+	p.save(context.WithoutCancel(p.e.ctx))
+	p.announce()
+}
+
+// AbortChange asks a change to stop; it is Aborted once its work has noticed.
+// One that is over stays as it is.
+func (e *Engine) AbortChange(ctx context.Context, a Actor, id int64) error {
+	p := e.changes.find(id)
+	if p == nil {
+		_, err := e.Change(ctx, id)
+		return err
+	}
+	p.Logf("abort asked for by %s", a.Name)
+	p.cancel(errAborted)
+	return nil
+}
+
+// Change returns one change.
+func (e *Engine) Change(ctx context.Context, id int64) (Change, error) {
+	all, err := e.Changes(ctx)
+	if err != nil {
+		return Change{}, err
+	}
+	for _, c := range all {
+		if c.ID == id {
+			return c, nil
+		}
+	}
+	return Change{}, fail(NotFound, "repo-manager changes", "cannot find change %d: there is none of that number", id)
+}
+
+// Changes lists all changes, newest first, with the progress of those under
+// way.
+func (e *Engine) Changes(ctx context.Context) ([]Change, error) {
+	all, err := e.Store.Changes(ctx, 0)
+	if err != nil {
+		return nil, because(err, "cannot list changes")
+	}
+	for i := range all {
+		if p := e.changes.find(all[i].ID); p != nil {
+			all[i] = p.Change()
+		}
+	}
+	return all, nil
+}
+
+func (cs *changes) find(id int64) *Progress {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	return cs.running[id]
+}
+
+// stopAll ends all changes and waits for them.
+func (cs *changes) stopAll() {
+	cs.mu.Lock()
+	cs.stopped = true
+	cs.mu.Unlock()
+	cs.cancel(errStopped)
+	cs.wait.Wait()
+}
+
+// failInterrupted ends the changes that a crash left Doing.
+func (e *Engine) failInterrupted(ctx context.Context) error {
+	all, err := e.Store.Changes(ctx, 0)
+	if err != nil {
+		return because(err, "cannot list changes")
+	}
+	for _, c := range all {
+		if c.Status != Doing {
+			continue
+		}
+		c.Status, c.Error, c.Finished = Failed, "interrupted by a restart of the server", e.now()
+		if _, err := e.Store.PutChange(ctx, c); err != nil {
+			return because(err, "cannot end change %d", c.ID)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,202 @@
+package release
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"aptfleet/repo-manager/internal/publish"
+	"aptfleet/snapshots"
+)
+
+// MaxAhead is how far the Date of a stage may run ahead of the clock. apt
+// refuses a Date more than ten seconds in the future.
+const MaxAhead = 5 * time.Second
+
+// Pool is where package files lie by content. Nothing in it is ever changed.
+type Pool interface {
+	// Put renames the file at path into the pool, or removes it and returns
+	// true if the pool has it already. It is durable after the next Sync.
+	Put(path string, sha256 [32]byte, name string) (already bool, err error)
+	// Remove takes a file away that no state refers to; an absent one is fine.
+	Remove(sha256 [32]byte, name string) error
+}
+
+// Publisher writes the tree that apt reads.
+type Publisher interface {
+	// ReleaseText is the Release of st. Equal arguments give equal bytes.
+	ReleaseText(ctx context.Context, base publish.Base, st snapshots.State, meta publish.Meta) ([]byte, error)
+	// Sign signs a Release text as of now.
+	Sign(text []byte) (publish.Signed, error)
+	// Fixed publishes exactly these bytes in a directory of the pipeline. It
+	// may be repeated; a complete base costs one read.
+	Fixed(ctx context.Context, base publish.Base, dir string, st snapshots.State, signed publish.Signed) error
+	// Stage publishes st as what a stage offers, the InRelease last. It may be
+	// repeated.
+	Stage(ctx context.Context, base publish.Base, stage string, st snapshots.State, meta publish.Meta) error
+	// Check compares the tree with what should be there.
+	Check(ctx context.Context, want publish.Expected, progress func(files, bytes int64)) ([]publish.Finding, error)
+}
+
+// Config is what an Engine works with.
+type Config struct {
+	Store     Store
+	Chunks    snapshots.Chunks
+	Pool      Pool
+	Publisher Publisher
+	Sync      func() error      // makes all that pool and chunks wrote durable: one syncfs
+	Intents   string            // file that notes what a batch puts into the pool until it is committed
+	Files     map[string][]byte // other files of the published tree, for Check
+	Archive   string            // URL of the public listener, for the field Snapshots; "" leaves it out
+	ValidFor  time.Duration     // from the Date of a stage to its Valid-Until; 0 is seven days
+	Clock     func() time.Time
+	Log       *slog.Logger
+}
+
+// defaultValidFor is how long a stage's InRelease is good if nobody refreshes it.
+const defaultValidFor = 7 * 24 * time.Hour
+
+// Engine knows every pipeline and is the only one that changes them. Its
+// methods may be called concurrently.
+type Engine struct {
+	Config
+	hub     hub
+	queue   queue
+	changes changes
+
+	mu    sync.RWMutex
+	lines map[string]*line // each value is replaced, never modified
+
+	// Of the writer goroutine alone:
+	unpublished map[string]bool // pipelines whose last publication failed
+
+	ctx  context.Context
+	stop context.CancelFunc
+	done chan struct{} // closed when the writer has ended
+}
+
+// line is one pipeline as it stands.
+type line struct {
+	Pipeline
+	standings []Standing        // in order of promotion
+	states    []snapshots.State // what each stage offers; zero: nothing
+	snapshots []Snapshot        // oldest first
+	lastMove  int64
+}
+
+// head is the newest state: what the first stage offers.
+func (l *line) head() snapshots.State { return l.states[0] }
+
+// clone returns a line whose slices can be written to.
+func (l *line) clone() *line {
+	c := *l
+	c.Components = append([]Component(nil), l.Components...)
+	c.standings = append([]Standing(nil), l.standings...)
+	c.states = append([]snapshots.State(nil), l.states...)
+	c.snapshots = append([]Snapshot(nil), l.snapshots...)
+	return &c
+}
+
+// Open reads what the store knows, takes back what a crash left in the pool
+// without a commit, fails the changes it interrupted, publishes whatever is
+// committed and not published, and starts the writer. The engine works until
+// Close.
+func Open(ctx context.Context, config Config) (*Engine, error) {
+	if config.ValidFor == 0 {
+		config.ValidFor = defaultValidFor
+	}
+	e := &Engine{
+		Config:      config,
+		lines:       make(map[string]*line),
+		unpublished: make(map[string]bool),
+		done:        make(chan struct{}),
+	}
+	e.queue.init()
+	if err := e.takeBack(ctx); err != nil {
+		return nil, fmt.Errorf("cannot clean up the pool: %w", err)
+	}
+	if err := e.failInterrupted(ctx); err != nil {
+		return nil, err
+	}
+	pipelines, err := e.Store.Pipelines(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range pipelines {
+		l, err := e.load(ctx, p)
+		if err != nil {
+			return nil, fmt.Errorf("cannot open pipeline %s: %w", p.Name, err)
+		}
+		e.lines[p.Name] = l
+		if err := e.republish(ctx, l); err != nil {
+			return nil, fmt.Errorf("cannot publish pipeline %s: %w", p.Name, err)
+		}
+	}
+	e.ctx, e.stop = context.WithCancel(context.WithoutCancel(ctx))
+	e.changes.ctx, e.changes.cancel = context.WithCancelCause(e.ctx)
+	go e.write()
+	return e, nil
+}
+
+// Close lets the batch under way finish, refuses everything that waits, stops
+// changes and returns when all of that is done.
+func (e *Engine) Close() error {
+	e.changes.stopAll()
+	e.stop()
+	<-e.done
+	return nil
+}
+
+// load reads one pipeline from the store.
+func (e *Engine) load(ctx context.Context, p Pipeline) (*line, error) {
+	l := &line{Pipeline: p}
+	var err error
+	if l.standings, err = e.Store.Standings(ctx, p.Name); err != nil {
+		return nil, err
+	}
+	if l.snapshots, err = e.Store.Snapshots(ctx, p.Name); err != nil {
+		return nil, err
+	}
+	newest, err := e.Store.Moves(ctx, p.Name, "", 1)
+	if err != nil {
+		return nil, err
+	}
+	if len(newest) == 1 {
+		l.lastMove = newest[0].Seq
+	}
+	for _, s := range l.standings {
+		var state snapshots.State
+		if !s.Offer.State.IsZero() {
+			if state, err = snapshots.Load(ctx, e.Chunks, s.Offer.State); err != nil {
+				return nil, err
+			}
+		}
+		l.states = append(l.states, state)
+	}
+	if len(l.states) == 0 {
+		return nil, errors.New("the database names no stage of it")
+	}
+	return l, nil
+}
+
+// line returns a pipeline as it stands now.
+func (e *Engine) line(pipeline string) (*line, error) {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	if l, ok := e.lines[pipeline]; ok {
+		return l, nil
+	}
+	return nil, fail(NotFound, "repo-manager pipeline list", "cannot find pipeline %q: there is none of that name", pipeline)
+}
+
+func (e *Engine) setLine(l *line) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.lines[l.Name] = l
+}
+
+// now is the time as it is stored: UTC, to the microsecond.
+func (e *Engine) now() time.Time { return e.Clock().UTC().Truncate(time.Microsecond) }

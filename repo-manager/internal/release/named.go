@@ -1,0 +1,74 @@
+package release
+
+import (
+	"context"
+	"slices"
+)
+
+// CreateSnapshot names the state that from means (see Resolve; "" is the
+// newest), and publishes its fixed base. One state may have several names.
+func (e *Engine) CreateSnapshot(ctx context.Context, a Actor, pipeline, from, note string, labels []string) (Snapshot, error) {
+	var snapshot Snapshot
+	err := e.do(&job{ctx: ctx, pipeline: pipeline, act: func(ctx context.Context) error {
+		l, err := e.line(pipeline)
+		if err != nil {
+			return err
+		}
+		_, state, err := e.resolve(ctx, l, from)
+		if err != nil {
+			return err
+		}
+		t := e.turn("snapshot", l)
+		made, err := t.name(ctx, a, state, note, slices.Clone(labels))
+		if err != nil {
+			return err
+		}
+		t.act(a, "name", "snapshot "+made.ID, note)
+		if err := t.commit(ctx); err != nil {
+			return err
+		}
+		snapshot = made
+		return nil
+	}})
+	return snapshot, err
+}
+
+// Snapshots lists the snapshots of a pipeline, newest first.
+func (e *Engine) Snapshots(_ context.Context, pipeline string) ([]Snapshot, error) {
+	l, err := e.line(pipeline)
+	if err != nil {
+		return nil, err
+	}
+	list := slices.Clone(l.snapshots)
+	slices.Reverse(list)
+	return list, nil
+}
+
+// Snapshot finds one snapshot: by its id or a unique prefix, or as what a stage
+// offers.
+func (e *Engine) Snapshot(ctx context.Context, pipeline, ref string) (Snapshot, error) {
+	l, err := e.line(pipeline)
+	if err != nil {
+		return Snapshot{}, err
+	}
+	offer, _, err := e.resolve(ctx, l, ref)
+	if err != nil {
+		return Snapshot{}, err
+	}
+	for _, s := range l.snapshots {
+		if s.ID == offer.Snapshot {
+			return s, nil
+		}
+	}
+	return Snapshot{}, fail(NotFound, "repo-manager snapshot create --from "+ref, "cannot show %s: state %s has no name", ref, offer.State)
+}
+
+// Acts lists the audit trail of a pipeline, or of the whole server if it is
+// "", newest first, at most limit entries; 0 means all.
+func (e *Engine) Acts(ctx context.Context, pipeline string, limit int) ([]Act, error) {
+	acts, err := e.Store.Acts(ctx, pipeline, limit)
+	if err != nil {
+		return nil, because(err, "cannot read the audit trail")
+	}
+	return acts, nil
+}

@@ -1,0 +1,212 @@
+package release
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+
+	"aptfleet/internal/deb"
+	"aptfleet/snapshots"
+)
+
+// Incoming is an upload that was received and checked and waits to be added.
+type Incoming struct {
+	Path    string // of the temporary file, on the pool's file system
+	Name    string // what the uploader calls the file; it appears in errors
+	Package deb.Package
+}
+
+// Discard removes the temporary file if it is still there. After Add it does
+// no harm: an accepted file has left its place.
+func (in Incoming) Discard() error {
+	if err := os.Remove(in.Path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// Listed is a package with the component it is in.
+type Listed struct {
+	Component string
+	snapshots.Package
+}
+
+// Add adds a package to a rolling repository. After it returned nil the
+// package is durable and published in the first stage. A lower version than
+// the one that is there is Refused unless allowOlder; other bytes under a
+// known name, version and architecture are a Conflict; the same bytes are
+// answered with Already. Uploads that wait together share one state.
+func (e *Engine) Add(ctx context.Context, a Actor, pipeline, repository string, in Incoming, allowOlder bool) (Upload, error) {
+	var answer Upload
+	err := e.do(&job{ctx: ctx, pipeline: pipeline, edit: func(ctx context.Context, d *draft) (func(), error) {
+		upload, err := d.add(ctx, a, repository, in, allowOlder)
+		return func() {
+			answer = upload
+			answer.State = d.head.ID()
+		}, err
+	}})
+	return answer, err
+}
+
+// Remove takes a package out of a rolling repository: one version in all its
+// architectures, or all versions if version is "". States and snapshots that
+// hold it keep it.
+func (e *Engine) Remove(ctx context.Context, a Actor, pipeline, repository, name, version string) ([]Listed, error) {
+	var removed []Listed
+	err := e.do(&job{ctx: ctx, pipeline: pipeline, edit: func(ctx context.Context, d *draft) (func(), error) {
+		gone, err := d.remove(ctx, a, repository, name, version)
+		return func() { removed = gone }, err
+	}})
+	return removed, err
+}
+
+func (d *draft) remove(ctx context.Context, a Actor, component, name, version string) ([]Listed, error) {
+	if _, err := d.line.component(component, Repository); err != nil {
+		return nil, err
+	}
+	existing, err := d.named(ctx, component, name)
+	if err != nil {
+		return nil, because(err, "cannot remove %s", name)
+	}
+	var kept []snapshots.Package
+	var gone []Listed
+	for _, p := range existing {
+		if version != "" && p.Version != version {
+			kept = append(kept, p)
+			continue
+		}
+		gone = append(gone, Listed{component, p})
+		d.say(a, "%s %s (%s) removed from %s", p.Name, p.Version, p.Architecture, component)
+		d.act(a, "remove", "repository "+component, fmt.Sprintf("%s %s (%s)", p.Name, p.Version, p.Architecture))
+	}
+	if len(gone) == 0 {
+		wanted := name
+		if version != "" {
+			wanted += " " + version
+		}
+		return nil, fail(NotFound, "repo-manager package list", "cannot remove %s: repository %s has no such package", wanted, component)
+	}
+	d.set(component, name, kept)
+	return gone, nil
+}
+
+// ReplaceMirror makes pkgs all that a mirror holds and publishes that as a new
+// state. files are those of them that the pool may not have yet; they are
+// renamed into it. It returns the state of the pipeline after it.
+func (e *Engine) ReplaceMirror(ctx context.Context, a Actor, pipeline, component string, pkgs []snapshots.Package, files []File) (snapshots.ID, error) {
+	var state snapshots.ID
+	err := e.do(&job{ctx: ctx, pipeline: pipeline, edit: func(ctx context.Context, d *draft) (func(), error) {
+		err := d.replace(ctx, a, component, pkgs, files)
+		return func() { state = d.head.ID() }, err
+	}})
+	return state, err
+}
+
+func (d *draft) replace(ctx context.Context, a Actor, component string, pkgs []snapshots.Package, files []File) error {
+	if _, err := d.line.component(component, Mirror); err != nil {
+		return err
+	}
+	for _, f := range files {
+		if err := d.store(f); err != nil {
+			return err
+		}
+	}
+	before := make(map[string]bool)
+	for _, key := range d.line.keys(Component{Name: component}) {
+		for p, err := range snapshots.All(ctx, d.e.Chunks, d.line.head(), key) {
+			if err != nil {
+				return because(err, "cannot replace mirror %s", component)
+			}
+			before[p.Name] = true
+		}
+	}
+	after := make(map[string][]snapshots.Package)
+	for _, p := range pkgs {
+		if p.Architecture != "all" && !slices.Contains(d.line.Architectures, p.Architecture) {
+			return fail(Refused, "", "cannot replace mirror %s: %s is for none of the architectures of pipeline %s", component, p.Ref(), d.line.Name)
+		}
+		after[p.Name] = append(after[p.Name], p)
+	}
+	for name := range before {
+		if _, err := d.named(ctx, component, name); err != nil {
+			return because(err, "cannot replace mirror %s", component)
+		}
+		d.set(component, name, after[name])
+	}
+	for name, packages := range after {
+		if !before[name] {
+			d.set(component, name, packages)
+		}
+	}
+	d.say(a, "mirror %s: %d packages", component, len(pkgs))
+	d.act(a, "replace", "mirror "+component, fmt.Sprintf("%d packages", len(pkgs)))
+	return nil
+}
+
+// Filter narrows a list of packages down. Its zero value takes all.
+type Filter struct {
+	Component string // "" takes all
+	Name      string // "" takes all
+	Limit     int    // at most so many; 0 means all
+}
+
+// Packages lists the packages of what ref names (see Resolve), by component,
+// name and version. A package of architecture all is listed once.
+func (e *Engine) Packages(ctx context.Context, pipeline, ref string, filter Filter) ([]Listed, error) {
+	l, err := e.line(pipeline)
+	if err != nil {
+		return nil, err
+	}
+	_, state, err := e.resolve(ctx, l, ref)
+	if err != nil {
+		return nil, err
+	}
+	var listed []Listed
+	seen := make(map[snapshots.Ref]bool)
+	last := ""
+	for _, key := range state.Keys() {
+		if filter.Component != "" && key.Component != filter.Component {
+			continue
+		}
+		if key.Component != last {
+			clear(seen)
+			last = key.Component
+		}
+		for p, err := range e.entries(ctx, state, key, filter.Name) {
+			if err != nil {
+				return nil, because(err, "cannot list packages of %s", ref)
+			}
+			if seen[p.Ref()] {
+				continue
+			}
+			seen[p.Ref()] = true
+			listed = append(listed, Listed{key.Component, p})
+			if len(listed) == filter.Limit {
+				return listed, nil
+			}
+		}
+	}
+	return listed, nil
+}
+
+// entries yields an index, or what it has of one name.
+func (e *Engine) entries(ctx context.Context, state snapshots.State, key snapshots.Key, name string) func(func(snapshots.Package, error) bool) {
+	if name == "" {
+		return snapshots.All(ctx, e.Chunks, state, key)
+	}
+	return func(yield func(snapshots.Package, error) bool) {
+		found, err := snapshots.Find(ctx, e.Chunks, state, key, name)
+		if err != nil {
+			yield(snapshots.Package{}, err)
+			return
+		}
+		for _, p := range found {
+			if !yield(p, nil) {
+				return
+			}
+		}
+	}
+}

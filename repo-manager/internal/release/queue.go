@@ -1,0 +1,197 @@
+package release
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+)
+
+// job is one act that waits for the writer. Either act is set, which runs
+// alone, or edit, which shares a batch with the other edits of its pipeline.
+type job struct {
+	ctx      context.Context // of whoever asked: once it is done, a job that waits is dropped
+	pipeline string
+	stage    string // that act will publish, "" for none
+	act      func(ctx context.Context) error
+	edit     func(ctx context.Context, d *draft) (answer func(), err error)
+	done     chan error
+}
+
+// queue holds what waits. The writer takes all of it at once.
+type queue struct {
+	mu      sync.Mutex
+	jobs    []*job
+	closed  bool
+	arrived chan struct{} // holds at most one signal
+}
+
+var errClosed = &Error{Code: Conflict, Text: "cannot act: the server is stopping", Hint: "try again when it is back"}
+
+func (q *queue) init() { q.arrived = make(chan struct{}, 1) }
+
+func (q *queue) put(j *job) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.closed {
+		return errClosed
+	}
+	q.jobs = append(q.jobs, j)
+	select {
+	case q.arrived <- struct{}{}:
+	default:
+	}
+	return nil
+}
+
+func (q *queue) take() []*job {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	jobs := q.jobs
+	q.jobs = nil
+	return jobs
+}
+
+func (q *queue) close() []*job {
+	q.mu.Lock()
+	q.closed = true
+	q.mu.Unlock()
+	return q.take()
+}
+
+// do hands a job to the writer and waits for it. It does not return before
+// the writer is finished with the job, so that what the job refers to (a
+// file, a variable) is the caller's again.
+func (e *Engine) do(j *job) error {
+	j.done = make(chan error, 1)
+	if err := e.queue.put(j); err != nil {
+		return err
+	}
+	return <-j.done
+}
+
+// retryAfter is how long the writer waits before it publishes again what it
+// could not.
+const retryAfter = 5 * time.Second
+
+// write is the writer: all acts of all pipelines, one round after the other.
+func (e *Engine) write() {
+	defer close(e.done)
+	var waiting []*job
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-e.queue.arrived:
+		case <-timer.C:
+		case <-e.ctx.Done():
+			for _, j := range append(waiting, e.queue.close()...) {
+				j.done <- errClosed
+			}
+			return
+		}
+		// Acts finish even while the server stops: a batch is never cut in half.
+		ctx := context.WithoutCancel(e.ctx)
+		var wake time.Duration
+		waiting, wake = e.round(ctx, append(waiting, e.queue.take()...))
+		if again := e.refresh(ctx); again < wake {
+			wake = again
+		}
+		timer.Reset(wake)
+	}
+}
+
+// round does what may be done now. It returns the jobs that must wait because
+// their stage's Date would run too far ahead, and how long that is.
+func (e *Engine) round(ctx context.Context, jobs []*job) (waiting []*job, wake time.Duration) {
+	wake = time.Hour
+	var order []string // pipelines with edits, first come first
+	edits := make(map[string][]*job)
+	for _, j := range jobs {
+		if j.ctx.Err() != nil {
+			j.done <- context.Cause(j.ctx)
+			continue
+		}
+		if j.edit != nil {
+			if edits[j.pipeline] == nil {
+				order = append(order, j.pipeline)
+			}
+			edits[j.pipeline] = append(edits[j.pipeline], j)
+			continue
+		}
+		if wait := e.mustWait(j.pipeline, j.stage); wait > 0 {
+			waiting, wake = append(waiting, j), min(wake, wait)
+			continue
+		}
+		j.done <- j.act(ctx)
+	}
+	for _, pipeline := range order {
+		group := edits[pipeline]
+		if wait := e.mustWait(pipeline, ""); wait > 0 {
+			waiting, wake = append(waiting, group...), min(wake, wait)
+			continue
+		}
+		e.editAll(ctx, pipeline, group)
+	}
+	return waiting, wake
+}
+
+// mustWait returns how long a stage, or the first one if it is "", may not be
+// published.
+func (e *Engine) mustWait(pipeline, stage string) time.Duration {
+	l, err := e.line(pipeline)
+	if err != nil {
+		return 0 // the act itself says so
+	}
+	for i, s := range l.standings {
+		if s.Name == stage || stage == "" && i == 0 {
+			return nextDate(s.Date, e.now()).Sub(e.now()) - MaxAhead
+		}
+	}
+	return 0
+}
+
+// nextDate is the Date of a stage's next publication: the clock's second, or
+// the one after the last Date if the clock is not beyond it.
+func nextDate(last, now time.Time) time.Time {
+	date := now.Truncate(time.Second)
+	if !date.After(last) {
+		date = last.Add(time.Second)
+	}
+	return date
+}
+
+// editAll does a group of edits of one pipeline in one batch. An edit that is
+// refused fails alone; if the batch fails, all of them do.
+func (e *Engine) editAll(ctx context.Context, pipeline string, group []*job) {
+	l, err := e.line(pipeline)
+	if err != nil {
+		for _, j := range group {
+			j.done <- err
+		}
+		return
+	}
+	d := newDraft(e, l)
+	var accepted []*job
+	var answers []func()
+	for _, j := range group {
+		answer, err := j.edit(ctx, d)
+		if err != nil {
+			j.done <- err
+			continue
+		}
+		accepted = append(accepted, j)
+		answers = append(answers, answer)
+	}
+	err = d.commit(ctx)
+	var unseen *unpublishedError
+	if err != nil && !errors.As(err, &unseen) {
+		err = errors.Join(err, d.takeBack())
+	}
+	for i, j := range accepted {
+		if err == nil {
+			answers[i]()
+		}
+		j.done <- err
+	}
+}

@@ -1,0 +1,342 @@
+package release
+
+import (
+	"cmp"
+	"context"
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"strings"
+
+	"aptfleet/internal/deb"
+	"aptfleet/internal/faultpoint"
+	"aptfleet/repo-manager/internal/pool"
+	"aptfleet/snapshots"
+)
+
+// draft is a batch of edits under way: the head of a pipeline as it will be
+// after the edits so far.
+type draft struct {
+	*turn
+	intents  intents
+	put      []File // that were not in the pool before
+	names    map[packageName][]snapshots.Package
+	touched  map[packageName][]snapshots.Package // what stood in the head before the first change
+	uploads  []Accepted
+	arrivals []string // for people: what came and went
+	actors   []string
+	head     snapshots.State // after commit
+}
+
+type packageName struct{ component, name string }
+
+func newDraft(e *Engine, l *line) *draft {
+	return &draft{
+		turn:    e.turn("upload", l),
+		intents: intents{path: e.Intents},
+		names:   make(map[packageName][]snapshots.Package),
+		touched: make(map[packageName][]snapshots.Package),
+	}
+}
+
+// named returns the versions of a package in a component, as the edits so
+// far left them. What is for all architectures appears once.
+func (d *draft) named(ctx context.Context, component, name string) ([]snapshots.Package, error) {
+	at := packageName{component, name}
+	if packages, ok := d.names[at]; ok {
+		return packages, nil
+	}
+	packages, err := d.e.find(ctx, d.line, d.line.head(), component, name)
+	if err != nil {
+		return nil, err
+	}
+	d.names[at] = packages
+	return packages, nil
+}
+
+// find looks a name up in all indices of a component.
+func (e *Engine) find(ctx context.Context, l *line, state snapshots.State, component, name string) ([]snapshots.Package, error) {
+	seen := make(map[snapshots.Ref]bool)
+	var all []snapshots.Package
+	for _, key := range l.keys(Component{Name: component}) {
+		packages, err := snapshots.Find(ctx, e.Chunks, state, key, name)
+		if err != nil {
+			return nil, err
+		}
+		for _, p := range packages {
+			if !seen[p.Ref()] {
+				seen[p.Ref()] = true
+				all = append(all, p)
+			}
+		}
+	}
+	return all, nil
+}
+
+// set replaces the versions of a package.
+func (d *draft) set(component, name string, packages []snapshots.Package) {
+	at := packageName{component, name}
+	if _, ok := d.touched[at]; !ok {
+		d.touched[at] = d.names[at]
+	}
+	d.names[at] = packages
+}
+
+// say records for people what an edit did.
+func (d *draft) say(a Actor, format string, args ...any) {
+	d.arrivals = append(d.arrivals, fmt.Sprintf(format, args...))
+	if !slices.Contains(d.actors, a.Name) {
+		d.actors = append(d.actors, a.Name)
+	}
+}
+
+// store puts a file into the pool.
+func (d *draft) store(f File) error {
+	if err := d.intents.announce(f); err != nil {
+		return because(err, "cannot add %s", f.Name)
+	}
+	already, err := d.e.Pool.Put(f.Path, f.SHA256, f.Name)
+	if err != nil {
+		return because(err, "cannot add %s to the pool", f.Name)
+	}
+	if !already {
+		d.put = append(d.put, f)
+	}
+	d.batch.Files = append(d.batch.Files, f)
+	return nil
+}
+
+// takeBack removes from the pool what a batch put there that failed.
+func (d *draft) takeBack() error {
+	for _, f := range d.put {
+		if err := d.e.Pool.Remove(f.SHA256, f.Name); err != nil {
+			return err // the intents stay and the next start repeats this
+		}
+	}
+	return d.intents.clear()
+}
+
+// commit makes the edits a new state, publishes it and answers with it. A
+// draft that changes nothing publishes nothing.
+func (d *draft) commit(ctx context.Context) error {
+	d.head = d.line.head()
+	faultpoint.Hit("upload:pool-renamed")
+	if edits := d.edits(); len(edits) > 0 {
+		head, err := snapshots.Apply(ctx, d.e.Chunks, d.head, edits...)
+		if err != nil {
+			return because(err, "cannot make the new state")
+		}
+		d.head = head
+	}
+	if d.head.ID() == d.line.head().ID() {
+		return d.intents.clear()
+	}
+	if err := d.follow(ctx, strings.Join(d.actors, ", "), summary(d.arrivals), d.head); err != nil {
+		return err
+	}
+	for _, u := range d.uploads {
+		u.State = d.head.ID()
+		d.batch.Uploads = append(d.batch.Uploads, u)
+		d.event("upload", u.Name)
+	}
+	if err := d.turn.commit(ctx); err != nil {
+		return err
+	}
+	if err := d.intents.clear(); err != nil {
+		// What they announce is committed: the next start sees that and clears them.
+		d.e.Log.Warn("cannot remove the file of intents", "error", err)
+	}
+	return nil
+}
+
+// summary is the first few arrivals.
+func summary(arrivals []string) string {
+	const shown = 3
+	if len(arrivals) <= shown {
+		return strings.Join(arrivals, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(arrivals[:shown], ", "), len(arrivals)-shown)
+}
+
+// edits turns what the draft says into edits of its head.
+func (d *draft) edits() []snapshots.Edit {
+	byComponent := make(map[string]*snapshots.Edit)
+	for at, before := range d.touched {
+		edit := byComponent[at.component]
+		if edit == nil {
+			edit = &snapshots.Edit{Component: at.component}
+			byComponent[at.component] = edit
+		}
+		after := d.names[at]
+		for _, p := range before {
+			if !slices.ContainsFunc(after, equalTo(p)) {
+				edit.Remove = append(edit.Remove, p.Ref())
+			}
+		}
+		for _, p := range after {
+			if !slices.ContainsFunc(before, equalTo(p)) {
+				edit.Put = append(edit.Put, p)
+			}
+		}
+	}
+	var edits []snapshots.Edit
+	for _, edit := range byComponent {
+		edits = append(edits, *edit)
+	}
+	slices.SortFunc(edits, func(a, b snapshots.Edit) int { return cmp.Compare(a.Component, b.Component) })
+	return edits
+}
+
+// add applies the rules of a rolling repository to one upload.
+func (d *draft) add(ctx context.Context, a Actor, component string, in Incoming, allowOlder bool) (Upload, error) {
+	repository, err := d.line.component(component, Repository)
+	if err != nil {
+		return Upload{}, err
+	}
+	p := in.Package
+	if p.Architecture != "all" && !slices.Contains(d.line.Architectures, p.Architecture) {
+		return Upload{}, fail(Refused, "build it for one of these, or create a pipeline with that architecture",
+			"cannot add %s: its architecture is %s, pipeline %s has %s and all", in.Name, p.Architecture, d.line.Name, strings.Join(d.line.Architectures, ", "))
+	}
+	answer := Upload{Name: p.Name, Version: p.Version, Architecture: p.Architecture, SHA256: hex.EncodeToString(p.SHA256[:]), Size: p.Size}
+	existing, err := d.named(ctx, component, p.Name)
+	if err != nil {
+		return Upload{}, because(err, "cannot add %s", in.Name)
+	}
+	same := slices.IndexFunc(existing, func(q snapshots.Package) bool {
+		return q.Version == p.Version && q.Architecture == p.Architecture && q.SHA256 == p.SHA256
+	})
+	if same >= 0 {
+		answer.Already = true
+		return answer, nil
+	}
+	if err := d.mustBeUnique(ctx, component, existing, in); err != nil {
+		return Upload{}, err
+	}
+	if !allowOlder {
+		if err := mustNotBeOlder(existing, in); err != nil {
+			return Upload{}, err
+		}
+	}
+	file := File{Path: in.Path, SHA256: p.SHA256, Name: deb.FileName(p.Name, p.Version, p.Architecture), Size: p.Size}
+	fresh, err := snapshots.ParsePackage(deb.Index(p, pool.Filename(file.SHA256, file.Name)))
+	if err != nil {
+		return Upload{}, fail(Invalid, "", "cannot add %s: %v", in.Name, err)
+	}
+	if err := d.store(file); err != nil {
+		return Upload{}, err
+	}
+	kept, gone := settle(d.line.Architectures, max(repository.Keep, 1), fresh, existing)
+	d.set(component, p.Name, kept)
+	for _, old := range gone {
+		if !slices.Contains(answer.Replaced, old.Version) {
+			answer.Replaced = append(answer.Replaced, old.Version)
+		}
+	}
+	d.uploads = append(d.uploads, Accepted{
+		Pipeline: d.line.Name, Component: component, Name: p.Name, Version: p.Version, Architecture: p.Architecture,
+		SHA256: p.SHA256, Size: p.Size, By: a.Name, Via: a.Via, At: d.now,
+	})
+	d.say(a, "%s %s (%s) into %s", p.Name, p.Version, p.Architecture, component)
+	d.act(a, "upload", "repository "+component, fmt.Sprintf("%s %s (%s)", p.Name, p.Version, p.Architecture))
+	return answer, nil
+}
+
+// mustBeUnique refuses a second file for a name, version and architecture
+// that is, or ever was, taken in this pipeline: apt and every device that
+// has the first would never see the second.
+func (d *draft) mustBeUnique(ctx context.Context, component string, existing []snapshots.Package, in Incoming) error {
+	p := in.Package
+	other := func(sum [32]byte, where string) error {
+		return fail(Conflict, "give the new build a higher version",
+			"cannot add %s: %s %s (%s) is already %s with other bytes: SHA-256 %x there, %x here",
+			in.Name, p.Name, p.Version, p.Architecture, where, sum, p.SHA256)
+	}
+	for _, q := range existing {
+		if q.Version != p.Version {
+			continue
+		}
+		if q.Architecture == p.Architecture {
+			return other(q.SHA256, "in "+component)
+		}
+		if q.Architecture == "all" || p.Architecture == "all" {
+			return fail(Conflict, "give the new build a higher version",
+				"cannot add %s: %s %s is already in %s for architecture %s", in.Name, p.Name, p.Version, component, q.Architecture)
+		}
+	}
+	for _, c := range d.line.Components {
+		if c.Name == component {
+			continue
+		}
+		elsewhere, err := d.named(ctx, c.Name, p.Name)
+		if err != nil {
+			return because(err, "cannot add %s", in.Name)
+		}
+		for _, q := range elsewhere {
+			if q.Version == p.Version && q.Architecture == p.Architecture && q.SHA256 != p.SHA256 {
+				return other(q.SHA256, "in "+c.Name)
+			}
+		}
+	}
+	before, ok, err := d.e.Store.Accepted(ctx, d.line.Name, p.Name, p.Version, p.Architecture)
+	if err != nil {
+		return because(err, "cannot add %s", in.Name)
+	}
+	if ok && before.SHA256 != p.SHA256 {
+		return other(before.SHA256, fmt.Sprintf("known (uploaded by %s on %s)", before.By, before.At.Format("2006-01-02")))
+	}
+	return nil
+}
+
+// mustNotBeOlder refuses a version below one that apt would offer instead.
+func mustNotBeOlder(existing []snapshots.Package, in Incoming) error {
+	p := in.Package
+	for _, q := range existing {
+		if !share(p.Architecture, q.Architecture) || deb.Compare(p.Version, q.Version) >= 0 {
+			continue
+		}
+		return fail(Refused, "to go back on purpose: repo-manager package add --allow-older",
+			"cannot add %s: %s %s is older than %s, which is there", in.Name, p.Name, p.Version, q.Version)
+	}
+	return nil
+}
+
+// share tells whether two architectures meet in an index.
+func share(a, b string) bool { return a == b || a == "all" || b == "all" }
+
+// settle decides which versions of a package stay when fresh arrives: in
+// every index that shows it, fresh and the keep-1 highest others. What
+// another index still shows stays too, so an old version for all
+// architectures goes only when each of them has something newer.
+func settle(architectures []string, keep int, fresh snapshots.Package, existing []snapshots.Package) (kept, gone []snapshots.Package) {
+	stays := make(map[snapshots.Ref]bool)
+	for _, architecture := range architectures {
+		var shown []snapshots.Package
+		for _, p := range existing {
+			if share(architecture, p.Architecture) {
+				shown = append(shown, p)
+			}
+		}
+		if share(architecture, fresh.Architecture) {
+			slices.SortStableFunc(shown, func(a, b snapshots.Package) int { return deb.Compare(b.Version, a.Version) })
+			shown = shown[:min(len(shown), keep-1)]
+		}
+		for _, p := range shown {
+			stays[p.Ref()] = true
+		}
+	}
+	kept = []snapshots.Package{fresh}
+	for _, p := range existing {
+		if stays[p.Ref()] {
+			kept = append(kept, p)
+		} else {
+			gone = append(gone, p)
+		}
+	}
+	return kept, gone
+}
+
+// equalTo finds the very same entry of an index.
+func equalTo(p snapshots.Package) func(snapshots.Package) bool {
+	return func(q snapshots.Package) bool { return string(p.Stanza) == string(q.Stanza) }
+}

@@ -1,0 +1,116 @@
+package release
+
+import (
+	"context"
+	"time"
+
+	"aptfleet/snapshots"
+)
+
+// Store keeps what an Engine must not forget. Times keep microseconds, in
+// UTC. All methods may be called concurrently; Commit and PutChange have one
+// caller at a time. Package storetest holds the suite that every
+// implementation passes.
+type Store interface {
+	// Commit makes all of a batch durable, or nothing of it: after it returned
+	// nil, no crash and no power cut loses it; after an error or a crash
+	// before that, no part of it is there. A pipeline, component, snapshot,
+	// move or base that exists already makes it fail.
+	Commit(ctx context.Context, b Batch) error
+
+	// Pipelines lists all pipelines with their components, both by name.
+	Pipelines(ctx context.Context) ([]Pipeline, error)
+	// Standings lists the stages of a pipeline in order of promotion.
+	Standings(ctx context.Context, pipeline string) ([]Standing, error)
+	// Snapshots lists the snapshots of a pipeline, oldest first.
+	Snapshots(ctx context.Context, pipeline string) ([]Snapshot, error)
+	// Moves lists the moves of a stage, or of all stages if it is "", newest
+	// first, at most limit of them; 0 means all.
+	Moves(ctx context.Context, pipeline, stage string, limit int) ([]Move, error)
+	// Move finds one move; ok is false if there is none.
+	Move(ctx context.Context, pipeline string, seq int64) (m Move, ok bool, err error)
+	// Bases lists the fixed bases of a pipeline in the order of their making.
+	Bases(ctx context.Context, pipeline string) ([]Base, error)
+	// HasBase tells whether a pipeline has a fixed base in dir.
+	HasBase(ctx context.Context, pipeline, dir string) (bool, error)
+	// Accepted finds the newest upload of exactly this name, version and
+	// architecture into any repository of a pipeline.
+	Accepted(ctx context.Context, pipeline, name, version, architecture string) (a Accepted, ok bool, err error)
+	// HasFile tells whether a file of the pool was ever committed.
+	HasFile(ctx context.Context, sha256 [32]byte) (bool, error)
+	// Acts lists the audit trail, newest first, at most limit entries; 0 means
+	// all, and an empty pipeline those of every pipeline and of none.
+	Acts(ctx context.Context, pipeline string, limit int) ([]Act, error)
+
+	// PutChange inserts a change whose ID is 0, or replaces the one it names,
+	// and returns it with its ID.
+	PutChange(ctx context.Context, c Change) (Change, error)
+	// Changes lists changes, newest first, at most limit; 0 means all.
+	Changes(ctx context.Context, limit int) ([]Change, error)
+}
+
+// Batch is what one commit makes durable, in this order.
+type Batch struct {
+	Pipelines  []Pipeline // created; their components are given apart
+	Components []Component
+	Snapshots  []Snapshot
+	Moves      []Move
+	Standings  []Standing // each replaces what the stage was before
+	Bases      []Base
+	Files      []File // became part of the pool; known ones are fine
+	Uploads    []Accepted
+	Acts       []Act
+}
+
+// Standing is a stage with what its newest InRelease says, so that a
+// publication can be repeated as it was.
+type Standing struct {
+	Stage
+	Date       time.Time // whole seconds; zero while the stage was never published
+	ValidUntil time.Time
+	Archive    string // base of the URL in the field Snapshots, "" for none
+}
+
+// Base is a tree of fixed content: the base of a snapshot or of a state. Its
+// Release text and signatures are primary data, so that a rebuilt tree is
+// the same byte for byte.
+type Base struct {
+	Pipeline  string
+	Dir       string // "snapshots/<id>" or "states/<state id>"
+	State     snapshots.ID
+	Text      []byte // Release
+	InRelease []byte
+	Signature []byte // Release.gpg
+}
+
+// File is one file of the pool.
+type File struct {
+	Path   string // where it lies until it is in the pool, on the same file system; not stored
+	SHA256 [32]byte
+	Name   string // <name>_<version without epoch>_<arch>.deb
+	Size   int64  // bytes
+}
+
+// Accepted is one upload that a repository took.
+type Accepted struct {
+	Pipeline     string
+	Component    string
+	Name         string
+	Version      string
+	Architecture string
+	SHA256       [32]byte
+	Size         int64
+	State        snapshots.ID // the first state that contains it
+	By, Via      string
+	At           time.Time
+}
+
+// Act is one line of the audit trail.
+type Act struct {
+	At       time.Time
+	By, Via  string
+	Verb     string // "create", "upload", "remove", "replace", "name", "promote", "undo", …
+	Pipeline string // "" for acts on the server itself
+	Object   string // what was acted on: "repository apps", "stage canary"
+	Detail   string // versions, ids, the reason given
+}

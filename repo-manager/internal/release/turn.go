@@ -1,0 +1,329 @@
+package release
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"aptfleet/internal/faultpoint"
+	"aptfleet/repo-manager/internal/publish"
+	"aptfleet/snapshots"
+)
+
+// turn gathers what one act, or one batch of edits, does to a pipeline, and
+// then makes it durable and visible, in that order.
+type turn struct {
+	e      *Engine
+	kind   string // names the fault points: "upload", "promote", …
+	now    time.Time
+	line   *line // as it will stand
+	batch  Batch
+	fixed  []fixedBase
+	stages map[int]bool // positions to publish
+	events []Event
+}
+
+type fixedBase struct {
+	dir    string
+	state  snapshots.State
+	signed publish.Signed
+}
+
+// unpublishedError says that an act is durable and not yet visible.
+type unpublishedError struct{ err error }
+
+func (u *unpublishedError) Error() string { return u.err.Error() }
+func (u *unpublishedError) Unwrap() error { return u.err }
+
+func (e *Engine) turn(kind string, l *line) *turn {
+	return &turn{e: e, kind: kind, now: e.now(), line: l.clone(), stages: make(map[int]bool)}
+}
+
+// act adds a line to the audit trail.
+func (t *turn) act(a Actor, verb, object, detail string) {
+	t.batch.Acts = append(t.batch.Acts, Act{At: t.now, By: a.Name, Via: a.Via, Verb: verb, Pipeline: t.line.Name, Object: object, Detail: detail})
+}
+
+func (t *turn) event(kind, subject string) {
+	t.events = append(t.events, Event{Kind: kind, Pipeline: t.line.Name, Subject: subject, At: t.now})
+}
+
+// name gives a state its id: the next free second.
+func (t *turn) name(ctx context.Context, a Actor, state snapshots.State, note string, labels []string) (Snapshot, error) {
+	second := t.now.Truncate(time.Second)
+	if n := len(t.line.snapshots); n > 0 {
+		last, err := time.Parse(snapshotFormat, t.line.snapshots[n-1].ID)
+		if err != nil {
+			return Snapshot{}, fmt.Errorf("cannot read snapshot id: %w", err)
+		}
+		if !second.After(last) {
+			second = last.Add(time.Second)
+		}
+	}
+	s := Snapshot{
+		ID: second.Format(snapshotFormat), Pipeline: t.line.Name, State: state.ID(), Labels: labels, Note: note,
+		By: a.Name, Created: t.now, Packages: state.Count(),
+	}
+	if err := t.base(ctx, "snapshots/"+s.ID, state, s.ID); err != nil {
+		return Snapshot{}, err
+	}
+	t.line.snapshots = append(t.line.snapshots, s)
+	t.batch.Snapshots = append(t.batch.Snapshots, s)
+	t.event("snapshot", s.ID)
+	return s, nil
+}
+
+// base fixes the Release text and signatures of a base, now and for ever.
+func (t *turn) base(ctx context.Context, dir string, state snapshots.State, snapshot string) error {
+	text, err := t.e.Publisher.ReleaseText(ctx, t.line.base(state), state, publish.Meta{Snapshot: snapshot, Date: t.now.Truncate(time.Second)})
+	if err != nil {
+		return because(err, "cannot write the Release of %s", dir)
+	}
+	signed, err := t.e.Publisher.Sign(text)
+	if err != nil {
+		return because(err, "cannot sign the Release of %s", dir)
+	}
+	t.fixed = append(t.fixed, fixedBase{dir, state, signed})
+	t.batch.Bases = append(t.batch.Bases, Base{
+		Pipeline: t.line.Name, Dir: dir, State: state.ID(), Text: signed.Text, InRelease: signed.InRelease, Signature: signed.Gpg,
+	})
+	return nil
+}
+
+// follow makes the first stage offer a new head, which gets a base of its own
+// unless the pipeline had the same content before.
+func (t *turn) follow(ctx context.Context, by, reason string, head snapshots.State) error {
+	dir := "states/" + head.ID().String()
+	known, err := t.e.Store.HasBase(ctx, t.line.Name, dir)
+	if err != nil {
+		return because(err, "cannot look for %s", dir)
+	}
+	if !known {
+		if err := t.base(ctx, dir, head, ""); err != nil {
+			return err
+		}
+	}
+	over := t.line.standings[0].Standing
+	t.move(0, MovePublish, Offer{head.ID(), t.line.nameOf(head.ID())}, head, by, reason, over)
+	return nil
+}
+
+// move makes a stage offer something else. over is what an undo of this move
+// goes back to.
+func (t *turn) move(position int, kind MoveKind, to Offer, state snapshots.State, by, reason string, over int64) Move {
+	s := &t.line.standings[position]
+	t.line.lastMove++
+	m := Move{
+		Seq: t.line.lastMove, Pipeline: t.line.Name, Stage: s.Name, Kind: kind, From: s.Offer, To: to,
+		By: by, Reason: reason, At: t.now, Over: over,
+	}
+	t.batch.Moves = append(t.batch.Moves, m)
+	s.Offer, s.Since, s.By, s.Reason, s.Packages, s.Standing = to, t.now, by, reason, state.Count(), m.Seq
+	t.line.states[position] = state
+	t.publish(position)
+	t.event("stage", s.Name)
+	return m
+}
+
+// publish has a stage published with a new Date.
+func (t *turn) publish(position int) {
+	if t.stages[position] {
+		return
+	}
+	t.stages[position] = true
+	s := &t.line.standings[position]
+	s.Date = nextDate(s.Date, t.now)
+	s.ValidUntil = s.Date.Add(t.e.ValidFor)
+	s.Archive = t.e.Archive
+}
+
+// commit makes everything durable, then visible. After an error that is no
+// unpublishedError nothing has happened.
+func (t *turn) commit(ctx context.Context) error {
+	for position := range t.line.standings {
+		if t.stages[position] {
+			t.batch.Standings = append(t.batch.Standings, t.line.standings[position])
+		}
+	}
+	faultpoint.Hit(t.kind + ":chunks-written")
+	if err := t.e.Sync(); err != nil {
+		return because(err, "cannot sync the data directory")
+	}
+	faultpoint.Hit(t.kind + ":synced")
+	if err := t.e.Store.Commit(ctx, t.batch); err != nil {
+		return because(err, "cannot commit to the database")
+	}
+	faultpoint.Hit(t.kind + ":committed")
+	t.e.setLine(t.line)
+	err := t.show(ctx)
+	for _, event := range t.events {
+		t.e.hub.send(event.Kind, event.Pipeline, event.Subject, event.At)
+	}
+	if err != nil {
+		t.e.unpublished[t.line.Name] = true
+		t.e.Log.Error("cannot publish what is committed; will try again", "pipeline", t.line.Name, "error", err)
+		return &unpublishedError{because(err, "cannot publish pipeline %s: it is recorded and will be published as soon as possible", t.line.Name)}
+	}
+	return nil
+}
+
+// show publishes fixed bases first: a client that pins what a stage offers
+// finds it.
+func (t *turn) show(ctx context.Context) error {
+	for _, f := range t.fixed {
+		if err := t.e.Publisher.Fixed(ctx, t.line.base(f.state), f.dir, f.state, f.signed); err != nil {
+			return err
+		}
+	}
+	faultpoint.Hit(t.kind + ":base-published")
+	if t.e.unpublished[t.line.Name] {
+		if err := t.e.republish(ctx, t.line); err != nil {
+			return err
+		}
+		delete(t.e.unpublished, t.line.Name)
+	}
+	for position := range t.line.standings {
+		if !t.stages[position] {
+			continue
+		}
+		if err := t.e.publishStage(ctx, t.line, position); err != nil {
+			return err
+		}
+	}
+	faultpoint.Hit(t.kind + ":published")
+	return nil
+}
+
+// republish makes the tree of a pipeline what the database says. It is cheap
+// where it is so already.
+func (e *Engine) republish(ctx context.Context, l *line) error {
+	bases, err := e.Store.Bases(ctx, l.Name)
+	if err != nil {
+		return err
+	}
+	for _, b := range bases {
+		state, err := snapshots.Load(ctx, e.Chunks, b.State)
+		if err != nil {
+			return err
+		}
+		if err := e.Publisher.Fixed(ctx, l.base(state), b.Dir, state, *b.signed()); err != nil {
+			return fmt.Errorf("cannot publish %s: %w", b.Dir, err)
+		}
+	}
+	for position := range l.standings {
+		if err := e.publishStage(ctx, l, position); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// publishStage publishes a stage as its standing says.
+func (e *Engine) publishStage(ctx context.Context, l *line, position int) error {
+	s := l.standings[position]
+	if s.Offer.State.IsZero() {
+		return nil
+	}
+	if err := e.Publisher.Stage(ctx, l.base(l.states[position]), s.Name, l.states[position], s.meta()); err != nil {
+		return fmt.Errorf("cannot publish stage %s: %w", s.Name, err)
+	}
+	return nil
+}
+
+// meta is what a stage's Release says beyond its indices.
+func (s Standing) meta() publish.Meta {
+	meta := publish.Meta{Suite: s.Name, Snapshot: s.Offer.Snapshot, Date: s.Date, ValidUntil: s.ValidUntil}
+	if s.Archive != "" {
+		meta.Snapshots = s.Archive + "/" + s.Pipeline + "/snapshots/@SNAPSHOTID@/"
+	}
+	return meta
+}
+
+// signed is the content of a fixed base.
+func (b Base) signed() *publish.Signed {
+	return &publish.Signed{Text: b.Text, InRelease: b.InRelease, Gpg: b.Signature}
+}
+
+// refresh republishes pipelines that could not be, and signs stages anew whose
+// time runs out or whose archive has another URL. It returns when to look
+// again.
+func (e *Engine) refresh(ctx context.Context) time.Duration {
+	next := time.Hour
+	for _, l := range e.all() {
+		if e.unpublished[l.Name] {
+			if err := e.republish(ctx, l); err != nil {
+				e.Log.Error("cannot publish", "pipeline", l.Name, "error", err)
+				next = min(next, retryAfter)
+				continue
+			}
+			delete(e.unpublished, l.Name)
+		}
+		next = min(next, e.refreshLine(ctx, l))
+	}
+	return next
+}
+
+// refreshLine signs anew what has less than half of its time left.
+func (e *Engine) refreshLine(ctx context.Context, l *line) time.Duration {
+	t := e.turn("refresh", l)
+	next := time.Hour
+	for position, s := range l.standings {
+		if s.Offer.State.IsZero() {
+			continue
+		}
+		left := s.ValidUntil.Sub(t.now) - e.ValidFor/2
+		if left > 0 && s.Archive == e.Archive {
+			next = min(next, left)
+			continue
+		}
+		if wait := nextDate(s.Date, t.now).Sub(t.now) - MaxAhead; wait > 0 {
+			next = min(next, wait)
+			continue
+		}
+		t.publish(position)
+		next = min(next, max(e.ValidFor/2, time.Second))
+	}
+	if len(t.stages) == 0 {
+		return next
+	}
+	if err := t.commit(ctx); err != nil {
+		e.Log.Error("cannot refresh stages", "pipeline", l.Name, "error", err)
+		return retryAfter
+	}
+	return next
+}
+
+// base is what all Release files of a pipeline share, with the components
+// that a state has: those declared later do not change it.
+func (l *line) base(state snapshots.State) publish.Base {
+	var components []string
+	for _, key := range state.Keys() {
+		components = append(components, key.Component)
+	}
+	return publish.Base{
+		Pipeline: l.Name, Distribution: l.Distribution, Architectures: l.Architectures,
+		Components: slices.Compact(components), // keys are sorted
+	}
+}
+
+// nameOf is the newest name of a state, or "".
+func (l *line) nameOf(state snapshots.ID) string {
+	for _, s := range slices.Backward(l.snapshots) {
+		if s.State == state {
+			return s.ID
+		}
+	}
+	return ""
+}
+
+// keys lists the indices of a pipeline with these components.
+func (l *line) keys(components ...Component) []snapshots.Key {
+	var keys []snapshots.Key
+	for _, c := range components {
+		for _, a := range l.Architectures {
+			keys = append(keys, snapshots.Key{Component: c.Name, Architecture: a})
+		}
+	}
+	return keys
+}

@@ -1,0 +1,262 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+
+	"aptfleet/repo-manager/internal/release"
+)
+
+// Commit implements release.Store.
+func (d *DB) Commit(ctx context.Context, b release.Batch) error {
+	return d.inWrite(ctx, func(tx *sql.Tx) error {
+		for _, write := range []func(context.Context, *sql.Tx, release.Batch) error{
+			insertPipelines, insertSnapshots, insertMoves, putStandings, insertBases, insertUploads,
+		} {
+			if err := write(ctx, tx, b); err != nil {
+				return err
+			}
+		}
+		return insertActs(ctx, tx, b.Acts)
+	})
+}
+
+func insertPipelines(ctx context.Context, tx *sql.Tx, b release.Batch) error {
+	for _, p := range b.Pipelines {
+		if _, err := tx.ExecContext(ctx, `INSERT INTO pipelines (name, distribution, architectures, stages, created) VALUES (?, ?, ?, ?, ?)`,
+			p.Name, p.Distribution, jsonText(p.Architectures), jsonText(p.Stages), timeText(p.Created)); err != nil {
+			return fmt.Errorf("cannot store pipeline %s: %w", p.Name, err)
+		}
+	}
+	for _, c := range b.Components {
+		var mirror any
+		if c.Mirror != nil {
+			mirror = jsonText(c.Mirror)
+		}
+		if _, err := tx.ExecContext(ctx, `INSERT INTO components (pipeline, name, kind, keep, mirror, created) VALUES (?, ?, ?, ?, ?, ?)`,
+			c.Pipeline, c.Name, string(c.Kind), c.Keep, mirror, timeText(c.Created)); err != nil {
+			return fmt.Errorf("cannot store component %s: %w", c.Name, err)
+		}
+	}
+	return nil
+}
+
+func insertSnapshots(ctx context.Context, tx *sql.Tx, b release.Batch) error {
+	for _, s := range b.Snapshots {
+		if _, err := tx.ExecContext(ctx, `INSERT INTO snapshots (pipeline, id, state, labels, note, by, created, packages) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
+			s.Pipeline, s.ID, s.State[:], jsonText(s.Labels), s.Note, s.By, timeText(s.Created), s.Packages); err != nil {
+			return fmt.Errorf("cannot store snapshot %s: %w", s.ID, err)
+		}
+	}
+	return nil
+}
+
+func insertMoves(ctx context.Context, tx *sql.Tx, b release.Batch) error {
+	for _, m := range b.Moves {
+		if _, err := tx.ExecContext(ctx, `INSERT INTO moves (pipeline, seq, stage, kind, from_state, from_snapshot, to_state, to_snapshot, by, reason, at, over)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+			m.Pipeline, m.Seq, m.Stage, string(m.Kind), optionalID(m.From.State), m.From.Snapshot, m.To.State[:], m.To.Snapshot,
+			m.By, m.Reason, timeText(m.At), m.Over); err != nil {
+			return fmt.Errorf("cannot store move %d of stage %s: %w", m.Seq, m.Stage, err)
+		}
+	}
+	return nil
+}
+
+func putStandings(ctx context.Context, tx *sql.Tx, b release.Batch) error {
+	for _, s := range b.Standings {
+		if _, err := tx.ExecContext(ctx, `INSERT OR REPLACE INTO stages
+			(pipeline, name, position, state, snapshot, since, by, reason, packages, standing, date, valid_until, archive)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+			s.Pipeline, s.Name, s.Position, optionalID(s.Offer.State), s.Offer.Snapshot, optionalTime(s.Since), s.By, s.Reason, s.Packages,
+			s.Standing, optionalTime(s.Date), optionalTime(s.ValidUntil), s.Archive); err != nil {
+			return fmt.Errorf("cannot store stage %s: %w", s.Name, err)
+		}
+	}
+	return nil
+}
+
+func insertBases(ctx context.Context, tx *sql.Tx, b release.Batch) error {
+	for _, f := range b.Bases {
+		if _, err := tx.ExecContext(ctx, `INSERT INTO bases (pipeline, dir, state, text, inrelease, signature) VALUES (?, ?, ?, ?, ?, ?)`,
+			f.Pipeline, f.Dir, f.State[:], f.Text, f.InRelease, f.Signature); err != nil {
+			return fmt.Errorf("cannot store base %s: %w", f.Dir, err)
+		}
+	}
+	return nil
+}
+
+func insertUploads(ctx context.Context, tx *sql.Tx, b release.Batch) error {
+	file, err := tx.PrepareContext(ctx, `INSERT OR IGNORE INTO files (sha256, name, size) VALUES (?, ?, ?)`)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	for _, f := range b.Files {
+		if _, err := file.ExecContext(ctx, f.SHA256[:], f.Name, f.Size); err != nil {
+			return fmt.Errorf("cannot store file %s: %w", f.Name, err)
+		}
+	}
+	for _, a := range b.Uploads {
+		if _, err := tx.ExecContext(ctx, `INSERT INTO uploads (pipeline, component, name, version, architecture, sha256, size, state, by, via, at)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+			a.Pipeline, a.Component, a.Name, a.Version, a.Architecture, a.SHA256[:], a.Size, a.State[:], a.By, a.Via, timeText(a.At)); err != nil {
+			return fmt.Errorf("cannot store upload of %s %s: %w", a.Name, a.Version, err)
+		}
+	}
+	return nil
+}
+
+func insertActs(ctx context.Context, tx *sql.Tx, acts []release.Act) error {
+	for _, a := range acts {
+		if _, err := tx.ExecContext(ctx, `INSERT INTO acts (at, by, via, verb, pipeline, object, detail) VALUES (?, ?, ?, ?, ?, ?, ?)`,
+			timeText(a.At), a.By, a.Via, a.Verb, a.Pipeline, a.Object, a.Detail); err != nil {
+			return fmt.Errorf("cannot store act on %s: %w", a.Object, err)
+		}
+	}
+	return nil
+}
+
+// Pipelines implements release.Store.
+func (d *DB) Pipelines(ctx context.Context) ([]release.Pipeline, error) {
+	rows, err := d.read.QueryContext(ctx, `SELECT name, distribution, architectures, stages, created FROM pipelines ORDER BY name`)
+	pipelines, err := list(rows, err, func(r *sql.Rows, p *release.Pipeline) error {
+		return r.Scan(&p.Name, &p.Distribution, jsonValue[[]string]{&p.Architectures}, jsonValue[[]string]{&p.Stages}, timeValue{&p.Created})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("cannot list pipelines: %w", err)
+	}
+	for i := range pipelines {
+		p := &pipelines[i]
+		rows, err := d.read.QueryContext(ctx, `SELECT pipeline, name, kind, keep, mirror, created FROM components WHERE pipeline = ? ORDER BY name`, p.Name)
+		p.Components, err = list(rows, err, func(r *sql.Rows, c *release.Component) error {
+			return r.Scan(&c.Pipeline, &c.Name, &c.Kind, &c.Keep, jsonValue[*release.MirrorConfig]{&c.Mirror}, timeValue{&c.Created})
+		})
+		if err != nil {
+			return nil, fmt.Errorf("cannot list components of %s: %w", p.Name, err)
+		}
+	}
+	return pipelines, nil
+}
+
+// Standings implements release.Store.
+func (d *DB) Standings(ctx context.Context, pipeline string) ([]release.Standing, error) {
+	rows, err := d.read.QueryContext(ctx, `SELECT pipeline, name, position, state, snapshot, since, by, reason, packages, standing, date, valid_until, archive
+		FROM stages WHERE pipeline = ? ORDER BY position`, pipeline)
+	return list(rows, err, func(r *sql.Rows, s *release.Standing) error {
+		return r.Scan(&s.Pipeline, &s.Name, &s.Position, idValue(&s.Offer.State), &s.Offer.Snapshot, timeValue{&s.Since}, &s.By, &s.Reason,
+			&s.Packages, &s.Standing, timeValue{&s.Date}, timeValue{&s.ValidUntil}, &s.Archive)
+	})
+}
+
+// Snapshots implements release.Store.
+func (d *DB) Snapshots(ctx context.Context, pipeline string) ([]release.Snapshot, error) {
+	rows, err := d.read.QueryContext(ctx, `SELECT pipeline, id, state, labels, note, by, created, packages FROM snapshots WHERE pipeline = ? ORDER BY id`, pipeline)
+	return list(rows, err, func(r *sql.Rows, s *release.Snapshot) error {
+		return r.Scan(&s.Pipeline, &s.ID, idValue(&s.State), jsonValue[[]string]{&s.Labels}, &s.Note, &s.By, timeValue{&s.Created}, &s.Packages)
+	})
+}
+
+const selectMoves = `SELECT pipeline, seq, stage, kind, from_state, from_snapshot, to_state, to_snapshot, by, reason, at, over FROM moves `
+
+func scanMove(r *sql.Rows, m *release.Move) error {
+	return r.Scan(&m.Pipeline, &m.Seq, &m.Stage, &m.Kind, idValue(&m.From.State), &m.From.Snapshot, idValue(&m.To.State), &m.To.Snapshot,
+		&m.By, &m.Reason, timeValue{&m.At}, &m.Over)
+}
+
+// Moves implements release.Store.
+func (d *DB) Moves(ctx context.Context, pipeline, stage string, limit int) ([]release.Move, error) {
+	query, args := selectMoves+`WHERE pipeline = ? AND stage = ? ORDER BY seq DESC LIMIT ?`, []any{pipeline, stage, atMost(limit)}
+	if stage == "" {
+		query, args = selectMoves+`WHERE pipeline = ? ORDER BY seq DESC LIMIT ?`, []any{pipeline, atMost(limit)}
+	}
+	rows, err := d.read.QueryContext(ctx, query, args...)
+	return list(rows, err, scanMove)
+}
+
+// Move implements release.Store.
+func (d *DB) Move(ctx context.Context, pipeline string, seq int64) (release.Move, bool, error) {
+	rows, err := d.read.QueryContext(ctx, selectMoves+`WHERE pipeline = ? AND seq = ?`, pipeline, seq)
+	return first(list(rows, err, scanMove))
+}
+
+// Bases implements release.Store.
+func (d *DB) Bases(ctx context.Context, pipeline string) ([]release.Base, error) {
+	rows, err := d.read.QueryContext(ctx, `SELECT pipeline, dir, state, text, inrelease, signature FROM bases WHERE pipeline = ? ORDER BY number`, pipeline)
+	return list(rows, err, func(r *sql.Rows, b *release.Base) error {
+		return r.Scan(&b.Pipeline, &b.Dir, idValue(&b.State), &b.Text, &b.InRelease, &b.Signature)
+	})
+}
+
+// HasBase implements release.Store.
+func (d *DB) HasBase(ctx context.Context, pipeline, dir string) (bool, error) {
+	return d.exists(ctx, `SELECT 1 FROM bases WHERE pipeline = ? AND dir = ?`, pipeline, dir)
+}
+
+// HasFile implements release.Store.
+func (d *DB) HasFile(ctx context.Context, sha256 [32]byte) (bool, error) {
+	return d.exists(ctx, `SELECT 1 FROM files WHERE sha256 = ?`, sha256[:])
+}
+
+func (d *DB) exists(ctx context.Context, query string, args ...any) (bool, error) {
+	var one int
+	err := d.read.QueryRowContext(ctx, query, args...).Scan(&one)
+	if errors.Is(err, sql.ErrNoRows) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// Accepted implements release.Store.
+func (d *DB) Accepted(ctx context.Context, pipeline, name, version, architecture string) (release.Accepted, bool, error) {
+	rows, err := d.read.QueryContext(ctx, `SELECT pipeline, component, name, version, architecture, sha256, size, state, by, via, at FROM uploads
+		WHERE pipeline = ? AND name = ? AND version = ? AND architecture = ? ORDER BY number DESC LIMIT 1`, pipeline, name, version, architecture)
+	return first(list(rows, err, func(r *sql.Rows, a *release.Accepted) error {
+		return r.Scan(&a.Pipeline, &a.Component, &a.Name, &a.Version, &a.Architecture, hashValue{&a.SHA256}, &a.Size, idValue(&a.State), &a.By, &a.Via, timeValue{&a.At})
+	}))
+}
+
+// Acts implements release.Store.
+func (d *DB) Acts(ctx context.Context, pipeline string, limit int) ([]release.Act, error) {
+	query, args := `SELECT at, by, via, verb, pipeline, object, detail FROM acts WHERE pipeline = ? ORDER BY number DESC LIMIT ?`, []any{pipeline, atMost(limit)}
+	if pipeline == "" {
+		query, args = `SELECT at, by, via, verb, pipeline, object, detail FROM acts ORDER BY number DESC LIMIT ?`, []any{atMost(limit)}
+	}
+	rows, err := d.read.QueryContext(ctx, query, args...)
+	return list(rows, err, func(r *sql.Rows, a *release.Act) error {
+		return r.Scan(timeValue{&a.At}, &a.By, &a.Via, &a.Verb, &a.Pipeline, &a.Object, &a.Detail)
+	})
+}
+
+// PutChange implements release.Store.
+func (d *DB) PutChange(ctx context.Context, c release.Change) (release.Change, error) {
+	var id any
+	if c.ID != 0 {
+		id = c.ID
+	}
+	err := d.inWrite(ctx, func(tx *sql.Tx) error {
+		result, err := tx.ExecContext(ctx, `INSERT OR REPLACE INTO changes
+			(id, kind, summary, pipeline, subject, status, by, reason, created, finished, done, total, unit, log, error)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+			id, c.Kind, c.Summary, c.Pipeline, c.Subject, string(c.Status), c.By, c.Reason, timeText(c.Created), optionalTime(c.Finished),
+			c.Done, c.Total, c.Unit, jsonText(c.Log), c.Error)
+		if err != nil {
+			return fmt.Errorf("cannot store change %s: %w", c.Summary, err)
+		}
+		c.ID, err = result.LastInsertId()
+		return err
+	})
+	return c, err
+}
+
+// Changes implements release.Store.
+func (d *DB) Changes(ctx context.Context, limit int) ([]release.Change, error) {
+	rows, err := d.read.QueryContext(ctx, `SELECT id, kind, summary, pipeline, subject, status, by, reason, created, finished, done, total, unit, log, error
+		FROM changes ORDER BY id DESC LIMIT ?`, atMost(limit))
+	return list(rows, err, func(r *sql.Rows, c *release.Change) error {
+		return r.Scan(&c.ID, &c.Kind, &c.Summary, &c.Pipeline, &c.Subject, &c.Status, &c.By, &c.Reason, timeValue{&c.Created}, timeValue{&c.Finished},
+			&c.Done, &c.Total, &c.Unit, jsonValue[[]string]{&c.Log}, &c.Error)
+	})
+}

@@ -1,0 +1,99 @@
+package sqlite
+
+import (
+	"database/sql"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"aptfleet/repo-manager/internal/release"
+	"aptfleet/repo-manager/internal/storetest"
+)
+
+func open(t *testing.T, path string) *DB {
+	t.Helper()
+	d, err := Open(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := d.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return d
+}
+
+func TestStores(t *testing.T) {
+	storetest.Release(t, func(t *testing.T) (release.Store, func() release.Store) {
+		path := filepath.Join(t.TempDir(), "odd name?#%.db")
+		return open(t, path), func() release.Store { return open(t, path) }
+	})
+	t.Run("access", func(t *testing.T) {
+		storetest.Access(t, func(t *testing.T) storetest.AccessStore { return open(t, filepath.Join(t.TempDir(), "db")) })
+	})
+	t.Run("fleet", func(t *testing.T) {
+		storetest.Fleet(t, func(t *testing.T) storetest.FleetStore { return open(t, filepath.Join(t.TempDir(), "db")) })
+	})
+}
+
+// A commit must survive a power cut, which the driver does not promise
+// unless it is told to.
+func TestDurability(t *testing.T) {
+	d := open(t, filepath.Join(t.TempDir(), "db"))
+	for pragma, want := range map[string]string{"journal_mode": "wal", "synchronous": "2", "foreign_keys": "1"} {
+		var got string
+		if err := d.write.QueryRow("PRAGMA " + pragma).Scan(&got); err != nil || got != want {
+			t.Errorf("PRAGMA %s = %q, %v; want %q", pragma, got, err, want)
+		}
+	}
+	if _, err := d.read.Exec(`DELETE FROM acts`); err == nil {
+		t.Error("a reading connection can write")
+	}
+}
+
+func TestOpenRefuses(t *testing.T) {
+	tamper := func(t *testing.T, statement string) string {
+		path := filepath.Join(t.TempDir(), "db")
+		d, err := Open(t.Context(), path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := d.Close(); err != nil {
+			t.Fatal(err)
+		}
+		raw, err := sql.Open("sqlite3", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := raw.Exec(statement); err != nil {
+			t.Fatal(err)
+		}
+		if err := raw.Close(); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	garbage := filepath.Join(t.TempDir(), "db")
+	if err := os.WriteFile(garbage, []byte(strings.Repeat("not a database ", 100)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct{ path, want string }{
+		"a newer schema":      {tamper(t, `INSERT INTO migrations VALUES ('migrations/9999_later.sql', x'00')`), "newer repo-manager"},
+		"a changed migration": {tamper(t, `UPDATE migrations SET sha256 = x'00' WHERE name LIKE '%0001%'`), "another version"},
+		"what is no database": {garbage, "not a database"},
+	} {
+		d, err := Open(t.Context(), c.path)
+		if err == nil {
+			t.Errorf("%s was opened", name)
+			if err := d.Close(); err != nil {
+				t.Error(err)
+			}
+			continue
+		}
+		if !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), c.path) {
+			t.Errorf("%s: error %q names not %q and the file", name, err, c.want)
+		}
+	}
+}

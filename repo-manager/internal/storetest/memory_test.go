@@ -1,0 +1,16 @@
+package storetest
+
+import (
+	"testing"
+
+	"aptfleet/repo-manager/internal/release"
+)
+
+func TestMemory(t *testing.T) {
+	Release(t, func(*testing.T) (release.Store, func() release.Store) {
+		m := new(Memory)
+		return m, func() release.Store { return m }
+	})
+	t.Run("access", func(t *testing.T) { Access(t, func(*testing.T) AccessStore { return new(Memory) }) })
+	t.Run("fleet", func(t *testing.T) { Fleet(t, func(*testing.T) FleetStore { return new(Memory) }) })
+}

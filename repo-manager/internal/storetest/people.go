@@ -1,0 +1,128 @@
+package storetest
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"aptfleet/internal/protocol"
+	"aptfleet/repo-manager/internal/access"
+	"aptfleet/repo-manager/internal/fleet"
+	"aptfleet/repo-manager/internal/release"
+)
+
+// AccessStore is a store of people whose audit trail can be read.
+type AccessStore interface {
+	access.Store
+	release.Store
+}
+
+// FleetStore is a store of devices, which belong to pipelines.
+type FleetStore interface {
+	fleet.Store
+	release.Store
+}
+
+func act(object string) release.Act {
+	return release.Act{At: day, By: "root", Via: "socket", Verb: "create", Object: object}
+}
+
+// Access runs the suite of access.Store. open returns an empty store.
+func Access(t *testing.T, open func(t *testing.T) AccessStore) {
+	t.Run("users", func(t *testing.T) {
+		ctx, s := t.Context(), open(t)
+		bob := access.User{Name: "bob", Roles: []string{"viewer"}, Created: day}
+		ann := access.User{Name: "ann", Roles: []string{"releaser:demo", "operator"}, Created: day}
+		must(t, s.PutUser(ctx, bob, act("user bob")))
+		must(t, s.PutUser(ctx, ann, act("user ann")))
+		if err := s.PutUser(ctx, ann, act("again")); !errors.Is(err, access.ErrExists) {
+			t.Errorf("a second user ann: %v, want ErrExists", err)
+		}
+		same(t, "users", must1(s.Users(ctx)), []access.User{ann, bob})
+		found, ok, err := s.User(ctx, "ann")
+		must(t, err)
+		same(t, "ann", found, ann)
+		same(t, "ann is there", ok, true)
+		_, ok, err = s.User(ctx, "eve")
+		must(t, err)
+		same(t, "eve is there", ok, false)
+		same(t, "acts", must1(s.Acts(ctx, "", 0)), []release.Act{act("user ann"), act("user bob")})
+	})
+	t.Run("tokens", func(t *testing.T) {
+		ctx, s := t.Context(), open(t)
+		must(t, s.PutUser(ctx, access.User{Name: "ci", Roles: []string{"uploader"}, Created: day}, act("user")))
+		one := must1(s.PutToken(ctx, access.Token{User: "ci", Label: "build", Roles: []string{"uploader:demo/apps"}, Created: day}, access.Hash{1}, act("token")))
+		two := must1(s.PutToken(ctx, access.Token{User: "ci", Label: "other", Roles: []string{"uploader"}, Created: day}, access.Hash{2}, act("token")))
+		if _, err := s.PutToken(ctx, access.Token{User: "eve", Label: "x", Created: day}, access.Hash{3}, act("token")); err == nil {
+			t.Error("a token of a user who does not exist was stored")
+		}
+		same(t, "tokens", must1(s.Tokens(ctx)), []access.Token{one, two})
+		found, ok, err := s.TokenBySecret(ctx, access.Hash{2})
+		must(t, err)
+		same(t, "found", ok, true)
+		same(t, "token", found, two)
+		same(t, "deleted", must1(s.DeleteToken(ctx, two.ID, act("revoke"))), true)
+		same(t, "deleted twice", must1(s.DeleteToken(ctx, two.ID, act("revoke"))), false)
+		_, ok, err = s.TokenBySecret(ctx, access.Hash{2})
+		must(t, err)
+		same(t, "found after deletion", ok, false)
+		three := must1(s.PutToken(ctx, access.Token{User: "ci", Label: "new", Roles: []string{"uploader"}, Created: day}, access.Hash{4}, act("token")))
+		if three.ID <= two.ID {
+			t.Errorf("the id %d of a revoked token came back as %d", two.ID, three.ID)
+		}
+		same(t, "acts", len(must1(s.Acts(ctx, "", 0))), 5)
+	})
+	t.Run("links and sessions", func(t *testing.T) {
+		ctx, s := t.Context(), open(t)
+		must(t, s.PutUser(ctx, access.User{Name: "ann", Roles: []string{"admin"}, Created: day}, act("user")))
+		link := access.Grant{User: "ann", Expires: day.Add(time.Hour)}
+		session := access.Grant{User: "ann", Expires: day.Add(2 * time.Hour)}
+		must(t, s.PutLink(ctx, access.Hash{1}, link, day, act("link")))
+		must(t, s.PutLink(ctx, access.Hash{2}, access.Grant{User: "ann", Expires: day.Add(time.Second)}, day, act("link")))
+		g, ok, err := s.Link(ctx, access.Hash{1})
+		must(t, err)
+		same(t, "link", g, link)
+		same(t, "link is there", ok, true)
+		later := day.Add(time.Minute)
+		same(t, "redeem expired", must1(s.Redeem(ctx, access.Hash{2}, access.Hash{8}, session, later, act("log in"))), false)
+		same(t, "redeem", must1(s.Redeem(ctx, access.Hash{1}, access.Hash{9}, session, later, act("log in"))), true)
+		same(t, "redeem twice", must1(s.Redeem(ctx, access.Hash{1}, access.Hash{8}, session, later, act("log in"))), false)
+		g, ok, err = s.Session(ctx, access.Hash{9})
+		must(t, err)
+		same(t, "session", g, session)
+		same(t, "session is there", ok, true)
+		_, ok, err = s.Session(ctx, access.Hash{8})
+		must(t, err)
+		same(t, "session of a refused link", ok, false)
+		must(t, s.DeleteSession(ctx, access.Hash{9}))
+		must(t, s.DeleteSession(ctx, access.Hash{9}))
+		_, ok, err = s.Session(ctx, access.Hash{9})
+		must(t, err)
+		same(t, "session after its end", ok, false)
+	})
+}
+
+// Fleet runs the suite of fleet.Store. open returns an empty store.
+func Fleet(t *testing.T, open func(t *testing.T) FleetStore) {
+	ctx, s := t.Context(), open(t)
+	must(t, s.Commit(ctx, demo("demo")))
+	two := fleet.Device{Name: "two", Pipeline: "demo", Created: day}
+	one := fleet.Device{Name: "one", Pipeline: "demo", Created: day}
+	must(t, s.PutDevice(ctx, two, fleet.Hash{2}, act("device two")))
+	must(t, s.PutDevice(ctx, one, fleet.Hash{1}, act("device one")))
+	if err := s.PutDevice(ctx, one, fleet.Hash{3}, act("again")); !errors.Is(err, fleet.ErrExists) {
+		t.Errorf("a second device one: %v, want ErrExists", err)
+	}
+	if err := s.PutDevice(ctx, fleet.Device{Name: "x", Pipeline: "nowhere", Created: day}, fleet.Hash{4}, act("x")); err == nil {
+		t.Error("a device of a pipeline that does not exist was stored")
+	}
+	same(t, "devices", must1(s.Devices(ctx)), []fleet.Stored{{Device: one, Token: fleet.Hash{1}}, {Device: two, Token: fleet.Hash{2}}})
+	report := protocol.Report{Follow: "production", Phase: "IDLE", Deployments: []protocol.Deployment{{ID: 1, State: "abc", Role: "booted"}}}
+	must(t, s.PutReport(ctx, "two", report, day))
+	if err := s.PutReport(ctx, "three", report, day); err == nil {
+		t.Error("a report of a device that does not exist was stored")
+	}
+	stored := must1(s.Devices(ctx))[1]
+	same(t, "report", *stored.Report, report)
+	same(t, "seen", stored.Seen, day)
+}
