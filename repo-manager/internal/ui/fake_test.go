@@ -195,14 +195,14 @@ func (w *world) Snapshots(_ context.Context, pipeline string) ([]release.Snapsho
 	return slices.Clone(w.snapshots), nil
 }
 
-func (w *world) Packages(ctx context.Context, pipeline, ref, component, _ string, limit int) ([]release.Listed, error) {
+func (w *world) Packages(ctx context.Context, pipeline, ref string, f release.Filter) ([]release.Listed, error) {
 	o, err := w.Resolve(ctx, pipeline, ref)
 	if err != nil {
 		return nil, err
 	}
 	var list []release.Listed
 	for _, p := range w.contents[o.State] {
-		if (component == "" || component == p.Component) && (limit == 0 || len(list) < limit) {
+		if (f.Component == "" || f.Component == p.Component) && (f.Limit == 0 || len(list) < f.Limit) {
 			list = append(list, p)
 		}
 	}

@@ -194,7 +194,7 @@ func (s *server) contents(ctx context.Context, b board, stage release.Stage) ([]
 		if c.Kind != release.Repository {
 			continue
 		}
-		packages, err := s.Release.Packages(ctx, b.Name, stage.Offer.State.String(), c.Name, "", contentLines+1)
+		packages, err := s.Release.Packages(ctx, b.Name, stage.Offer.State.String(), release.Filter{Component: c.Name, Limit: contentLines + 1})
 		if err != nil {
 			return nil, err
 		}
@@ -215,7 +215,7 @@ func (s *server) contents(ctx context.Context, b board, stage release.Stage) ([]
 func (s *server) next(ctx context.Context, b board, v visitor, from, to release.Stage) (*stepView, error) {
 	view := &stepView{From: from.Name, To: to.Name}
 	switch {
-	case from.Offer.State.IsZero():
+	case from.Offer.State.IsZero(), from.Packages == 0 && to.Offer.State.IsZero():
 		view.Nothing = "Nothing to promote yet."
 		return view, nil
 	case from.Offer.State == to.Offer.State:

@@ -191,7 +191,6 @@ type movedError struct {
 	text     string
 	happened []happened
 	again    string
-	back     string
 }
 
 func (e *movedError) Error() string { return e.text }
@@ -286,7 +285,7 @@ func (s *server) unmoved(b board, stage release.Stage, form decision, ref string
 	if list == nil {
 		return nil
 	}
-	return s.conflict(b, stage, list, again)
+	return conflict(stage, list, again)
 }
 
 func (s *server) stageMoved(b board, stage release.Stage, form decision) happened {
@@ -296,10 +295,10 @@ func (s *server) stageMoved(b board, stage release.Stage, form decision) happene
 	}
 }
 
-func (s *server) conflict(b board, stage release.Stage, list []happened, again string) error {
+func conflict(stage release.Stage, list []happened, again string) error {
 	return &movedError{
 		text:     fmt.Sprintf("%s was not moved: what you reviewed is not what stands now.", stage.Name),
-		happened: list, again: again, back: pipelineURL(b.Name),
+		happened: list, again: again,
 	}
 }
 
@@ -321,7 +320,7 @@ func (s *server) moved(w http.ResponseWriter, r *http.Request, b board, stage re
 	if errors.As(err, &known) && known.Code == release.Conflict {
 		if b, err := s.look(r.Context(), b.Name); err == nil {
 			if now, err := b.stage(stage.Name); err == nil && now.Offer.State != form.expect {
-				return s.conflict(b, stage, []happened{s.stageMoved(b, now, form)}, again)
+				return conflict(stage, []happened{s.stageMoved(b, now, form)}, again)
 			}
 		}
 	}

@@ -21,7 +21,7 @@ type Release interface {
 	Stages(ctx context.Context, pipeline string) ([]release.Stage, error)
 	History(ctx context.Context, pipeline, stage string) ([]release.Move, error)
 	Snapshots(ctx context.Context, pipeline string) ([]release.Snapshot, error)
-	Packages(ctx context.Context, pipeline, ref, component, name string, limit int) ([]release.Listed, error)
+	Packages(ctx context.Context, pipeline, ref string, filter release.Filter) ([]release.Listed, error)
 	Resolve(ctx context.Context, pipeline, ref string) (release.Offer, error)
 	Diff(ctx context.Context, pipeline, from, to string) (a, b release.Offer, differences []snapshots.Difference, err error)
 	Promote(ctx context.Context, actor release.Actor, pipeline, ref, to, reason string, expect *snapshots.ID, dryRun bool) (release.Move, error)
@@ -184,13 +184,13 @@ var statuses = map[release.Code]int{
 // fail shows an error page. What is not meant for people is logged and stays
 // out of the page.
 func (s *server) fail(w http.ResponseWriter, r *http.Request, v visitor, err error) {
-	view := errorView{frame: s.frame(v, "", ""), Back: "/"}
+	view := errorView{Back: "/"}
 	var conflict *movedError
 	var known *release.Error
 	switch {
 	case errors.As(err, &conflict):
 		view.Status, view.Title, view.Text = http.StatusConflict, "Something moved meanwhile", conflict.Error()
-		view.Happened, view.Again, view.Back = conflict.happened, conflict.again, conflict.back
+		view.Happened, view.Again = conflict.happened, conflict.again
 	case errors.As(err, &known):
 		view.Status = statuses[known.Code]
 		view.Text, view.Hint = sentence(known.Text), known.Hint
@@ -203,8 +203,12 @@ func (s *server) fail(w http.ResponseWriter, r *http.Request, v visitor, err err
 	if view.Title == "" {
 		view.Title = titleOf(view.Status)
 	}
-	if p := r.PathValue("p"); p != "" && view.Back == "/" && view.Status != http.StatusNotFound {
+	known404 := view.Status == http.StatusNotFound // then the pipeline may be what is not there
+	if p := r.PathValue("p"); p != "" && v.User != "" && !known404 {
 		view.Back = pipelineURL(p)
+		view.frame = s.frame(v, p, view.Title)
+	} else {
+		view.frame = s.frame(v, "", view.Title)
 	}
 	s.render(w, view.Status, "error", view)
 }
