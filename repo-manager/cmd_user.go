@@ -4,9 +4,9 @@ import (
 	"github.com/spf13/cobra"
 )
 
-const roleHelp = `Roles: viewer (everybody is), uploader, releaser, operator, manufacturing,
-admin. A role may be narrowed: uploader:PIPELINE/REPOSITORY,
-releaser:PIPELINE/STAGE, or ROLE:PIPELINE.`
+const roleHelp = `Roles: viewer (everybody is), uploader, releaser, operator, admin.
+A role may be narrowed: uploader:PIPELINE/REPOSITORY, releaser:PIPELINE/STAGE,
+or uploader:PIPELINE and releaser:PIPELINE.`
 
 func newUserCommand(c *cli) *cobra.Command {
 	group := &cobra.Command{

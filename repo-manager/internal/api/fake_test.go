@@ -1,0 +1,239 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"aptfleet/internal/protocol"
+	"aptfleet/repo-manager/internal/access"
+	"aptfleet/repo-manager/internal/fleet"
+	"aptfleet/repo-manager/internal/release"
+	"aptfleet/snapshots"
+)
+
+var noon = time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
+
+// world is a server's services in memory: one pipeline "demo" with the
+// repository "apps" and the mirror "debian".
+type world struct {
+	mu       sync.Mutex
+	actors   []release.Actor // who acted, in order
+	received []byte          // body of the last upload
+	older    bool            // its allowOlder
+	promoted protocol.Promote
+	expect   *snapshots.ID
+	reports  []protocol.Report
+	err      error // what every act answers, if not nil
+	already  bool
+	receive  func(body io.Reader) error
+	stream   chan release.Event
+	panics   bool
+}
+
+func (w *world) act(a release.Actor) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.actors = append(w.actors, a)
+	return w.err
+}
+
+var demo = release.Pipeline{
+	Name: "demo", Distribution: "trixie", Architectures: []string{"amd64"},
+	Stages: []string{"dev", "canary"}, Created: noon,
+	Components: []release.Component{
+		{Pipeline: "demo", Name: "apps", Kind: release.Repository, Keep: 1},
+		{Pipeline: "demo", Name: "debian", Kind: release.Mirror, Mirror: &release.MirrorConfig{URL: "https://mirror.example/debian", Suite: "trixie"}},
+	},
+}
+
+var firstState = snapshots.ID{1}
+
+func (w *world) CreatePipeline(_ context.Context, a release.Actor, p release.Pipeline) (release.Pipeline, error) {
+	return p, w.act(a)
+}
+func (w *world) Pipelines(context.Context) ([]release.Pipeline, error) {
+	if w.panics {
+		panic("out of order")
+	}
+	return []release.Pipeline{demo}, w.err
+}
+func (w *world) Pipeline(_ context.Context, name string) (release.Pipeline, error) {
+	if name != "demo" {
+		return release.Pipeline{}, &release.Error{Code: release.NotFound, Text: "cannot find pipeline " + name}
+	}
+	return demo, nil
+}
+func (w *world) CreateRepository(_ context.Context, a release.Actor, pipeline, name string, keep int) (release.Component, error) {
+	return release.Component{Pipeline: pipeline, Name: name, Kind: release.Repository, Keep: keep}, w.act(a)
+}
+func (w *world) CreateMirror(_ context.Context, a release.Actor, pipeline, name string, m release.MirrorConfig) (release.Component, error) {
+	return release.Component{Pipeline: pipeline, Name: name, Kind: release.Mirror, Mirror: &m}, w.act(a)
+}
+func (w *world) Add(_ context.Context, a release.Actor, _, _ string, _ release.Incoming, older bool) (release.Upload, error) {
+	w.older = older
+	return release.Upload{Name: "hello", Version: "1.0", Architecture: "amd64", State: firstState, Already: w.already}, w.act(a)
+}
+func (w *world) Remove(_ context.Context, a release.Actor, _, component, name, version string) ([]release.Listed, error) {
+	return []release.Listed{{Component: component, Package: snapshots.Package{Name: name, Version: version}}}, w.act(a)
+}
+func (w *world) Packages(_ context.Context, _, ref, component, name string, limit int) ([]release.Listed, error) {
+	return nil, w.err
+}
+func (w *world) CreateSnapshot(_ context.Context, a release.Actor, _, from, note string, labels []string) (release.Snapshot, error) {
+	return release.Snapshot{ID: "20261120T120000Z", Note: note, Labels: labels, State: firstState, By: a.Name, Created: noon}, w.act(a)
+}
+func (w *world) Snapshots(context.Context, string) ([]release.Snapshot, error) {
+	return []release.Snapshot{{ID: "20261120T120000Z", State: firstState, Created: noon}}, w.err
+}
+func (w *world) Snapshot(context.Context, string, string) (release.Snapshot, error) {
+	return release.Snapshot{ID: "20261120T120000Z", State: firstState, Created: noon}, w.err
+}
+func (w *world) Diff(context.Context, string, string, string) (a, b release.Offer, d []snapshots.Difference, err error) {
+	pkg := func(version string) *snapshots.Package { return &snapshots.Package{Name: "p", Version: version} }
+	key := snapshots.Key{Component: "apps", Architecture: "amd64"}
+	return release.Offer{}, release.Offer{State: firstState}, []snapshots.Difference{
+		{Key: key, Name: "p", New: pkg("1.0")},
+		{Key: key, Name: "p", Old: pkg("1.0")},
+		{Key: key, Name: "p", Old: pkg("1.9"), New: pkg("1.10")},
+		{Key: key, Name: "p", Old: pkg("1.0"), New: pkg("1.0~rc1")},
+		{Key: key, Name: "p", Old: pkg("1.0"), New: pkg("1.0")},
+	}, w.err
+}
+func (w *world) Stages(context.Context, string) ([]release.Stage, error) {
+	return []release.Stage{
+		{Name: "dev", Offer: release.Offer{State: firstState, Snapshot: "20261120T120000Z"}, Since: noon},
+		{Name: "canary", Position: 1},
+	}, w.err
+}
+func (w *world) History(context.Context, string, string) ([]release.Move, error) { return nil, w.err }
+func (w *world) Promote(_ context.Context, a release.Actor, pipeline, ref, to, reason string, expect *snapshots.ID, dryRun bool) (release.Move, error) {
+	w.promoted = protocol.Promote{Snapshot: ref, Reason: reason, DryRun: dryRun}
+	w.expect = expect
+	return release.Move{Seq: 2, Stage: to, Kind: release.MovePromote, To: release.Offer{State: firstState}, By: a.Name, At: noon}, w.act(a)
+}
+func (w *world) Undo(_ context.Context, a release.Actor, _, stage, reason string, expect *snapshots.ID) (release.Move, error) {
+	w.expect = expect
+	return release.Move{Seq: 3, Stage: stage, Kind: release.MoveUndo, By: a.Name, Reason: reason, At: noon}, w.act(a)
+}
+func (w *world) Changes(context.Context) ([]release.Change, error) { return nil, w.err }
+func (w *world) Change(_ context.Context, id int64) (release.Change, error) {
+	return release.Change{ID: id, Status: release.Doing, Created: noon}, w.err
+}
+func (w *world) AbortChange(_ context.Context, id int64) (release.Change, error) {
+	return release.Change{ID: id, Status: release.Aborted, Created: noon}, w.err
+}
+func (w *world) Check(context.Context, func(files, bytes int64)) (release.Report, error) {
+	return release.Report{Files: 3}, w.err
+}
+func (w *world) Subscribe(int) (<-chan release.Event, func()) { return w.stream, func() {} }
+
+// identities are the tokens of the world.
+var identities = map[string]access.Identity{
+	"viewer":          {User: "vera", Roles: []string{"viewer"}, Via: "token:t"},
+	"uploader":        {User: "ci", Roles: []string{"uploader:demo/apps"}, Via: "token:t"},
+	"other-uploader":  {User: "ci2", Roles: []string{"uploader:demo/tools"}, Via: "token:t"},
+	"releaser":        {User: "rita", Roles: []string{"releaser"}, Via: "token:t"},
+	"canary-releaser": {User: "carl", Roles: []string{"releaser:demo/canary"}, Via: "token:t"},
+	"operator":        {User: "otto", Roles: []string{"operator"}, Via: "token:t"},
+	"admin":           {User: "ada", Roles: []string{"admin"}, Via: "token:t"},
+}
+
+func (w *world) ByToken(_ context.Context, secret string) (access.Identity, error) {
+	if id, ok := identities[secret]; ok {
+		return id, nil
+	}
+	return access.Identity{}, &release.Error{Code: release.NoAccess, Text: "cannot tell who is asking: unknown token"}
+}
+func (w *world) BySession(_ context.Context, cookie string) (access.Identity, string, error) {
+	if cookie != "good" {
+		return access.Identity{}, "", &release.Error{Code: release.NoAccess, Text: "cannot tell who is asking: the session has ended"}
+	}
+	return access.Identity{User: "ada", Roles: []string{"admin"}, Via: "session"}, "csrf-of-good", nil
+}
+func (w *world) Users(context.Context) ([]access.User, error) { return nil, w.err }
+func (w *world) CreateUser(_ context.Context, a release.Actor, name string, roles []string) (access.User, error) {
+	return access.User{Name: name, Roles: roles, Created: noon}, w.act(a)
+}
+func (w *world) Tokens(context.Context) ([]access.Token, error) { return nil, w.err }
+func (w *world) CreateToken(_ context.Context, a release.Actor, user, label string, roles []string) (access.Token, error) {
+	return access.Token{ID: 1, User: user, Label: label, Roles: roles, Created: noon, Secret: "s3"}, w.act(a)
+}
+func (w *world) RevokeToken(_ context.Context, a release.Actor, id int64) error { return w.act(a) }
+func (w *world) CreateLoginLink(_ context.Context, a release.Actor, user string) (string, time.Time, error) {
+	return "once", noon, w.act(a)
+}
+
+// devices is apart from world because two interfaces name a method Create.
+type devices struct{ *world }
+
+func (d devices) Devices(context.Context) ([]fleet.Device, error) { return nil, d.err }
+func (d devices) Device(_ context.Context, name string) (fleet.Device, error) {
+	return fleet.Device{Name: name, Created: noon}, d.err
+}
+func (d devices) Create(_ context.Context, a release.Actor, name, pipeline string) (fleet.Device, error) {
+	return fleet.Device{Name: name, Pipeline: pipeline, Created: noon, Token: "t0"}, d.act(a)
+}
+func (d devices) Report(_ context.Context, token string, report protocol.Report) error {
+	if token != "device" {
+		return &release.Error{Code: release.NoAccess, Text: "cannot tell which device reports"}
+	}
+	d.reports = append(d.reports, report)
+	return d.err
+}
+func (w *world) Update(_ context.Context, a release.Actor, pipeline, mirror string) (release.Change, error) {
+	return release.Change{ID: 7, Kind: "mirror-update", Status: release.Doing, Created: noon}, w.act(a)
+}
+func (w *world) Receive(_ context.Context, body io.Reader, name string) (release.Incoming, error) {
+	if w.receive != nil {
+		return release.Incoming{Name: name}, w.receive(body)
+	}
+	var err error
+	w.received, err = io.ReadAll(body)
+	return release.Incoming{Name: name}, err
+}
+
+// config wires a world to an API; logs receives the access log.
+func (w *world) config(logs io.Writer) Config {
+	return Config{
+		Releases: w, Access: w, Fleet: devices{w}, Mirrors: w, Receiver: w,
+		System:      func() protocol.System { return protocol.System{Product: "aptfleet", Fingerprint: "F00D"} },
+		Certificate: []byte("-----BEGIN PGP PUBLIC KEY BLOCK-----\n"),
+		LoginURL:    func(secret string) string { return "http://127.0.0.1:1/login/" + secret },
+		MaxUpload:   1 << 20,
+		Log:         slog.New(slog.NewTextHandler(logs, nil)),
+	}
+}
+
+// ask sends a request to a handler and returns the recorded answer. A header
+// is "Name: value".
+func ask(t *testing.T, h http.Handler, method, target, body string, headers ...string) *httptest.ResponseRecorder {
+	t.Helper()
+	r := httptest.NewRequest(method, target, strings.NewReader(body))
+	for _, header := range headers {
+		name, value, _ := strings.Cut(header, ": ")
+		r.Header.Add(name, value)
+	}
+	rec := httptest.NewRecorder()
+	h.ServeHTTP(rec, r)
+	return rec
+}
+
+func bearer(token string) string { return "Authorization: Bearer " + token }
+
+const asJSON = "Accept: application/json"
+
+// newAPI returns an API on a new world.
+func newAPI(t *testing.T) (http.Handler, *world, *bytes.Buffer) {
+	t.Helper()
+	var logs bytes.Buffer
+	w := &world{}
+	return New(w.config(&logs)), w, &logs
+}

@@ -1,0 +1,149 @@
+package api
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+
+	"github.com/gin-gonic/gin"
+
+	"aptfleet/repo-manager/internal/access"
+	"aptfleet/repo-manager/internal/release"
+)
+
+// A role of the table. Everybody the server knows is a viewer; an admin has
+// every role.
+const (
+	anyone   = ""
+	viewer   = "viewer"
+	uploader = "uploader"
+	releaser = "releaser"
+	operator = "operator"
+	admin    = "admin"
+)
+
+// handler does what a route is for. It returns a status below 400 and the
+// body to send as JSON (nil: none), or an error. A handler that answered by
+// itself returns status 0.
+type handler func(s *server, c *gin.Context, who access.Identity) (status int, body any, err error)
+
+// route is a row of the table.
+type route struct {
+	method string
+	path   string
+	role   string
+	scope  string // path parameters that the role must cover, e.g. "p/r"
+	handle handler
+}
+
+// routes is the whole API of the admin listener and the Unix socket.
+func routes() []route {
+	const p = "/api/v1/pipelines/:p"
+	return []route{
+		{http.MethodGet, "/healthz", anyone, "", health},
+		{http.MethodGet, "/api/v1/system", viewer, "", getSystem},
+		{http.MethodGet, "/api/v1/key", viewer, "", getKey},
+
+		{http.MethodGet, "/api/v1/pipelines", viewer, "", listPipelines},
+		{http.MethodPost, "/api/v1/pipelines", admin, "", createPipeline},
+		{http.MethodGet, p, viewer, "p", getPipeline},
+		{http.MethodPost, p + "/repositories", admin, "p", createRepository},
+		{http.MethodPost, p + "/repositories/:r/packages", uploader, "p/r", upload},
+		{http.MethodDelete, p + "/repositories/:r/packages/:name", uploader, "p/r", removePackage},
+		{http.MethodGet, p + "/packages", viewer, "p", listPackages},
+		{http.MethodPost, p + "/mirrors", admin, "p", createMirror},
+		{http.MethodPost, p + "/mirrors/:m/update", releaser, "p", updateMirror},
+
+		{http.MethodGet, p + "/snapshots", viewer, "p", listSnapshots},
+		{http.MethodPost, p + "/snapshots", releaser, "p", createSnapshot},
+		{http.MethodGet, p + "/snapshots/:ref", viewer, "p", getSnapshot},
+		{http.MethodGet, p + "/diff", viewer, "p", getDiff},
+		{http.MethodGet, p + "/stages", viewer, "p", listStages},
+		{http.MethodGet, p + "/stages/:s", viewer, "p/s", getStage},
+		{http.MethodGet, p + "/stages/:s/history", viewer, "p/s", getHistory},
+		{http.MethodPost, p + "/stages/:s/promote", releaser, "p/s", promote},
+		{http.MethodPost, p + "/stages/:s/undo", releaser, "p/s", undo},
+
+		{http.MethodGet, "/api/v1/changes", viewer, "", listChanges},
+		{http.MethodGet, "/api/v1/changes/:id", viewer, "", getChange},
+		{http.MethodPost, "/api/v1/changes/:id/abort", releaser, "", abortChange},
+		{http.MethodGet, "/api/v1/events", viewer, "", events},
+
+		{http.MethodGet, "/api/v1/users", admin, "", listUsers},
+		{http.MethodPost, "/api/v1/users", admin, "", createUser},
+		{http.MethodGet, "/api/v1/tokens", admin, "", listTokens},
+		{http.MethodPost, "/api/v1/tokens", admin, "", createToken},
+		{http.MethodDelete, "/api/v1/tokens/:id", admin, "", revokeToken},
+		{http.MethodPost, "/api/v1/login-links", admin, "", createLoginLink},
+		{http.MethodGet, "/api/v1/devices", viewer, "", listDevices},
+		{http.MethodPost, "/api/v1/devices", operator, "", createDevice},
+		{http.MethodGet, "/api/v1/devices/:d", viewer, "", getDevice},
+		{http.MethodPost, "/api/v1/check", admin, "", check},
+	}
+}
+
+// deviceRoutes is what devices may ask of the public listener.
+func deviceRoutes() []route {
+	return []route{
+		{http.MethodGet, "/healthz", anyone, "", health},
+		{http.MethodPost, "/device/v1/report", anyone, "", deviceReport}, // authenticates by the device's token
+	}
+}
+
+// serve turns a row into a gin handler: who, may they, do it, answer.
+func (s *server) serve(r route) gin.HandlerFunc {
+	return func(c *gin.Context) {
+		var who access.Identity
+		if r.role != anyone {
+			var err error
+			if who, err = s.authenticate(c); err != nil {
+				s.fail(c, err)
+				return
+			}
+			c.Set(keyUser, who.User)
+			if err := authorise(who, r.role, scopeOf(c, r.scope)); err != nil {
+				s.fail(c, err)
+				return
+			}
+		}
+		status, body, err := r.handle(s, c, who)
+		switch {
+		case err != nil:
+			s.fail(c, err)
+		case status == 0:
+		case body == nil:
+			c.Status(status)
+			c.Writer.WriteHeaderNow()
+		default:
+			c.JSON(status, body)
+		}
+	}
+}
+
+// scopeOf fills a row's scope with the request's path parameters.
+func scopeOf(c *gin.Context, scope string) string {
+	if scope == "" {
+		return ""
+	}
+	var parts []string
+	for name := range strings.SplitSeq(scope, "/") {
+		parts = append(parts, c.Param(name))
+	}
+	return strings.Join(parts, "/")
+}
+
+// authorise returns an error that names the role who lacks.
+func authorise(who access.Identity, role, scope string) error {
+	if access.Allows(who.Roles, role, scope) {
+		return nil
+	}
+	lacks := role
+	if scope != "" && role != viewer {
+		lacks += ":" + scope
+	}
+	return &release.Error{
+		Code: release.Forbidden,
+		Text: fmt.Sprintf("cannot do this as %s: the role %s is missing", who.User, printable(lacks)),
+		Hint: fmt.Sprintf("an admin can give a token with it: repo-manager token create %s --role %s", who.User, printable(lacks)),
+	}
+}
