@@ -7,6 +7,7 @@ import (
 	"io"
 	"os/exec"
 	"strings"
+	"time"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
@@ -39,7 +40,11 @@ func (c Compression) ending() string {
 func (c Compression) writer(w io.Writer) (io.WriteCloser, error) {
 	switch c {
 	case "", Gzip:
-		return gzip.NewWriterLevel(w, gzip.BestCompression)
+		z, err := gzip.NewWriterLevel(w, gzip.BestCompression)
+		if err == nil {
+			z.ModTime = time.Unix(0, 0) // "none"; the zero time would be written as a date
+		}
+		return z, err
 	case Zstd:
 		return zstd.NewWriter(w, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.SpeedBestCompression), zstd.WithWindowSize(8<<20))
 	case XZ:

@@ -166,10 +166,6 @@ func writeControl(w io.Writer, entries []Entry, sums map[string]string, spec Spe
 		files[name] = controlFile{mode: mode, data: data}
 		return nil
 	}
-	control := spec.Control
-	if !control.Has("Installed-Size") {
-		control = control.With("Installed-Size", strconv.FormatInt(InstalledSize(entries), 10))
-	}
 	var md5sums, conffiles bytes.Buffer
 	for _, entry := range entries {
 		if entry.Conffile {
@@ -177,9 +173,6 @@ func writeControl(w io.Writer, entries []Entry, sums map[string]string, spec Spe
 		} else if sum, isFile := sums[entry.Path]; isFile {
 			fmt.Fprintf(&md5sums, "%s  %s\n", sum, entry.Path[1:])
 		}
-	}
-	if err := add("control", 0o644, control.Bytes()); err != nil {
-		return err
 	}
 	for name, data := range map[string][]byte{"md5sums": md5sums.Bytes(), "conffiles": conffiles.Bytes()} {
 		if len(data) > 0 {
@@ -198,5 +191,28 @@ func writeControl(w io.Writer, entries []Entry, sums map[string]string, spec Spe
 			return err
 		}
 	}
+	if err := add("control", 0o644, sized(spec.Control, entries, files).Bytes()); err != nil {
+		return err
+	}
 	return writeControlTar(w, files, spec)
+}
+
+// sized returns the stanza with its Installed-Size, before the description,
+// which people expect to come last.
+func sized(control Stanza, entries []Entry, files map[string]controlFile) Stanza {
+	if control.Has("Installed-Size") {
+		return control
+	}
+	size := InstalledSize(entries) + 1 // dpkg-gencontrol counts DEBIAN and what is in it by then
+	for name, file := range files {
+		if name != "md5sums" {
+			size += (int64(len(file.data)) + 1023) / 1024
+		}
+	}
+	description := control.Get("Description")
+	control = control.Without("Description").With("Installed-Size", strconv.FormatInt(size, 10))
+	if description != "" {
+		control = control.With("Description", description)
+	}
+	return control
 }

@@ -1,0 +1,268 @@
+// Package build makes a .deb from a manifest.
+//
+// A package depends on its sources and on the manifest alone: entries are
+// sorted, owned by root, and carry the time of SOURCE_DATE_EPOCH, else of the
+// commit, else 2020-01-01; modes do not depend on the checkout's umask. Two
+// builds of one commit are identical byte for byte, wherever they happen.
+package build
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"aptfleet/builder/internal/gitversion"
+	"aptfleet/builder/internal/manifest"
+	"aptfleet/internal/atomicfile"
+	"aptfleet/internal/deb"
+)
+
+// Options say what to build.
+type Options struct {
+	Source  string // a directory with a manifest, or a manifest
+	Arch    string // instead of the manifest's; "" keeps it
+	Version string // instead of the manifest's and git's; "" keeps them
+	Output  string // directory for the package; it is made if it is missing
+	Env     func(string) (string, bool)
+}
+
+// Result is a package that was built. Its JSON is the output of
+// "builder build --json".
+type Result struct {
+	File         string   `json:"file"` // path of the .deb
+	Name         string   `json:"name"`
+	Version      string   `json:"version"`
+	Architecture string   `json:"architecture"`
+	Size         int64    `json:"size"` // bytes
+	SHA256       string   `json:"sha256"`
+	Commit       string   `json:"commit,omitempty"` // 40 hex digits, "+dirty" if files differ from it
+	Units        []string `json:"units,omitempty"`  // systemd units the scripts care for
+	Warnings     []string `json:"warnings,omitempty"`
+}
+
+// constantTime is the time of a package that has no other.
+var constantTime = time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// Build makes the package. The file appears whole or not at all.
+func Build(ctx context.Context, o Options) (Result, error) {
+	file, err := manifestFile(o.Source)
+	if err != nil {
+		return Result{}, err
+	}
+	m, err := manifest.Read(file, o.Env)
+	if err != nil {
+		return Result{}, err
+	}
+	if o.Arch != "" {
+		m.Arch = manifest.Architecture(o.Arch)
+		if err := deb.ValidArchitecture(m.Arch); err != nil {
+			return Result{}, err
+		}
+	}
+	dir, err := filepath.Abs(filepath.Dir(file))
+	if err != nil {
+		return Result{}, fmt.Errorf("cannot build package: %w", err)
+	}
+	c, err := collect(m, dir)
+	if err != nil {
+		return Result{}, err
+	}
+	origin, err := trace(ctx, o, c, file)
+	if err != nil {
+		return Result{}, err
+	}
+	spec, units, err := specify(c, origin)
+	if err != nil {
+		return Result{}, err
+	}
+	result := Result{
+		File:         filepath.Join(o.Output, deb.FileName(m.Name, origin.version, m.Arch)),
+		Name:         m.Name,
+		Version:      origin.version,
+		Architecture: m.Arch,
+		Commit:       origin.commit,
+		Warnings:     warnings(m, c.entries),
+	}
+	for _, u := range units {
+		result.Units = append(result.Units, u.name)
+	}
+	if err := os.MkdirAll(o.Output, 0o755); err != nil {
+		return Result{}, fmt.Errorf("cannot write package: %w", err)
+	}
+	return result, write(&result, spec)
+}
+
+// manifestFile finds the manifest of a source.
+func manifestFile(source string) (string, error) {
+	info, err := os.Stat(source)
+	if err != nil {
+		return "", fmt.Errorf("cannot build %s: %w", source, err)
+	}
+	if !info.IsDir() {
+		return source, nil
+	}
+	file := filepath.Join(source, manifest.FileName)
+	if _, err := os.Stat(file); err != nil {
+		return "", fmt.Errorf("cannot build %s: it has no %s (hint: give the path of another manifest, such as nfpm.yaml)", source, manifest.FileName)
+	}
+	return file, nil
+}
+
+// origin is what a package is a build of.
+type origin struct {
+	version string
+	commit  string // "" without git
+	time    time.Time
+}
+
+// trace finds version, commit and time.
+func trace(ctx context.Context, o Options, c *collector, file string) (origin, error) {
+	out := origin{time: constantTime}
+	sources := append([]string{file}, c.sources...)
+	for _, script := range c.m.Scripts {
+		sources = append(sources, c.source(script))
+	}
+	for i := range sources {
+		absolute, err := filepath.EvalSymlinks(sources[i])
+		if err == nil {
+			absolute, err = filepath.Abs(absolute)
+		}
+		if err != nil {
+			return origin{}, fmt.Errorf("cannot build package: %w", err)
+		}
+		sources[i] = absolute
+	}
+	version := gitversion.Normalise(c.m.Version)
+	commit, err := gitversion.Inspect(ctx, c.dir, sources)
+	switch {
+	case err == nil:
+		out.commit, out.time = commit.Hash, commit.Time
+		if commit.Dirty {
+			out.commit += "+dirty"
+		}
+		if version == "" && o.Version == "" {
+			version, err = commit.Version(ctx)
+		}
+	case ctx.Err() != nil:
+		return origin{}, ctx.Err()
+	case version != "" || o.Version != "":
+		err = nil // the package does without a commit
+	}
+	if err != nil {
+		return origin{}, fmt.Errorf("cannot find a version for %s, which its manifest does not give: %w", c.m.Name, err)
+	}
+	if epoch, set := o.Env("SOURCE_DATE_EPOCH"); set {
+		seconds, err := strconv.ParseInt(epoch, 10, 64)
+		if err != nil || seconds < 0 {
+			return origin{}, fmt.Errorf("cannot build package: SOURCE_DATE_EPOCH is %q, want seconds since 1970", epoch)
+		}
+		out.time = time.Unix(seconds, 0).UTC()
+	}
+	out.version = gitversion.Normalise(o.Version)
+	if o.Version == "" {
+		out.version = decorated(version, c.m)
+	}
+	if _, err := deb.ParseVersion(out.version); err != nil {
+		return origin{}, fmt.Errorf("cannot build %s: %w", c.m.Name, err)
+	}
+	return out, nil
+}
+
+// decorated adds the manifest's epoch, prerelease, version_metadata and
+// release to a version.
+func decorated(version string, m *manifest.Manifest) string {
+	if m.Prerelease != "" {
+		version += "~" + m.Prerelease
+	}
+	if m.Metadata != "" {
+		version += "+" + m.Metadata
+	}
+	if m.Release != "" {
+		version += "-" + m.Release
+	}
+	if m.Epoch != "" {
+		version = m.Epoch + ":" + version
+	}
+	return version
+}
+
+// specify puts the parts of the package together.
+func specify(c *collector, from origin) (deb.Spec, []unit, error) {
+	m := c.m
+	if err := lint(c); err != nil {
+		return deb.Spec{}, nil, err
+	}
+	docs, err := documents(c, from.version, from.commit, from.time)
+	if err != nil {
+		return deb.Spec{}, nil, err
+	}
+	units, err := findUnits(m, c.entries)
+	if err != nil {
+		return deb.Spec{}, nil, err
+	}
+	scripts, err := maintainerScripts(m, c.dir, serviceSnippets(units, c.entries))
+	if err != nil {
+		return deb.Spec{}, nil, err
+	}
+	control, err := controlStanza(m, from.version, from.commit)
+	if err != nil {
+		return deb.Spec{}, nil, err
+	}
+	files := map[string][]byte{}
+	if len(m.Triggers) > 0 {
+		files["triggers"] = []byte(strings.Join(m.Triggers, "\n") + "\n")
+	}
+	if templates := m.Scripts["templates"]; templates != "" {
+		if files["templates"], err = readScript(c.dir, templates); err != nil {
+			return deb.Spec{}, nil, fmt.Errorf("cannot use the templates %s: %w", templates, err)
+		}
+	}
+	return deb.Spec{
+		Control:      control,
+		Scripts:      scripts,
+		ControlFiles: files,
+		Entries:      append(c.entries, docs...),
+		ModTime:      from.time,
+		Compression:  deb.Compression(m.Compression),
+	}, units, nil
+}
+
+// write makes the file and fills in its size and hash.
+func write(result *Result, spec deb.Spec) error {
+	r, w := io.Pipe()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		w.CloseWithError(deb.Write(w, spec))
+	}()
+	sum := sha256.New()
+	counter := &counter{w: sum}
+	err := atomicfile.WriteFrom(result.File, io.TeeReader(r, counter), 0o644)
+	// A failed write must not leave deb.Write waiting for a reader.
+	err = errors.Join(err, r.Close())
+	<-done
+	if err != nil {
+		return err
+	}
+	result.Size, result.SHA256 = counter.n, hex.EncodeToString(sum.Sum(nil))
+	return nil
+}
+
+// counter counts what passes.
+type counter struct {
+	w io.Writer
+	n int64
+}
+
+func (c *counter) Write(p []byte) (int, error) {
+	c.n += int64(len(p))
+	return c.w.Write(p)
+}

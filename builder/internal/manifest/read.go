@@ -1,0 +1,455 @@
+package manifest
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+
+	"aptfleet/internal/deb"
+)
+
+// maxManifest bounds the file, in bytes.
+const maxManifest = 1 << 20
+
+// Error is everything that is wrong with a manifest, a line each:
+// "file:line: what".
+type Error struct{ Problems []string }
+
+func (e *Error) Error() string {
+	if len(e.Problems) == 1 {
+		return "cannot read manifest: " + e.Problems[0]
+	}
+	return "cannot read manifest:\n  " + strings.Join(e.Problems, "\n  ")
+}
+
+// Read reads the manifest at file. env looks environment variables up; they
+// are expanded in name, arch, platform, version, release, prerelease,
+// maintainer, vendor, homepage, description, the relations, deb.fields and,
+// with "expand: true", in src and dst: where nfpm expands them.
+func Read(file string, env func(string) (string, bool)) (*Manifest, error) {
+	info, err := os.Stat(file)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read manifest: %w", err)
+	}
+	if info.Size() > maxManifest {
+		return nil, fmt.Errorf("cannot read manifest: %s has more than %d bytes", file, maxManifest)
+	}
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read manifest: %w", err)
+	}
+	return Parse(file, data, env)
+}
+
+var yamlLine = regexp.MustCompile(`^yaml: line (\d+): (.*)$`)
+
+// Parse is Read for a manifest's bytes.
+func Parse(file string, data []byte, env func(string) (string, bool)) (*Manifest, error) {
+	var document yaml.Node
+	if err := yaml.Unmarshal(data, &document); err != nil {
+		if at := yamlLine.FindStringSubmatch(err.Error()); at != nil {
+			return nil, &Error{[]string{file + ":" + at[1] + ": it is no YAML: " + at[2]}}
+		}
+		return nil, &Error{[]string{file + ": it is no YAML: " + strings.TrimPrefix(err.Error(), "yaml: ")}}
+	}
+	if len(document.Content) == 0 {
+		return nil, &Error{[]string{file + ": it is empty"}}
+	}
+	w := &walker{file: file, env: env}
+	m := &Manifest{
+		File:      file,
+		Arch:      "amd64",
+		Section:   "misc",
+		Priority:  "optional",
+		Relations: map[string][]string{},
+		Scripts:   map[string]string{},
+		Systemd:   Systemd{Default: UnitPolicy{Enable: true, Start: true, Restart: true}, Units: map[string]UnitPolicy{}},
+	}
+	w.manifest(m, document.Content[0])
+	w.check(m)
+	if len(w.problems) == 0 {
+		return m, nil
+	}
+	slices.SortStableFunc(w.problems, func(a, b problem) int { return a.line - b.line })
+	var e Error
+	for _, p := range w.problems {
+		e.Problems = append(e.Problems, fmt.Sprintf("%s:%d: %s", file, p.line, p.text))
+	}
+	return nil, &e
+}
+
+// onlyDeb is why sections of other package formats are refused.
+const onlyDeb = "only .deb packages are built"
+
+func (w *walker) manifest(m *Manifest, n *yaml.Node) {
+	platform := "linux"
+	relation := func(key, field string) func(*yaml.Node) {
+		return w.relation(m, key, field)
+	}
+	w.fields(n, "", map[string]func(*yaml.Node){
+		"name":             w.expanded(&m.Name, "name"),
+		"arch":             w.arch(m, "arch"),
+		"platform":         w.platform(&platform),
+		"epoch":            w.text(&m.Epoch, "epoch"),
+		"version":          w.expanded(&m.Version, "version"),
+		"version_schema":   w.versionSchema,
+		"version_metadata": w.text(&m.Metadata, "version_metadata"),
+		"prerelease":       w.expanded(&m.Prerelease, "prerelease"),
+		"release":          w.expanded(&m.Release, "release"),
+		"section":          w.text(&m.Section, "section"),
+		"priority":         w.text(&m.Priority, "priority"),
+		"maintainer":       w.expanded(&m.Maintainer, "maintainer"),
+		"description":      w.expanded(&m.Description, "description"),
+		"vendor":           w.expanded(&m.Vendor, "vendor"),
+		"homepage":         w.expanded(&m.Homepage, "homepage"),
+		"license":          w.text(&m.License, "license"),
+		"disable_globbing": w.boolean(&m.NoGlobs, "disable_globbing"),
+		"depends":          relation("depends", "Depends"),
+		"recommends":       relation("recommends", "Recommends"),
+		"suggests":         relation("suggests", "Suggests"),
+		"conflicts":        relation("conflicts", "Conflicts"),
+		"breaks":           relation("breaks", "Breaks"),
+		"replaces":         relation("replaces", "Replaces"),
+		"provides":         relation("provides", "Provides"),
+		"contents":         w.contents(m),
+		"scripts":          w.scripts(m),
+		"deb":              w.deb(m),
+		"aptfleet":         w.aptfleet(m),
+	}, map[string]string{
+		"rpm": onlyDeb, "apk": onlyDeb, "archlinux": onlyDeb, "ipk": onlyDeb, "msix": onlyDeb,
+		"overrides": onlyDeb + "; write its values at the top",
+		"changelog": "the changelog is generated; ship your own as contents below /usr/share/doc",
+		"umask":     "modes are 0644 and 0755; set file_info.mode",
+		"mtime":     "times come from SOURCE_DATE_EPOCH or the commit; set file_info.mtime",
+	})
+}
+
+// check complains about what is missing or cannot be a control field. These
+// have no line of their own, so they are reported for the first one.
+func (w *walker) check(m *Manifest) {
+	if m.Name == "" {
+		w.complain(1, "the key name is missing")
+	} else if err := deb.ValidPackageName(m.Name); err != nil {
+		w.complain(1, "%v", err)
+	}
+	if err := deb.ValidArchitecture(m.Arch); err != nil {
+		w.complain(1, "%v", err)
+	}
+	if m.Maintainer == "" {
+		w.complain(1, "the key maintainer is missing: \"Name <address>\"")
+	}
+	if strings.TrimSpace(m.Description) == "" {
+		w.complain(1, "the key description is missing: a short line, then paragraphs")
+	}
+	for key, value := range map[string]string{"maintainer": m.Maintainer, "section": m.Section, "priority": m.Priority, "homepage": m.Homepage, "vendor": m.Vendor, "version": m.Version, "license": m.License} {
+		if strings.ContainsFunc(value, func(r rune) bool { return r < ' ' || r == 0x7f }) {
+			w.complain(1, "%s must be one line", key)
+		}
+	}
+	if m.Epoch != "" {
+		if _, err := strconv.ParseUint(m.Epoch, 10, 31); err != nil {
+			w.complain(1, "epoch must be a number")
+		}
+	}
+}
+
+// debianArchitectures are the names nfpm takes from Go, in Debian's words.
+var debianArchitectures = map[string]string{
+	"386": "i386", "arm5": "armel", "arm6": "armhf", "arm7": "armhf", "arm": "armhf",
+	"mips64le": "mips64el", "mipsle": "mipsel", "ppc64le": "ppc64el", "s390": "s390x",
+	"x86_64": "amd64", "aarch64": "arm64", "noarch": "all",
+}
+
+// Architecture returns Debian's name of an architecture that may be given in
+// Go's.
+func Architecture(name string) string {
+	if debian, found := debianArchitectures[name]; found {
+		return debian
+	}
+	return name
+}
+
+func (w *walker) arch(m *Manifest, where string) func(*yaml.Node) {
+	return func(n *yaml.Node) {
+		if arch := w.expand(w.scalar(n, where), n.Line); arch != "" {
+			m.Arch = Architecture(arch)
+		}
+	}
+}
+
+func (w *walker) platform(to *string) func(*yaml.Node) {
+	return func(n *yaml.Node) {
+		if *to = w.expand(w.scalar(n, "platform"), n.Line); *to != "linux" && *to != "" {
+			w.complain(n.Line, "platform must be linux")
+		}
+	}
+}
+
+func (w *walker) versionSchema(n *yaml.Node) {
+	if schema := w.scalar(n, "version_schema"); schema != "semver" && schema != "none" && schema != "" {
+		w.complain(n.Line, "version_schema must be semver or none")
+	}
+}
+
+// relation reads a list of relations, each checked where it stands.
+func (w *walker) relation(m *Manifest, key, field string) func(*yaml.Node) {
+	return func(n *yaml.Node) {
+		w.list(key, func(s string) {
+			if _, err := deb.ParseRelations(s); err != nil {
+				w.complain(lineOf(n, s), "%s: %v", key, err)
+				return
+			}
+			m.Relations[field] = append(m.Relations[field], s)
+		})(n)
+	}
+}
+
+// lineOf returns the line of the list's entry that reads s, else the list's.
+func lineOf(n *yaml.Node, s string) int {
+	for _, item := range resolve(n).Content {
+		if strings.TrimSpace(item.Value) == s {
+			return item.Line
+		}
+	}
+	return n.Line
+}
+
+func (w *walker) contents(m *Manifest) func(*yaml.Node) {
+	return func(n *yaml.Node) {
+		n = resolve(n)
+		if n.Kind != yaml.SequenceNode {
+			w.complain(n.Line, "contents must be a list")
+			return
+		}
+		for _, item := range n.Content {
+			if c, ok := w.content(item); ok {
+				m.Contents = append(m.Contents, c)
+			}
+		}
+	}
+}
+
+func (w *walker) content(n *yaml.Node) (Content, bool) {
+	before := len(w.problems)
+	c := Content{Type: TypeFile, Line: n.Line}
+	packager, expand := "", false
+	w.fields(n, "contents", map[string]func(*yaml.Node){
+		"src":       w.text(&c.Source, "src"),
+		"dst":       w.text(&c.Destination, "dst"),
+		"type":      w.contentType(&c),
+		"expand":    w.boolean(&expand, "expand"),
+		"packager":  w.text(&packager, "packager"),
+		"file_info": w.fileInfo(&c),
+	}, map[string]string{"disown_subtree": onlyDeb})
+	if expand {
+		c.Source, c.Destination = w.expand(c.Source, n.Line), w.expand(c.Destination, n.Line)
+	}
+	switch {
+	case len(w.problems) > before:
+	case packager != "" && packager != "deb":
+		return c, false // nfpm: for other packagers only
+	case c.Destination == "":
+		w.complain(n.Line, "dst is missing")
+	case !path.IsAbs(c.Destination):
+		w.complain(n.Line, "dst %q must be an absolute path", c.Destination)
+	case slices.Contains(strings.Split(c.Destination, "/"), ".."):
+		w.complain(n.Line, "dst %q must not contain ..", c.Destination)
+	case strings.ContainsFunc(c.Destination, func(r rune) bool { return r < ' ' || r == 0x7f }):
+		w.complain(n.Line, "dst %q must not contain control characters", c.Destination)
+	case c.Source == "" && c.Type != TypeDir:
+		w.complain(n.Line, "src is missing")
+	case c.Source != "" && c.Type == TypeDir:
+		w.complain(n.Line, "a dir has no src: it is an empty directory (type: tree copies one)")
+	}
+	return c, len(w.problems) == before
+}
+
+func (w *walker) contentType(c *Content) func(*yaml.Node) {
+	return func(n *yaml.Node) {
+		switch kind := w.scalar(n, "type"); kind {
+		case "", "file", "doc", "license", "licence", "readme":
+			c.Type = TypeFile
+		case "config", "config|noreplace":
+			c.Type = TypeConfig
+		case TypeDir, TypeSymlink, TypeTree:
+			c.Type = kind
+		default:
+			w.complain(n.Line, "the type %q is not supported: want file, config, config|noreplace, dir, symlink or tree", kind)
+		}
+	}
+}
+
+func (w *walker) fileInfo(c *Content) func(*yaml.Node) {
+	return func(n *yaml.Node) {
+		w.fields(n, "file_info", map[string]func(*yaml.Node){
+			"owner": w.text(&c.Owner, "owner"),
+			"group": w.text(&c.Group, "group"),
+			"mtime": w.time(&c.ModTime, "mtime"),
+			"mode": func(n *yaml.Node) {
+				if bits, ok := w.octal(n, "mode"); ok {
+					mode := fileMode(bits)
+					c.Mode = &mode
+				}
+			},
+		}, map[string]string{"lang": onlyDeb})
+	}
+}
+
+// fileMode turns the twelve bits of chmod(1) into Go's mode.
+func fileMode(bits uint32) fs.FileMode {
+	mode := fs.FileMode(bits & 0o777)
+	if bits&0o4000 != 0 {
+		mode |= fs.ModeSetuid
+	}
+	if bits&0o2000 != 0 {
+		mode |= fs.ModeSetgid
+	}
+	if bits&0o1000 != 0 {
+		mode |= fs.ModeSticky
+	}
+	return mode
+}
+
+// script reads the path of a maintainer script into the manifest.
+func (w *walker) script(m *Manifest, key, name string) func(*yaml.Node) {
+	return func(n *yaml.Node) {
+		if file := w.scalar(n, key); file != "" {
+			m.Scripts[name] = file
+		}
+	}
+}
+
+func (w *walker) scripts(m *Manifest) func(*yaml.Node) {
+	return func(n *yaml.Node) {
+		w.fields(n, "scripts", map[string]func(*yaml.Node){
+			"preinstall":  w.script(m, "preinstall", "preinst"),
+			"postinstall": w.script(m, "postinstall", "postinst"),
+			"preremove":   w.script(m, "preremove", "prerm"),
+			"postremove":  w.script(m, "postremove", "postrm"),
+		}, nil)
+	}
+}
+
+func (w *walker) deb(m *Manifest) func(*yaml.Node) {
+	return func(n *yaml.Node) {
+		w.fields(n, "deb", map[string]func(*yaml.Node){
+			"arch":        w.arch(m, "deb.arch"),
+			"breaks":      w.relation(m, "deb.breaks", "Breaks"),
+			"predepends":  w.relation(m, "deb.predepends", "Pre-Depends"),
+			"compression": w.compression(m),
+			"fields":      w.controlFields(m),
+			"triggers":    w.triggers(m),
+			"scripts": func(n *yaml.Node) {
+				w.fields(n, "deb.scripts", map[string]func(*yaml.Node){
+					"config":    w.script(m, "config", "config"),
+					"templates": w.script(m, "templates", "templates"),
+				}, map[string]string{"rules": "a binary package has no rules"})
+			},
+		}, map[string]string{
+			"arch_variant": "dpkg of Debian does not know it",
+			"signature":    "the archive is signed, not the package",
+		})
+	}
+}
+
+func (w *walker) compression(m *Manifest) func(*yaml.Node) {
+	return func(n *yaml.Node) {
+		switch m.Compression = w.scalar(n, "compression"); m.Compression {
+		case "", "gzip", "zstd", "xz", "none":
+		default:
+			w.complain(n.Line, "deb.compression must be gzip, zstd, xz or none")
+		}
+	}
+}
+
+// ownFields are written by the builder from other keys.
+var ownFields = []string{"Package", "Version", "Architecture", "Maintainer", "Description", "Section", "Priority", "Homepage", "Installed-Size", "Filename", "Size", "MD5sum", "SHA1", "SHA256", "SHA512", "Status", "Aptfleet-Commit"}
+
+func (w *walker) controlFields(m *Manifest) func(*yaml.Node) {
+	return func(n *yaml.Node) {
+		n = resolve(n)
+		if n.Kind != yaml.MappingNode {
+			w.complain(n.Line, "deb.fields must be a mapping of keys and values")
+			return
+		}
+		for i := 0; i+1 < len(n.Content); i += 2 {
+			key, value := n.Content[i], n.Content[i+1]
+			text := strings.TrimSpace(w.expand(w.scalar(value, "deb.fields"), value.Line))
+			isOwn := func(other string) bool { return strings.EqualFold(key.Value, other) }
+			switch {
+			case slices.ContainsFunc(ownFields, isOwn) || slices.ContainsFunc(deb.RelationFields[:], isOwn):
+				w.complain(key.Line, "deb.fields cannot set %s: it has a key of its own or is computed", key.Value)
+			case slices.ContainsFunc(m.Fields, func(f Field) bool { return isOwn(f.Name) }):
+				w.complain(key.Line, "the key deb.fields.%s occurs twice", key.Value)
+			case text == "":
+			default:
+				if _, err := deb.ParseStanza([]byte(key.Value + ": " + text + "\n")); err != nil {
+					w.complain(key.Line, "deb.fields.%s is no control field: %v", key.Value, err)
+					continue
+				}
+				m.Fields = append(m.Fields, Field{Name: key.Value, Value: text, Line: key.Line})
+			}
+		}
+	}
+}
+
+func (w *walker) triggers(m *Manifest) func(*yaml.Node) {
+	return func(n *yaml.Node) {
+		known := map[string]func(*yaml.Node){}
+		for _, kind := range []string{"interest", "interest_await", "interest_noawait", "activate", "activate_await", "activate_noawait"} {
+			directive := strings.ReplaceAll(kind, "_", "-")
+			known[kind] = w.list("deb.triggers."+kind, func(s string) {
+				if strings.ContainsAny(s, " \t\n") {
+					w.complain(n.Line, "the trigger %q must be one word", s)
+					return
+				}
+				m.Triggers = append(m.Triggers, directive+" "+s)
+			})
+		}
+		w.fields(n, "deb.triggers", known, nil)
+	}
+}
+
+func (w *walker) aptfleet(m *Manifest) func(*yaml.Node) {
+	return func(n *yaml.Node) {
+		w.fields(n, "aptfleet", map[string]func(*yaml.Node){"systemd": w.systemd(m)}, nil)
+	}
+}
+
+func (w *walker) systemd(m *Manifest) func(*yaml.Node) {
+	return func(n *yaml.Node) {
+		known := w.unitPolicy(&m.Systemd.Default, "aptfleet.systemd")
+		var units *yaml.Node
+		known["units"] = func(n *yaml.Node) { units = resolve(n) }
+		w.fields(n, "aptfleet.systemd", known, nil)
+		if units == nil {
+			return
+		}
+		// After the defaults, which a unit's own policy starts from.
+		if units.Kind != yaml.MappingNode {
+			w.complain(units.Line, "aptfleet.systemd.units must be a mapping of unit names")
+			return
+		}
+		for i := 0; i+1 < len(units.Content); i += 2 {
+			name, policy := units.Content[i].Value, m.Systemd.Default
+			where := "aptfleet.systemd.units." + name
+			w.fields(units.Content[i+1], where, w.unitPolicy(&policy, where), nil)
+			m.Systemd.Units[name] = policy
+		}
+	}
+}
+
+func (w *walker) unitPolicy(to *UnitPolicy, where string) map[string]func(*yaml.Node) {
+	return map[string]func(*yaml.Node){
+		"enable":  w.boolean(&to.Enable, where+".enable"),
+		"start":   w.boolean(&to.Start, where+".start"),
+		"restart": w.boolean(&to.Restart, where+".restart"),
+	}
+}
