@@ -124,9 +124,9 @@ func decodeChunk(text []byte) ([]Package, error) {
 	return packages, nil
 }
 
-// openChunk reads the packages of a chunk and holds them against what the
+// OpenChunk reads the packages of a chunk and holds them against what the
 // state says of it.
-func openChunk(ctx context.Context, c Chunks, ref ChunkRef) ([]Package, error) {
+func OpenChunk(ctx context.Context, c Chunks, ref ChunkRef) ([]Package, error) {
 	text, err := get(ctx, c, ref.ID)
 	if err != nil {
 		return nil, fmt.Errorf("cannot open chunk %s: %w", ref.ID, err)

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io/fs"
 	"strconv"
 	"strings"
 
@@ -118,6 +119,9 @@ func packageOf(stanza deb.Stanza) (Package, error) {
 		return Package{}, fmt.Errorf("the field SHA256 is wrong: %w", err)
 	}
 	p.SHA256 = id
+	if !fs.ValidPath(p.Filename) {
+		return Package{}, fmt.Errorf("the field Filename is wrong: %q is no clean path below the archive's base", p.Filename)
+	}
 	return p, p.Ref().validate()
 }
 

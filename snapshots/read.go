@@ -14,7 +14,7 @@ import (
 func All(ctx context.Context, c Chunks, s State, key Key) iter.Seq2[Package, error] {
 	return func(yield func(Package, error) bool) {
 		for _, ref := range s.Index(key).Chunks {
-			packages, err := openChunk(ctx, c, ref)
+			packages, err := OpenChunk(ctx, c, ref)
 			if err != nil {
 				yield(Package{}, fmt.Errorf("cannot list index %s: %w", key, err))
 				return
@@ -40,7 +40,7 @@ func Find(ctx context.Context, c Chunks, s State, key Key, name string) ([]Packa
 		if ref.First.Name > name {
 			break
 		}
-		packages, err := openChunk(ctx, c, ref)
+		packages, err := OpenChunk(ctx, c, ref)
 		if err != nil {
 			return nil, fmt.Errorf("cannot look up %s in %s: %w", name, key, err)
 		}
@@ -97,7 +97,7 @@ func onlyIn(ctx context.Context, c Chunks, index, other Index) ([]Package, error
 		if shared[ref.ID] {
 			continue
 		}
-		opened, err := openChunk(ctx, c, ref)
+		opened, err := OpenChunk(ctx, c, ref)
 		if err != nil {
 			return nil, err
 		}

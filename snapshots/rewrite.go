@@ -27,7 +27,7 @@ func rewrite(ctx context.Context, c Chunks, index Index, ops []change) (Index, e
 			w.refs = append(w.refs, old[j])
 			continue
 		}
-		packages, err := openChunk(ctx, c, old[j])
+		packages, err := OpenChunk(ctx, c, old[j])
 		if err != nil {
 			return Index{}, err
 		}

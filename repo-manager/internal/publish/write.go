@@ -51,6 +51,7 @@ func (p *Publisher) Stage(ctx context.Context, base Base, stage string, state sn
 }
 
 func (p *Publisher) stage(place place, text []byte, indices []named) error {
+	p.touch(place)
 	signed, err := p.published(place)
 	if err != nil || !bytes.Equal(signed.Text, text) || p.verify(signed) != nil {
 		if signed, err = p.Sign(text); err != nil {
@@ -96,6 +97,7 @@ func (p *Publisher) Fixed(ctx context.Context, base Base, dir string, state snap
 }
 
 func (p *Publisher) fixed(ctx context.Context, base Base, place place, state snapshots.State, signed Signed) error {
+	p.touch(place)
 	indices, err := p.indices(ctx, base, state)
 	if err != nil {
 		return err
@@ -118,6 +120,12 @@ type place struct {
 func baseAt(base Base, dir string) place {
 	root := path.Join(base.Pipeline, dir)
 	return place{root: root, dists: path.Join(root, "dists", base.Distribution)}
+}
+
+// touch notes that the files of a base change now.
+func (p *Publisher) touch(at place) {
+	p.seq++
+	p.touched[at.root] = p.seq
 }
 
 // pool returns the target of the base's symbolic link to the pool.
@@ -179,8 +187,6 @@ func (p *Publisher) commit(at place, signed Signed) error {
 	if err := p.seal(); err != nil {
 		return err
 	}
-	p.seq++
-	p.touched[at.root] = p.seq
 	faultpoint.Hit("publish:indices-written")
 	for _, file := range []struct {
 		name string
