@@ -16,7 +16,13 @@ type Setup struct {
 	Tar       string            // root file system, as Root.Tar and debian.Root return it
 	MachineID string            // 32 hexadecimal digits
 	Files     map[string][]byte // absolute paths within deployment 1, mode 0644
-	Sysroot   map[string][]byte // absolute paths as the device sees them below /sysroot, mode 0600
+
+	// Updater is the device-updater program of this machine's architecture,
+	// which records the first deployment with its own code; "": nothing is
+	// recorded, and boot control is written here.
+	Updater  string
+	State    string // id of the state the packages came from
+	Snapshot string // its name, if it has one
 }
 
 // Install makes the disk of a new machine bootable: deployment 1 with its
@@ -44,21 +50,21 @@ func (m *Machine) Install(ctx context.Context, s Setup) error {
 			return err
 		}
 	}
-	for _, dir := range []string{"pristine", "base", "state", "identity", "updater"} {
-		if err := os.MkdirAll(filepath.Join(top, dir), 0o755); err != nil {
-			return fmt.Errorf("cannot install device: %w", err)
-		}
-	}
-	for path, b := range s.Sysroot {
-		if err := write(filepath.Join(top, path), b, 0o600); err != nil {
-			return err
-		}
+	if err := os.MkdirAll(filepath.Join(top, "pristine"), 0o755); err != nil {
+		return fmt.Errorf("cannot install device: %w", err)
 	}
 	if err := run(ctx, "btrfs", "subvolume", "snapshot", "-r", root, filepath.Join(top, "pristine", "1")); err != nil {
 		return err
 	}
 	if err := run(ctx, "btrfs", "filesystem", "sync", top); err != nil {
 		return err
+	}
+	if s.Updater != "" {
+		args := []string{"init", "--sysroot", top, "--boot-control", m.BootControl(), "--deployment", "1", "--state", s.State}
+		if s.Snapshot != "" {
+			args = append(args, "--snapshot", s.Snapshot)
+		}
+		return run(ctx, s.Updater, args...)
 	}
 	for name, block := range map[string][]byte{
 		bootcontrol.CommittedFile: bootcontrol.NewBlock("committed=1", "previous="),

@@ -77,7 +77,11 @@ func (m *Machine) Clone(ctx context.Context, config Config) (*Machine, error) {
 				return fmt.Errorf("cannot clone boot control: %w", err)
 			}
 		}
-		return copySparse(m.disk.image, clone.disk.image)
+		if err := copySparse(m.disk.image, clone.disk.image); err != nil {
+			return err
+		}
+		// The kernel must not take both for one file system.
+		return run(ctx, "btrfstune", "-m", clone.disk.image)
 	})
 }
 

@@ -166,3 +166,45 @@ func TestAPowerCutLosesWhatWasNotSynced(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+func TestAClonedMachineRunsBesideTheOther(t *testing.T) {
+	t.Parallel()
+	m := plainMachine(t, "first")
+	ctx := limited(t, time.Minute)
+	clone, err := m.Clone(ctx, Config{Dir: t.TempDir(), Name: "second", Loader: m.config.Loader})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := clone.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	for _, each := range []*Machine{m, clone} {
+		if err := each.PowerOn(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := each.AwaitUp(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if out, err := each.Exec(ctx, "sh", "-c", "hostname >/root/who; systemctl is-active dbus.socket; cat /proc/1/environ | tr '\\0' '\\n' | grep -c ^container="); err != nil {
+			t.Fatal(out, err)
+		}
+	}
+	if _, err := m.Clone(ctx, Config{Dir: t.TempDir(), Name: "third", Loader: m.config.Loader}); err == nil {
+		t.Error("a running machine was cloned")
+	}
+	// Stopping the services of one must not stop those of the other.
+	if err := m.PowerOff(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if state, err := clone.AwaitUp(ctx); err != nil {
+		t.Fatal(state, err)
+	}
+	for each, want := range map[*Machine]string{m: "first\n", clone: "second\n"} {
+		b, err := os.ReadFile(filepath.Join(each.Top(), "deployments/1/root/who"))
+		if err != nil || string(b) != want {
+			t.Errorf("%s wrote %q, %v", each.Name(), b, err)
+		}
+	}
+}

@@ -1,0 +1,343 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+
+	"aptfleet/internal/protocol"
+	"aptfleet/test/device"
+	"aptfleet/test/device/bootcontrol"
+)
+
+// patience is how long any one step may take before a test fails. It is far
+// more than the step needs on a busy machine.
+const patience = 150 * time.Second
+
+// fielded is a device of one test: a clone of the installed one that follows a
+// stage of its own.
+type fielded struct {
+	*device.Machine
+	t       *testing.T
+	stage   string
+	archive string // base URL the device knows
+	token   string
+	trial   trial
+}
+
+// trial are the device's settings for trials; tests keep them short.
+type trial struct {
+	Tries   int    `yaml:"tries"`
+	Timeout string `yaml:"timeout"`
+	Observe string `yaml:"observe"`
+}
+
+// newDevice makes a device that runs release "1" and is off.
+func newDevice(t *testing.T, change ...func(*fielded)) *fielded {
+	t.Helper()
+	n := int(world.stages.Add(1)) - 1
+	if n >= stageCount {
+		t.Fatal("the pipeline has too few stages for so many devices: raise stageCount")
+	}
+	name := fmt.Sprintf("device-%02d", n)
+	d := &fielded{t: t, stage: stageName(n), archive: world.server.url, trial: trial{Tries: 2, Timeout: "60s", Observe: "3s"}}
+	for _, c := range change {
+		c(d)
+	}
+	d.promote("1")
+	var err error
+	d.Machine, err = world.base.Clone(t.Context(), device.Config{
+		Dir: filepath.Join(world.dir, "devices", name), Name: name, Loader: program(world.dir, "loader"),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			d.explain()
+		}
+		if err := d.Close(); err != nil {
+			t.Error(err)
+		}
+		if err := os.RemoveAll(filepath.Join(world.dir, "devices", name)); err != nil {
+			t.Error(err)
+		}
+	})
+	d.configure()
+	return d
+}
+
+// impatient makes trials end soon that nobody commits.
+func impatient(d *fielded) { d.trial.Timeout = "20s" }
+
+// configure writes the configuration file.
+func (d *fielded) configure() {
+	d.t.Helper()
+	config, err := yaml.Marshal(map[string]any{
+		"name": d.Name(), "archive": d.archive, "pipeline": pipeline, "follow": d.stage, "components": components,
+		"keyring": keyringPath, "packages": []string{"demo-device"}, "token": d.token, "poll": "1s", "reboot": "auto",
+		"trial": d.trial,
+	})
+	if err == nil {
+		err = d.Reconfigure(d.t.Context(), config)
+	}
+	if err != nil {
+		d.t.Fatal(err)
+	}
+}
+
+// promote moves the device's stage to a release.
+func (d *fielded) promote(release string) {
+	d.t.Helper()
+	snapshot, ok := world.releases[release]
+	if !ok {
+		d.t.Fatalf("there is no release %q", release)
+	}
+	if _, err := world.server.Promote(d.t.Context(), pipeline, d.stage, protocol.Promote{Snapshot: snapshot.ID, Reason: d.t.Name()}); err != nil {
+		d.t.Fatal(err)
+	}
+}
+
+// on switches the device on and waits until it is up.
+func (d *fielded) on() {
+	d.t.Helper()
+	if err := d.PowerOn(); err != nil {
+		d.t.Fatal(err)
+	}
+	d.up()
+}
+
+func (d *fielded) up() {
+	d.t.Helper()
+	if _, err := d.AwaitUp(d.patient()); err != nil {
+		d.t.Fatal(err)
+	}
+}
+
+func (d *fielded) off() {
+	d.t.Helper()
+	if err := d.PowerOff(d.patient()); err != nil {
+		d.t.Fatal(err)
+	}
+}
+
+// cut pulls the plug.
+func (d *fielded) cut() {
+	d.t.Helper()
+	if err := d.PowerCut(d.patient()); err != nil {
+		d.t.Fatal(err)
+	}
+}
+
+func (d *fielded) patient() context.Context {
+	ctx, cancel := context.WithTimeout(d.t.Context(), patience)
+	d.t.Cleanup(cancel)
+	return ctx
+}
+
+// await polls until cond holds.
+func (d *fielded) await(what string, cond func() bool) {
+	d.t.Helper()
+	ctx := d.patient()
+	for !cond() {
+		select {
+		case <-ctx.Done():
+			d.t.Fatalf("%s did not see %s within %v", d.Name(), what, patience)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// control returns a variable of boot control.
+func (d *fielded) control(file, name string) string {
+	block, err := os.ReadFile(filepath.Join(d.BootControl(), file))
+	if err != nil {
+		d.t.Error(err)
+		return ""
+	}
+	vars, err := bootcontrol.Variables(block)
+	if err != nil {
+		d.t.Error(err)
+	}
+	return vars[name]
+}
+
+func (d *fielded) committed() int {
+	n, err := strconv.Atoi(d.control(bootcontrol.CommittedFile, "committed"))
+	if err != nil {
+		d.t.Error(err)
+	}
+	return n
+}
+
+// record is what a test needs of a line of the updater's journal.
+type record struct {
+	Phase      string `json:"phase"`
+	State      string `json:"state"`
+	Deployment int    `json:"deployment"`
+	Reason     string `json:"reason"`
+}
+
+// journal returns the whole lines of the updater's journal.
+func (d *fielded) journal() []record {
+	b, err := os.ReadFile(filepath.Join(d.Top(), "updater/journal"))
+	if os.IsNotExist(err) {
+		return nil
+	}
+	if err != nil {
+		d.t.Error(err)
+	}
+	var all []record
+	for line := range bytes.Lines(b) {
+		var r record
+		if json.Unmarshal(line, &r) == nil { // the last line may be half written
+			all = append(all, r)
+		}
+	}
+	return all
+}
+
+// phase returns the phase of the last record, or "".
+func (d *fielded) phase() string {
+	all := d.journal()
+	if len(all) == 0 {
+		return ""
+	}
+	return all[len(all)-1].Phase
+}
+
+// status asks the updater.
+func (d *fielded) status() protocol.Report {
+	d.t.Helper()
+	out, err := d.Exec(d.patient(), "device-updater", "status", "--json")
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	var status struct{ Report protocol.Report }
+	if err := json.Unmarshal([]byte(out), &status); err != nil {
+		d.t.Fatalf("cannot read status: %v: %s", err, out)
+	}
+	return status.Report
+}
+
+// awaitCommit waits until release is committed and runs, and nothing is under
+// way any more.
+func (d *fielded) awaitCommit(release string) {
+	d.t.Helper()
+	want := world.releases[release].State
+	d.await("the commit of release "+release, func() bool {
+		all := d.journal()
+		if i := len(all) - 1; i < 0 || all[i].Phase != "IDLE" || d.control(bootcontrol.TrialFile, "trial") != "" {
+			return false
+		}
+		return d.stateOf(d.committed()) == want && d.lastBoot().End == "" && d.lastBoot().Deployment == d.committed()
+	})
+	d.up()
+}
+
+// awaitRollback waits until release has failed, and returns the reason.
+func (d *fielded) awaitRollback(release string) string {
+	d.t.Helper()
+	state, from := world.releases[release].State, d.committed()
+	var reason string
+	d.await("the end of release "+release, func() bool {
+		for _, r := range d.journal() {
+			if r.Phase == "FAILED" && r.State == state {
+				reason = r.Reason
+				return true
+			}
+		}
+		return false
+	})
+	d.up()
+	last := d.lastBoot()
+	if last.Trial || last.Deployment != from || d.committed() != from {
+		d.t.Errorf("after the rollback it runs deployment %d (trial: %v), committed is %d; want %d", last.Deployment, last.Trial, d.committed(), from)
+	}
+	return reason
+}
+
+func (d *fielded) lastBoot() device.Boot {
+	boots := d.Boots()
+	if len(boots) == 0 {
+		return device.Boot{}
+	}
+	return boots[len(boots)-1]
+}
+
+func (d *fielded) trials() int {
+	n := 0
+	for _, b := range d.Boots() {
+		if b.Trial {
+			n++
+		}
+	}
+	return n
+}
+
+// stateOf returns the state id of a deployment, "" if the updater has not
+// recorded one.
+func (d *fielded) stateOf(deployment int) string {
+	b, err := os.ReadFile(filepath.Join(d.Top(), "updater/deployments", strconv.Itoa(deployment)+".json"))
+	if err != nil {
+		return ""
+	}
+	var made struct{ State string }
+	if err := json.Unmarshal(b, &made); err != nil {
+		d.t.Error(err)
+	}
+	return made.State
+}
+
+// runs checks that the device runs a release: what its application and its
+// package list say.
+func (d *fielded) runs(release, appPackage string) {
+	d.t.Helper()
+	out, err := d.Exec(d.patient(), "cat", "/usr/share/"+appPackage+"/version")
+	if err != nil || strings.TrimSpace(out) != release {
+		d.t.Errorf("the application says it is version %q (%v), want %s", strings.TrimSpace(out), err, release)
+	}
+	if out, err := d.Exec(d.patient(), "systemctl", "is-active", appPackage+".service"); err != nil {
+		d.t.Errorf("the application is %s: %v", out, err)
+	}
+}
+
+// packages returns the package list as dpkg has it.
+func (d *fielded) packages() []string {
+	d.t.Helper()
+	out, err := d.Exec(d.patient(), "dpkg-query", "-W", "-f", "${db:Status-Abbrev} ${Package}:${Architecture}=${Version}\n")
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	list := strings.Split(strings.TrimSpace(out), "\n")
+	slices.Sort(list)
+	return list
+}
+
+// explain logs what a failed test needs.
+func (d *fielded) explain() {
+	for _, b := range d.Boots() {
+		d.t.Logf("boot of %d, trial %v, %s, ended by %q after %v", b.Deployment, b.Trial, b.Why, b.End, b.Ended.Sub(b.Started).Round(time.Millisecond))
+	}
+	for _, r := range d.journal() {
+		d.t.Logf("journal: %+v", r)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if out, err := d.Exec(ctx, "sh", "-c", "device-updater status; systemctl --no-pager --failed; systemctl --no-pager list-jobs; journalctl --no-pager -b -u aptfleet-updater.service | tail -40"); out != "" || err == nil {
+		d.t.Logf("inside:\n%s", out)
+	}
+	if b, err := os.ReadFile(d.ConsoleLog()); err == nil {
+		d.t.Logf("console:\n%s", b[max(0, len(b)-8000):])
+	}
+}

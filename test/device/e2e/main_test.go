@@ -1,0 +1,155 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"aptfleet/test/device"
+)
+
+// stageEnv tells the second run of this program where the first has prepared
+// everything.
+const stageEnv = "APTFLEET_E2E_DIR"
+
+// devicesAtOnce is how many tests run side by side. Devices mostly wait.
+const devicesAtOnce = "4"
+
+var world *archive // made by the second run before any test
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if dir := os.Getenv(stageEnv); dir != "" {
+		os.Exit(offline(m, dir))
+	}
+	os.Exit(online())
+}
+
+// online prepares a directory and runs this program again without a network.
+func online() int {
+	if os.Geteuid() != 0 {
+		fmt.Fprintln(os.Stderr, "cannot test devices: not root; run the tests with `make test`")
+		return 1
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := sweepOld(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	dir, err := os.MkdirTemp("", "aptfleet-e2e-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	code := 1
+	start := time.Now()
+	if err := prepare(ctx, dir); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+	} else {
+		fmt.Printf("prepared programs and the base system in %v\n", time.Since(start).Round(time.Second))
+		code = isolated(dir)
+	}
+	if err := errors.Join(device.Sweep(context.WithoutCancel(ctx), filepath.Join(dir, "devices")), os.RemoveAll(dir)); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return code
+}
+
+// isolated runs this program in a new network namespace and returns its exit
+// code.
+func isolated(dir string) int {
+	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
+	cmd.Env = append(os.Environ(), stageEnv+"="+dir)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
+	runtime.LockOSThread() // the kernel ties Pdeathsig to the thread
+	defer runtime.UnlockOSThread()
+	err := cmd.Run()
+	var exit *exec.ExitError
+	switch {
+	case errors.As(err, &exit):
+		return max(exit.ExitCode(), 1)
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "cannot run without a network:", err)
+		return 1
+	}
+	return 0
+}
+
+// offline is the second run: it starts the server and runs the tests.
+func offline(m *testing.M, dir string) int {
+	err := loopbackUp()
+	if err == nil {
+		world, err = openArchive(context.Background(), dir)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	set := false
+	flag.Visit(func(f *flag.Flag) { set = set || f.Name == "test.parallel" })
+	if !set {
+		if err := flag.Set("test.parallel", devicesAtOnce); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+	}
+	code := m.Run()
+	times.print(os.Stdout)
+	if err := world.close(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return code
+}
+
+// loopbackUp switches on the only interface of the namespace.
+func loopbackUp() error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("cannot switch loopback on: %w", err)
+	}
+	defer unix.Close(fd)
+	ifreq, err := unix.NewIfreq("lo")
+	if err != nil {
+		return fmt.Errorf("cannot switch loopback on: %w", err)
+	}
+	ifreq.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
+	if err := unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, ifreq); err != nil {
+		return fmt.Errorf("cannot switch loopback on: %w", err)
+	}
+	return nil
+}
+
+// sweepOld removes what earlier runs that were killed have left.
+func sweepOld(ctx context.Context) error {
+	old, err := filepath.Glob(filepath.Join(os.TempDir(), "aptfleet-e2e-*"))
+	if err != nil {
+		return err
+	}
+	for _, dir := range old {
+		if err := device.Sweep(ctx, filepath.Join(dir, "devices")); err != nil {
+			continue // another run is using it
+		}
+		if info, err := os.Stat(dir); err != nil || time.Since(info.ModTime()) < time.Hour {
+			continue // perhaps another run is still preparing it
+		}
+		if err := os.RemoveAll(dir); err != nil {
+			return fmt.Errorf("cannot remove what an earlier run left: %w", err)
+		}
+	}
+	return nil
+}

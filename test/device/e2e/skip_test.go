@@ -1,0 +1,134 @@
+package e2e
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// volatile are the paths of a deployment that may differ between two devices
+// on the same release, each with the reason. A directory stands for what is
+// below it.
+var volatile = map[string]string{
+	"etc/aptfleet/device.yaml": "the device's own name and stage",
+	"var/log":                  "what happened when, not what is",
+	"var/cache/ldconfig":       "ldconfig's cache holds the inode numbers of directories",
+	"etc/ld.so.cache":          "made by ldconfig in the order of inode numbers",
+	"var/lib/dpkg/status-old":  "dpkg's copy of the status before its last act",
+	"var/lib/dpkg/available":   "what dselect last saw",
+	"var/lib/apt":              "apt's record of when and why, not of what",
+	"var/backups":              "copies of earlier statuses",
+}
+
+func TestSkippingVersionsGivesTheSameFiles(t *testing.T) {
+	t.Parallel()
+	steps, skip := newDevice(t), newDevice(t)
+	for _, d := range []*fielded{steps, skip} {
+		// Something that only this device's owner has, changed before any update.
+		if err := os.WriteFile(filepath.Join(d.Top(), "deployments/1/etc/owner.conf"), []byte("mine\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		d.on()
+	}
+	skip.promote("4")
+	for _, release := range []string{"2", "3", "4"} {
+		steps.promote(release)
+		steps.awaitCommit(release)
+	}
+	skip.awaitCommit("4")
+	for _, d := range []*fielded{steps, skip} {
+		d.runs("4", "demo-service")
+		d.off()
+	}
+	a, b := filesOf(t, steps), filesOf(t, skip)
+	for _, path := range slices.Sorted(maps.Keys(a)) {
+		if a[path] != b[path] {
+			t.Errorf("/%s is, by way of 2 and 3: %s; directly: %s", path, a[path], orAbsent(b[path]))
+		}
+	}
+	for _, path := range slices.Sorted(maps.Keys(b)) {
+		if _, ok := a[path]; !ok {
+			t.Errorf("/%s is, by way of 2 and 3: absent; directly: %s", path, b[path])
+		}
+	}
+	if len(a) < 1000 {
+		t.Errorf("only %d files were compared", len(a))
+	}
+	for path, want := range map[string]bool{
+		"etc/owner.conf": true, "etc/demo-service/main.conf": true, "etc/demo-app.conf": false,
+		"usr/lib/demo-service/serve": true, "usr/lib/demo-app/serve": false,
+	} {
+		if _, there := a[path]; there != want {
+			t.Errorf("/%s exists: %v, want %v", path, there, want)
+		}
+	}
+	t.Logf("compared %d files", len(a))
+}
+
+func orAbsent(s string) string {
+	if s == "" {
+		return "absent"
+	}
+	return s
+}
+
+// filesOf describes every file of the committed deployment of a device that
+// is off, by path: type, mode, owner, content, capabilities.
+func filesOf(t *testing.T, d *fielded) map[string]string {
+	t.Helper()
+	root := filepath.Join(d.Top(), "deployments", strconv.Itoa(d.committed()))
+	all := map[string]string{}
+	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		name := strings.TrimPrefix(strings.TrimPrefix(path, root), "/")
+		if _, skip := volatile[name]; skip {
+			if entry.IsDir() {
+				return fs.SkipDir
+			}
+			return nil
+		}
+		all[name], err = describe(path)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+func describe(path string) (string, error) {
+	info, err := os.Lstat(path)
+	if err != nil {
+		return "", err
+	}
+	owner := info.Sys().(*syscall.Stat_t)
+	text := fmt.Sprintf("%v %d:%d", info.Mode(), owner.Uid, owner.Gid)
+	switch {
+	case info.Mode()&fs.ModeSymlink != 0:
+		target, err := os.Readlink(path)
+		return text + " -> " + target, err
+	case !info.Mode().IsRegular():
+		return text, nil
+	}
+	content, err := os.ReadFile(path)
+	if err != nil {
+		return "", err
+	}
+	capability := make([]byte, 64)
+	if n, err := unix.Lgetxattr(path, "security.capability", capability); err == nil {
+		text += fmt.Sprintf(" capability %x", capability[:n])
+	}
+	return fmt.Sprintf("%s sha256 %x, %d bytes", text, sha256.Sum256(content), len(content)), nil
+}

@@ -1,0 +1,170 @@
+package e2e
+
+import (
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"aptfleet/internal/protocol"
+	"aptfleet/test/debian"
+	"aptfleet/test/device/bootcontrol"
+)
+
+func TestAGoodUpdateIsCommittedAfterItsTrial(t *testing.T) {
+	t.Parallel()
+	enrolled, err := world.server.CreateDevice(t.Context(), "fielded", pipeline)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := newDevice(t, func(d *fielded) { d.token = enrolled.Token })
+	d.on()
+	times.add("boot of an installed device until it is up", time.Since(d.lastBoot().Started))
+	d.runs("1", "demo-app")
+
+	d.promote("2")
+	promoted := time.Now()
+	d.awaitCommit("2")
+	d.runs("2", "demo-app")
+
+	boots := d.Boots()
+	if len(boots) != 2 || boots[0].Trial || !boots[1].Trial || boots[1].Deployment != 2 {
+		t.Errorf("boots: %+v, want 1 and then a trial of 2", boots)
+	}
+	times.add("promotion until the reboot into the new release", boots[0].Ended.Sub(promoted))
+	times.add("promotion until the new release is committed", time.Since(promoted))
+	if previous := d.control(bootcontrol.CommittedFile, "previous"); previous != "1" {
+		t.Errorf("previous is %q, want 1", previous)
+	}
+	for _, phase := range []string{"CHECK", "DOWNLOAD", "INSTALL", "VERIFY", "STAGED", "FINALISE", "TRIAL", "HEALTH", "COMMIT"} {
+		if !slices.ContainsFunc(d.journal(), func(r record) bool { return r.Phase == phase }) {
+			t.Errorf("the journal has no %s", phase)
+		}
+	}
+	report := d.status()
+	if i := slices.IndexFunc(report.Deployments, func(x protocol.Deployment) bool { return x.Role == "booted" }); i < 0 ||
+		report.Deployments[i].State != world.releases["2"].State || report.Deployments[i].Snapshot != world.releases["2"].ID {
+		t.Errorf("status does not say that it runs release 2: %+v", report)
+	}
+	// State outlives the release: the application was started by both.
+	starts, err := d.Exec(d.patient(), "cat", "/var/lib/demo/starts")
+	if err != nil || starts != "1\n2\n" {
+		t.Errorf("the application's state is %q (%v), want its starts as version 1 and 2", starts, err)
+	}
+	d.await("the server hear of it", func() bool {
+		known, err := world.server.Device(t.Context(), "fielded")
+		return err == nil && known.Report != nil && slices.ContainsFunc(known.Report.Deployments, func(x protocol.Deployment) bool {
+			return x.Role == "booted" && x.State == world.releases["2"].State
+		})
+	})
+	// The next ordinary boot is no trial.
+	d.off()
+	d.on()
+	if last := d.lastBoot(); last.Trial || last.Deployment != 2 {
+		t.Errorf("the boot after the commit: %+v", last)
+	}
+	d.runs("2", "demo-app")
+}
+
+func TestADeviceMovesToAnOlderSnapshot(t *testing.T) {
+	t.Parallel()
+	d := newDevice(t)
+	d.on()
+	before := d.packages()
+	d.promote("2")
+	d.awaitCommit("2")
+	d.promote("1")
+	d.awaitCommit("1")
+	d.runs("1", "demo-app")
+	if after := d.packages(); !slices.Equal(before, after) {
+		t.Errorf("the packages are not those of before:\n%s", difference(before, after))
+	}
+}
+
+func TestADeviceFollowsAPinnedSnapshot(t *testing.T) {
+	t.Parallel()
+	d := newDevice(t)
+	d.stage = "snapshot:" + world.releases["2"].ID
+	d.configure()
+	d.on()
+	d.awaitCommit("2")
+	d.runs("2", "demo-app")
+}
+
+// One device is installed from the snapshot of release 1 and updated to 4 by
+// way of 2; another goes there at once. A third is back on 1.
+func TestTheSameSnapshotGivesTwoDevicesTheSamePackages(t *testing.T) {
+	t.Parallel()
+	direct, detour := newDevice(t), newDevice(t)
+	direct.promote("4")
+	direct.on()
+	detour.on()
+	detour.promote("2")
+	detour.awaitCommit("2")
+	detour.promote("4")
+	direct.awaitCommit("4")
+	detour.awaitCommit("4")
+	a, b := direct.packages(), detour.packages()
+	if !slices.Equal(a, b) {
+		t.Errorf("two devices on one snapshot differ:\n%s", difference(a, b))
+	}
+	if i := slices.IndexFunc(a, func(line string) bool { return !strings.HasPrefix(line, "ii ") }); i >= 0 {
+		t.Errorf("a package is not installed properly: %s", a[i])
+	}
+}
+
+// Everything in this package runs with loopback only. This test makes sure of
+// it, from the test and from within a device.
+func TestNoUpstreamCanBeReached(t *testing.T) {
+	t.Parallel()
+	mirror, _, err := debian.Mirror()
+	if err != nil {
+		t.Fatal(err)
+	}
+	u, err := url.Parse(mirror)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if conn, err := net.DialTimeout("tcp", net.JoinHostPort(u.Hostname(), "80"), 3*time.Second); err == nil {
+		conn.Close()
+		t.Fatalf("%s can be reached", u.Hostname())
+	}
+	d := newDevice(t)
+	d.on()
+	out, err := d.Exec(d.patient(), "cat", "/proc/net/dev")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range strings.Split(strings.TrimSpace(out), "\n")[2:] {
+		if name, _, _ := strings.Cut(strings.TrimSpace(line), ":"); name != "lo" {
+			t.Errorf("the device has an interface %q", name)
+		}
+	}
+	sources, err := filepath.Glob(filepath.Join(d.Top(), "deployments/1/etc/apt/sources.list*/*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(d.Top(), "deployments/1/etc/apt/sources.list")); err == nil || len(sources) > 0 {
+		t.Errorf("the device has sources of its own: %v", sources)
+	}
+}
+
+// difference lists what only one of two sorted lists has.
+func difference(a, b []string) string {
+	var out strings.Builder
+	for _, line := range a {
+		if !slices.Contains(b, line) {
+			out.WriteString("- " + line + "\n")
+		}
+	}
+	for _, line := range b {
+		if !slices.Contains(a, line) {
+			out.WriteString("+ " + line + "\n")
+		}
+	}
+	return out.String()
+}
