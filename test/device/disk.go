@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -48,7 +49,9 @@ func (d disk) attach(ctx context.Context) error {
 	if err := unix.Mount(loop, d.top, "btrfs", unix.MS_NOATIME, "user_subvol_rm_allowed"); err != nil {
 		return errors.Join(fmt.Errorf("cannot mount %s on %s: %w", loop, d.top, err), run(ctx, "losetup", "--detach", loop))
 	}
-	return nil
+	// A loop device in use is detached by the kernel once it is not: it never
+	// outlives its mount, however this program ends.
+	return run(ctx, "losetup", "--detach", loop)
 }
 
 // detach undoes attach, as often as that happened. Doing it again is no error.
@@ -65,16 +68,23 @@ func (d disk) detach(ctx context.Context) error {
 			return fmt.Errorf("cannot unmount %s: %w", d.top, err)
 		}
 	}
-	out, err := output(ctx, "losetup", "--noheadings", "--output", "NAME", "--associated", d.image)
-	if err != nil {
-		return fmt.Errorf("cannot list loop devices: %w", err)
-	}
-	for loop := range strings.FieldsSeq(out) {
-		if err := run(ctx, "losetup", "--detach", loop); err != nil {
-			return err
+	// What is still attached now was never mounted, or the kernel is about to
+	// detach it; an error counts only if it stays.
+	for attempt := 0; ; attempt++ {
+		out, err := output(ctx, "losetup", "--noheadings", "--output", "NAME", "--associated", d.image)
+		if err != nil {
+			return fmt.Errorf("cannot list loop devices: %w", err)
 		}
+		loops := strings.Fields(out)
+		if len(loops) == 0 {
+			return nil
+		}
+		err = run(ctx, "losetup", append([]string{"--detach"}, loops...)...)
+		if attempt == 50 {
+			return errors.Join(fmt.Errorf("cannot detach %s from %s: it stays in use", d.image, loops), err)
+		}
+		time.Sleep(20 * time.Millisecond)
 	}
-	return nil
 }
 
 // lose replaces the disk by what a power cut at this moment leaves of it: the
