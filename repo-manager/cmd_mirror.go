@@ -36,6 +36,9 @@ keyring, and every file must have the hash that it leads to.`,
       --keyring /usr/share/keyrings/debian-archive-keyring.gpg --package-list base.txt`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := needs(cmd, "url", "suite", "keyring"); err != nil {
+				return err
+			}
 			api, pipeline, err := c.inPipeline(cmd.Context())
 			if err != nil {
 				return err
@@ -69,17 +72,7 @@ keyring, and every file must have the hash that it leads to.`,
 	f.StringVar(&list, "package-list", "", "`file` with wanted packages, one a line, # begins a comment")
 	f.BoolVar(&m.Recommends, "recommends", false, "follow Recommends like dependencies")
 	f.StringVar(&keyring, "keyring", "", "`file` with the OpenPGP certificates that sign the upstream")
-	for _, name := range []string{"url", "suite", "keyring"} {
-		mustMarkRequired(cmd, name)
-	}
 	return cmd
-}
-
-// mustMarkRequired marks a flag that was just defined.
-func mustMarkRequired(cmd *cobra.Command, name string) {
-	if err := cmd.MarkFlagRequired(name); err != nil {
-		panic(err) // only if the command has no such flag
-	}
 }
 
 // readNames reads a list of names, one a line.

@@ -28,6 +28,9 @@ offers another state by now.`,
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: c.complete(refNames),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := needs(cmd, "to"); err != nil {
+				return err
+			}
 			ctx := cmd.Context()
 			api, pipeline, err := c.inPipeline(ctx)
 			if err != nil {
@@ -45,7 +48,6 @@ offers another state by now.`,
 	cmd.Flags().StringVar(&in.Reason, "reason", "", "why; it stays in the stage's history")
 	cmd.Flags().StringVar(&in.Expect, "expect", "", "`state` that the stage must still offer")
 	cmd.Flags().BoolVar(&in.DryRun, "dry-run", false, "only show what would change")
-	mustMarkRequired(cmd, "to")
 	mustComplete(cmd, "to", c.complete(stageNames))
 	return cmd
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"aptfleet/internal/term"
 )
@@ -75,6 +76,20 @@ policy; 5 not authorised; 11 locked by another change; 130 interrupted.`,
 	return root
 }
 
+// needs returns an error unless each of the named flags was given a value.
+func needs(cmd *cobra.Command, names ...string) error {
+	for _, name := range names {
+		if flag := cmd.Flags().Lookup(name); flag.Value.String() == "" {
+			value, _ := pflag.UnquoteUsage(flag)
+			return &term.UsageError{
+				Text: fmt.Sprintf("%s needs --%s %s", cmd.CommandPath(), name, strings.ToUpper(value)),
+				Hint: cmd.CommandPath() + " --help",
+			}
+		}
+	}
+	return nil
+}
+
 // finish makes wrong usage of every command one kind of error, and gives
 // commands that only hold others something to say.
 func finish(command *cobra.Command) {
@@ -96,6 +111,7 @@ func finish(command *cobra.Command) {
 			if len(given) == 0 {
 				return &term.UsageError{Text: fmt.Sprintf("%s needs a command", cmd.CommandPath()), Hint: hint}
 			}
+			cmd.SuggestionsMinimumDistance = 2
 			text := fmt.Sprintf("unknown command %q for %q", given[0], cmd.CommandPath())
 			if near := cmd.SuggestionsFor(given[0]); len(near) > 0 {
 				text += ": did you mean " + strings.Join(near, " or ") + "?"
