@@ -1,0 +1,137 @@
+package pool
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+const file = "hello_2.10-3_amd64.deb"
+
+// incoming writes a file that waits to be put.
+func incoming(t *testing.T, dir, content string) (path string, sum [sha256.Size]byte) {
+	t.Helper()
+	path = filepath.Join(dir, "incoming")
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path, sha256.Sum256([]byte(content))
+}
+
+func newPool(t *testing.T) (*Pool, string) {
+	t.Helper()
+	dir := t.TempDir()
+	p, err := New(filepath.Join(dir, "public"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p, dir
+}
+
+func TestPut(t *testing.T) {
+	p, dir := newPool(t)
+	tmp, sum := incoming(t, dir, "a package")
+	if p.Has(sum, file) {
+		t.Fatal("it is there already")
+	}
+	already, err := p.Put(tmp, sum, file)
+	if already || err != nil {
+		t.Fatal(already, err)
+	}
+	want := filepath.Join(dir, "public", filepath.FromSlash(Filename(sum, file)))
+	if p.Path(sum, file) != want || !strings.HasSuffix(want, fmt.Sprintf("/pool/%x/%x/%s", sum[:1], sum, file)) {
+		t.Errorf("Path is %s, Filename %s", p.Path(sum, file), Filename(sum, file))
+	}
+	info, err := os.Lstat(want)
+	if err != nil || info.Mode() != 0o444 || !p.Has(sum, file) {
+		t.Errorf("%v, %v", info, err)
+	}
+	if _, err := os.Lstat(tmp); err == nil {
+		t.Error("the temporary file is still there")
+	}
+}
+
+func TestPutOfTheSameBytes(t *testing.T) {
+	p, dir := newPool(t)
+	tmp, sum := incoming(t, dir, "a package")
+	if _, err := p.Put(tmp, sum, file); err != nil {
+		t.Fatal(err)
+	}
+	before, err := os.Lstat(p.Path(sum, file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	tmp, sum = incoming(t, dir, "a package")
+	if already, err := p.Put(tmp, sum, file); !already || err != nil {
+		t.Fatal(already, err)
+	}
+	if after, err := os.Lstat(p.Path(sum, file)); err != nil || !os.SameFile(before, after) {
+		t.Errorf("the file was replaced: %v", err)
+	}
+	if _, err := os.Lstat(tmp); err == nil {
+		t.Error("the temporary file is still there")
+	}
+}
+
+// A file that a power failure tore before it was synced is put again.
+func TestPutReplacesATornFile(t *testing.T) {
+	p, dir := newPool(t)
+	tmp, sum := incoming(t, dir, "a package")
+	if err := os.MkdirAll(filepath.Dir(p.Path(sum, file)), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(p.Path(sum, file), make([]byte, len("a package")), 0o444); err != nil {
+		t.Fatal(err)
+	}
+	if already, err := p.Put(tmp, sum, file); already || err != nil {
+		t.Fatal(already, err)
+	}
+	if got, err := os.ReadFile(p.Path(sum, file)); err != nil || string(got) != "a package" {
+		t.Errorf("%q, %v", got, err)
+	}
+}
+
+func TestPutThatFails(t *testing.T) {
+	p, dir := newPool(t)
+	for _, name := range []string{"", ".", "..", "a/b", "../../evil.deb", ".hidden", "nul\x00"} {
+		tmp, sum := incoming(t, dir, "a package")
+		if _, err := p.Put(tmp, sum, name); err == nil || !strings.Contains(err.Error(), "want a plain name") {
+			t.Errorf("%q: error is %v", name, err)
+		}
+		if _, err := os.Lstat(tmp); err != nil {
+			t.Errorf("%q: the temporary file is gone: %v", name, err)
+		}
+	}
+	if _, err := p.Put(filepath.Join(dir, "missing"), sha256.Sum256(nil), file); err == nil {
+		t.Error("a file that does not exist was put")
+	}
+	left, err := os.ReadDir(filepath.Join(dir, "public", "pool"))
+	if err != nil || len(left) > 0 {
+		t.Errorf("left: %v, %v", left, err)
+	}
+}
+
+func TestRemove(t *testing.T) {
+	p, dir := newPool(t)
+	tmp, sum := incoming(t, dir, "a package")
+	if _, err := p.Put(tmp, sum, file); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // the second time it is gone
+		if err := p.Remove(sum, file); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if p.Has(sum, file) {
+		t.Error("it is still there")
+	}
+	if _, err := os.Lstat(filepath.Dir(p.Path(sum, file))); err == nil {
+		t.Error("its directory is still there")
+	}
+	if err := p.Remove(sum, "../x"); err == nil {
+		t.Error("a path was accepted")
+	}
+}
