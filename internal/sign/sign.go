@@ -107,6 +107,9 @@ func (k *Key) CertificateBinary() ([]byte, error) {
 // Fingerprint returns the key's fingerprint, 40 upper-case hex digits.
 func (k *Key) Fingerprint() string { return fingerprint(k.entity) }
 
+// Created returns when the key was made, to the second.
+func (k *Key) Created() time.Time { return k.entity.PrimaryKey.CreationTime.UTC() }
+
 // ClearSign returns text as a clear-signed message (an InRelease file). Text
 // must be lines without trailing white space and end in a newline; then
 // Verify gives the same bytes back.

@@ -37,7 +37,7 @@ func (s *Service) BySession(ctx context.Context, cookie string) (id Identity, cs
 		return Identity{}, "", err
 	}
 	if !ok || !s.now().Before(g.Expires) {
-		return Identity{}, "", who("the session has ended", "open a new link from: repo-manager user login-link NAME")
+		return Identity{}, "", who("the session has ended", "open a new link from: repo-manager login-link NAME")
 	}
 	u, ok, err := s.store.User(ctx, g.User)
 	if err != nil || !ok {
@@ -156,7 +156,7 @@ func (s *Service) Redeem(ctx context.Context, secret string) (cookie string, exp
 }
 
 func errLink() error {
-	return who("the link was used before, has expired or never was", "ask for a new one: repo-manager user login-link NAME")
+	return who("the link was used before, has expired or never was", "ask for a new one: repo-manager login-link NAME")
 }
 
 // EndSession forgets a session; an unknown one is fine.

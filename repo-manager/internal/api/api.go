@@ -26,7 +26,7 @@ type Releases interface {
 	CreateMirror(ctx context.Context, actor release.Actor, pipeline, name string, config release.MirrorConfig) (release.Component, error)
 	Add(ctx context.Context, actor release.Actor, pipeline, repository string, in release.Incoming, allowOlder bool) (release.Upload, error)
 	Remove(ctx context.Context, actor release.Actor, pipeline, repository, name, version string) ([]release.Listed, error)
-	Packages(ctx context.Context, pipeline, ref, component, name string, limit int) ([]release.Listed, error)
+	Packages(ctx context.Context, pipeline, ref string, filter release.Filter) ([]release.Listed, error)
 	CreateSnapshot(ctx context.Context, actor release.Actor, pipeline, from, note string, labels []string) (release.Snapshot, error)
 	Snapshots(ctx context.Context, pipeline string) ([]release.Snapshot, error)
 	Snapshot(ctx context.Context, pipeline, ref string) (release.Snapshot, error)

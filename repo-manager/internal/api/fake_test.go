@@ -84,7 +84,7 @@ func (w *world) Add(_ context.Context, a release.Actor, _, _ string, _ release.I
 func (w *world) Remove(_ context.Context, a release.Actor, _, component, name, version string) ([]release.Listed, error) {
 	return []release.Listed{{Component: component, Package: snapshots.Package{Name: name, Version: version}}}, w.act(a)
 }
-func (w *world) Packages(_ context.Context, _, ref, component, name string, limit int) ([]release.Listed, error) {
+func (w *world) Packages(context.Context, string, string, release.Filter) ([]release.Listed, error) {
 	return nil, w.err
 }
 func (w *world) CreateSnapshot(_ context.Context, a release.Actor, _, from, note string, labels []string) (release.Snapshot, error) {

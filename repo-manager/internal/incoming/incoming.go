@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -83,17 +84,18 @@ func (r *Receiver) Receive(ctx context.Context, body io.Reader, name string) (in
 	}
 	disk := &writer{file: file, reserve: r.reserve}
 	source := &reader{ctx: ctx, r: io.LimitReader(body, r.maxSize+1)}
+	var tooMuch *http.MaxBytesError // the listener has the same limit
 	p, err := deb.Read(io.TeeReader(source, disk), deb.Limits{Size: r.maxSize})
 	switch {
 	case disk.err != nil:
 		return in, r.explain(disk.err, name)
-	case source.err != nil:
-		return in, &release.Error{Code: release.Invalid, Text: fmt.Sprintf("cannot add %s: the upload broke off after %d bytes", name, source.n), Hint: "send it again", Err: source.err}
-	case source.n > r.maxSize:
+	case source.n > r.maxSize || errors.As(source.err, &tooMuch):
 		return in, &release.Error{
 			Code: release.TooLarge, Text: fmt.Sprintf("cannot add %s: it has more than the %d bytes that one package may have", name, r.maxSize),
 			Hint: "the setting max_upload of the server raises the limit",
 		}
+	case source.err != nil:
+		return in, &release.Error{Code: release.Invalid, Text: fmt.Sprintf("cannot add %s: the upload broke off after %d bytes", name, source.n), Hint: "send it again", Err: source.err}
 	case err != nil:
 		return in, invalid(err, name)
 	}

@@ -155,17 +155,15 @@ func (p *Progress) finish(err, cause error) {
 	p.announce()
 }
 
-// AbortChange asks a change to stop; it is Aborted once its work has noticed.
-// One that is over stays as it is.
-func (e *Engine) AbortChange(ctx context.Context, a Actor, id int64) error {
+// AbortChange asks a change to stop and returns it as it then stands: it is
+// Aborted once its work has noticed. One that is over stays as it is.
+func (e *Engine) AbortChange(ctx context.Context, id int64) (Change, error) {
 	p := e.changes.find(id)
 	if p == nil {
-		_, err := e.Change(ctx, id)
-		return err
+		return e.Change(ctx, id)
 	}
-	p.Logf("abort asked for by %s", a.Name)
 	p.cancel(errAborted)
-	return nil
+	return p.Change(), nil
 }
 
 // Change returns one change.

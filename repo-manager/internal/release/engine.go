@@ -37,8 +37,8 @@ type Publisher interface {
 	// Stage publishes st as what a stage offers, the InRelease last. It may be
 	// repeated.
 	Stage(ctx context.Context, base publish.Base, stage string, st snapshots.State, meta publish.Meta) error
-	// Check compares the tree with what should be there.
-	Check(ctx context.Context, want publish.Expected, progress func(files, bytes int64)) ([]publish.Finding, error)
+	// Check compares the tree with what should be there once it has begun.
+	Check(ctx context.Context, want func(context.Context) (publish.Expected, error), progress func(files, bytes int64)) (publish.Report, error)
 }
 
 // Config is what an Engine works with.

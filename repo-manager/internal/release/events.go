@@ -10,6 +10,7 @@ import (
 type hub struct {
 	mu       sync.Mutex
 	seq      int64
+	ended    bool
 	watchers map[chan Event]struct{}
 }
 
@@ -30,6 +31,10 @@ func (h *hub) subscribe(buffer int) (<-chan Event, func()) {
 	ch := make(chan Event, max(buffer, 1))
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if h.ended {
+		close(ch)
+		return ch, func() {}
+	}
 	if h.watchers == nil {
 		h.watchers = make(map[chan Event]struct{})
 	}
@@ -55,4 +60,18 @@ func (h *hub) send(kind, pipeline, subject string, at time.Time) {
 		default:
 		}
 	}
+}
+
+// EndEvents closes every channel of Subscribe, now and from now on, so that
+// those who watch for ever end before the server does.
+func (e *Engine) EndEvents() { e.hub.end() }
+
+func (h *hub) end() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.ended = true
+	for ch := range h.watchers {
+		close(ch)
+	}
+	clear(h.watchers)
 }

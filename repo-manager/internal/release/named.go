@@ -72,3 +72,10 @@ func (e *Engine) Acts(ctx context.Context, pipeline string, limit int) ([]Act, e
 	}
 	return acts, nil
 }
+
+// Knows tells whether a repository of the pipeline ever took exactly this
+// name, version and architecture.
+func (e *Engine) Knows(ctx context.Context, pipeline, name, version, architecture string) (bool, error) {
+	_, known, err := e.Store.Accepted(ctx, pipeline, name, version, architecture)
+	return known, err
+}

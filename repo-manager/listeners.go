@@ -1,0 +1,246 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"aptfleet/internal/faultpoint"
+	"aptfleet/repo-manager/internal/access"
+	"aptfleet/repo-manager/internal/api"
+)
+
+// addresses is the content of DATA/run/addresses.json.
+type addresses struct {
+	Public string `json:"public"` // URL
+	Admin  string `json:"admin"`  // URL
+	Socket string `json:"socket"` // path
+}
+
+// listeners are the three doors of the server.
+type listeners struct {
+	public, admin, socket net.Listener
+
+	addresses  addresses
+	archiveURL string // for Release files; "" if nobody knows how others reach us
+	tls        [2]string
+
+	servers []*http.Server
+	cancel  context.CancelFunc // ends requests that do not end by themselves
+}
+
+// maxSocketPath is what a sockaddr_un holds, unix(7), without its final zero.
+const maxSocketPath = 107
+
+// listen opens the doors; nobody is let in before serve.
+func (s *server) listen() (err error) {
+	l := &s.listeners
+	if l.public, err = net.Listen("tcp", s.settings.Listen); err != nil {
+		return fmt.Errorf("cannot open the public listener: %w", err)
+	}
+	s.opened(closeListener(l.public))
+	if l.admin, err = net.Listen("tcp", s.settings.ListenAdmin); err != nil {
+		return fmt.Errorf("cannot open the admin listener: %w", err)
+	}
+	s.opened(closeListener(l.admin))
+	path := filepath.Join(s.path("run"), "repo-manager.sock")
+	if l.socket, err = listenSocket(path, s.settings.SocketGroup); err != nil {
+		return err
+	}
+	s.opened(closeListener(l.socket))
+	l.tls = [2]string{s.settings.TLSCertificate, s.settings.TLSKey}
+	l.addresses = addresses{Public: s.settings.URL, Admin: s.settings.URLAdmin, Socket: path}
+	l.archiveURL = s.settings.URL
+	if l.archiveURL == "" && !isUnspecified(l.public.Addr()) {
+		l.archiveURL = "http://" + l.public.Addr().String()
+	}
+	if l.addresses.Public == "" {
+		l.addresses.Public = "http://" + reachable(l.public.Addr())
+	}
+	if l.addresses.Admin == "" {
+		scheme := "http://"
+		if s.settings.TLSCertificate != "" {
+			scheme = "https://"
+		}
+		l.addresses.Admin = scheme + reachable(l.admin.Addr())
+	}
+	return nil
+}
+
+// closeListener closes a listener that a server may have closed already.
+func closeListener(l net.Listener) func() error {
+	return func() error {
+		if err := l.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+			return err
+		}
+		return nil
+	}
+}
+
+// listenSocket opens the Unix socket for this user and the group. A socket
+// that is there belongs to a server that is gone: we hold the lock.
+func listenSocket(path, group string) (net.Listener, error) {
+	fail := func(err error) error { return fmt.Errorf("cannot open the Unix socket %s: %w", path, err) }
+	if len(path) > maxSocketPath {
+		return nil, fail(fmt.Errorf("the path has %d bytes, %d are possible; use a shorter data directory", len(path), maxSocketPath))
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fail(err)
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, fail(err)
+	}
+	err = os.Chmod(path, 0o660)
+	if err == nil && group != "" {
+		err = chgrp(path, group)
+	}
+	if err != nil {
+		return nil, errors.Join(fail(err), l.Close())
+	}
+	return l, nil
+}
+
+func chgrp(path, group string) error {
+	g, err := user.LookupGroup(group)
+	if err != nil {
+		return err
+	}
+	id, err := strconv.Atoi(g.Gid)
+	if err != nil {
+		return err
+	}
+	return os.Chown(path, -1, id)
+}
+
+func isUnspecified(a net.Addr) bool {
+	ap, err := netip.ParseAddrPort(a.String())
+	return err == nil && ap.Addr().IsUnspecified()
+}
+
+// reachable is an address by which this machine reaches its own listener.
+func reachable(a net.Addr) string {
+	if ap, err := netip.ParseAddrPort(a.String()); err == nil && ap.Addr().IsUnspecified() {
+		return net.JoinHostPort("127.0.0.1", strconv.Itoa(int(ap.Port())))
+	}
+	return a.String()
+}
+
+// handlers are what is behind each door.
+type handlers struct{ public, admin, socket http.Handler }
+
+func newHandlers(archive, device, control, pages http.Handler, hosts []string) handlers {
+	public := http.NewServeMux()
+	public.Handle("/", archive)
+	public.Handle("/device/", device)
+	public.Handle("/healthz", device)
+	admin := http.NewServeMux()
+	admin.Handle("/", pages)
+	admin.Handle("/api/", control)
+	admin.Handle("/healthz", control)
+	return handlers{public: public, admin: api.Guard(hosts, answered(admin)), socket: answered(control)}
+}
+
+// answered lets crash tests die right after an upload was answered.
+func answered(next http.Handler) http.Handler {
+	if !faultpoint.Enabled {
+		return next
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		next.ServeHTTP(w, r)
+		if r.Method != http.MethodPost {
+			return
+		}
+		point := ""
+		switch {
+		case strings.HasSuffix(r.URL.Path, "/packages"):
+			point = "upload:answered"
+		case strings.HasSuffix(r.URL.Path, "/promote"):
+			point = "promote:answered"
+		default:
+			return
+		}
+		// Only what left the process was answered.
+		if err := http.NewResponseController(w).Flush(); err == nil {
+			faultpoint.Hit(point)
+		}
+	})
+}
+
+// serve lets everybody in. What makes a listener fail comes out of the channel.
+func (l *listeners) serve(h handlers, log *slog.Logger) <-chan error {
+	ctx, cancel := context.WithCancel(context.Background())
+	l.cancel = cancel
+	failed := make(chan error, 3)
+	for _, door := range []struct {
+		name     string
+		listener net.Listener
+		handler  http.Handler
+		tls      [2]string
+	}{
+		{"public", l.public, h.public, [2]string{}},
+		{"admin", l.admin, h.admin, l.tls},
+		{"socket", l.socket, h.socket, [2]string{}},
+	} {
+		server := &http.Server{
+			Handler:           door.handler,
+			ReadHeaderTimeout: 10 * time.Second,
+			IdleTimeout:       2 * time.Minute,
+			MaxHeaderBytes:    64 << 10,
+			ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+			BaseContext:       func(net.Listener) context.Context { return ctx },
+			ConnContext:       access.ConnContext,
+		}
+		l.servers = append(l.servers, server)
+		go func() {
+			var err error
+			if door.tls[0] != "" {
+				err = server.ServeTLS(door.listener, door.tls[0], door.tls[1])
+			} else {
+				err = server.Serve(door.listener)
+			}
+			if !errors.Is(err, http.ErrServerClosed) {
+				failed <- fmt.Errorf("cannot go on serving the %s listener: %w", door.name, err)
+			}
+		}()
+	}
+	return failed
+}
+
+// How long requests may take to end when the server stops: first by
+// themselves, then because their context ended.
+const (
+	patience   = 5 * time.Second
+	impatience = 2 * time.Second
+)
+
+// shutdown lets requests finish, and those that do not, end. endEvents ends
+// the streams.
+func (l *listeners) shutdown(endEvents func()) error {
+	endEvents()
+	interrupt := time.AfterFunc(patience, l.cancel)
+	defer interrupt.Stop()
+	defer l.cancel()
+	ctx, cancel := context.WithTimeout(context.Background(), patience+impatience)
+	defer cancel()
+	var errs []error
+	for _, server := range l.servers {
+		err := server.Shutdown(ctx)
+		if errors.Is(err, context.DeadlineExceeded) {
+			err = server.Close()
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,343 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"aptfleet/internal/atomicfile"
+	"aptfleet/internal/deb"
+	"aptfleet/internal/protocol"
+	"aptfleet/internal/term"
+	"aptfleet/repo-manager/internal/access"
+	"aptfleet/repo-manager/internal/api"
+	"aptfleet/repo-manager/internal/blobs"
+	"aptfleet/repo-manager/internal/fleet"
+	"aptfleet/repo-manager/internal/incoming"
+	"aptfleet/repo-manager/internal/mirror"
+	"aptfleet/repo-manager/internal/pool"
+	"aptfleet/repo-manager/internal/publish"
+	"aptfleet/repo-manager/internal/release"
+	"aptfleet/repo-manager/internal/sqlite"
+	"aptfleet/repo-manager/internal/ui"
+)
+
+const databaseFile = "repo-manager.db"
+
+// system is the actor of what the server does by itself.
+var system = release.Actor{Name: "system", Via: "system"}
+
+// server is one running repo-manager: it owns a data directory and its
+// listeners. Tests run it in-process with addresses on port 0.
+type server struct {
+	settings settings
+	log      *slog.Logger
+	say      func(format string, args ...any) // to the person who started it
+	clock    func() time.Time
+
+	key       archiveKey
+	engine    *release.Engine
+	fleet     *fleet.Service
+	access    *access.Service
+	receiver  *incoming.Receiver
+	mirrors   *mirror.Updater
+	archive   *archiveHandler
+	listeners listeners
+	closers   []func() error // in the order of opening
+}
+
+// lockedError says that another server works on the data directory.
+type lockedError struct{ dir string }
+
+func (e *lockedError) Error() string {
+	return "cannot open data directory " + e.dir + ": another repo-manager serves it"
+}
+
+// ExitCode is that of "locked" (11).
+func (e *lockedError) ExitCode() int { return term.ExitLocked }
+
+// openServer makes or opens the data directory, publishes what a crash left
+// unpublished, and opens the listeners. After an error nothing is left open.
+func openServer(ctx context.Context, s settings, log *slog.Logger, say func(format string, args ...any)) (srv *server, err error) {
+	srv = &server{settings: s, log: log, say: say, clock: time.Now}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, srv.close())
+		}
+	}()
+	if srv.settings.Data, err = filepath.Abs(s.Data); err != nil {
+		return nil, err
+	}
+	if err := srv.openDirectory(); err != nil {
+		return nil, err
+	}
+	if err := srv.openStores(ctx); err != nil {
+		return nil, err
+	}
+	if err := srv.welcomeRepositories(ctx); err != nil {
+		return nil, err
+	}
+	return srv, nil
+}
+
+// path is a file of the data directory.
+func (s *server) path(name string) string { return filepath.Join(s.settings.Data, name) }
+
+// opened remembers what close has to close.
+func (s *server) opened(closer func() error) { s.closers = append(s.closers, closer) }
+
+// close closes everything, last opened first.
+func (s *server) close() error {
+	var errs []error
+	for i := len(s.closers) - 1; i >= 0; i-- {
+		errs = append(errs, s.closers[i]())
+	}
+	s.closers = nil
+	return errors.Join(errs...)
+}
+
+// openDirectory makes the data directory ours alone.
+func (s *server) openDirectory() error {
+	if err := os.MkdirAll(s.settings.Data, 0o755); err != nil {
+		return fmt.Errorf("cannot open data directory: %w", err)
+	}
+	if err := ensureEmptyOrOurs(s.settings.Data); err != nil {
+		return err
+	}
+	lock, err := os.OpenFile(s.path("lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return fmt.Errorf("cannot open data directory: %w", err)
+	}
+	s.opened(lock.Close)
+	switch err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); {
+	case errors.Is(err, unix.EWOULDBLOCK):
+		return term.WithHint(&lockedError{s.settings.Data}, "stop the other one first, or name another directory with --data")
+	case err != nil:
+		return fmt.Errorf("cannot lock data directory: %w", err)
+	}
+	for dir, mode := range map[string]fs.FileMode{"public": 0o755, "run": 0o755, "incoming": 0o700, "mirrors": 0o700, "blobs": 0o700} {
+		if err := os.MkdirAll(s.path(dir), mode); err != nil {
+			return fmt.Errorf("cannot open data directory: %w", err)
+		}
+	}
+	return nil
+}
+
+// openStores opens everything that lives in the data directory. The
+// listeners come before the engine: its Release files say where they are.
+func (s *server) openStores(ctx context.Context) (err error) {
+	_, err = os.Stat(s.path(databaseFile))
+	isNew := errors.Is(err, fs.ErrNotExist)
+	if s.key, err = openKey(s.settings.Data, isNew, s.clock()); err != nil {
+		return err
+	}
+	if err := touch(s.path(databaseFile)); err != nil {
+		return err
+	}
+	db, err := sqlite.Open(ctx, s.path(databaseFile))
+	if err != nil {
+		return err
+	}
+	s.opened(db.Close)
+	store, err := blobs.Open(s.path("blobs"))
+	if err != nil {
+		return err
+	}
+	files, err := pool.New(s.path("public"))
+	if err != nil {
+		return err
+	}
+	publisher, err := publish.New(publish.Config{
+		Public: s.path("public"), Blobs: store, Signer: s.key, Now: s.clock, Keep: s.settings.KeepSuperseded,
+	})
+	if err != nil {
+		return err
+	}
+	if err := s.key.publish(s.path("public")); err != nil {
+		return err
+	}
+	if s.receiver, err = incoming.Open(s.path("incoming"), s.settings.MaxUpload, s.settings.Reserve); err != nil {
+		return err
+	}
+	if s.archive, err = openArchive(s.path("public")); err != nil {
+		return err
+	}
+	s.opened(s.archive.Close)
+	if err := s.listen(); err != nil {
+		return err
+	}
+	s.engine, err = release.Open(ctx, release.Config{
+		Store: db, Chunks: store, Pool: files, Publisher: publisher,
+		Sync:    func() error { return atomicfile.SyncFS(s.settings.Data) },
+		Intents: s.path("intents"), Files: s.key.files(), Archive: s.listeners.archiveURL, ValidFor: s.settings.ValidFor,
+		Clock: s.clock, Log: s.log,
+	})
+	if err != nil {
+		return err
+	}
+	s.opened(s.engine.Close)
+	s.access = access.New(db, s.clock)
+	s.mirrors = mirror.New(mirror.Config{Engine: s.engine, Pool: files, Dir: s.path("mirrors"), Clock: s.clock})
+	s.fleet, err = fleet.Open(ctx, fleet.Config{Store: db, Pipeline: s.engine.Pipeline, Announce: s.engine.Announce, Clock: s.clock})
+	return err
+}
+
+// touch creates a file that only its owner reads.
+func touch(path string) error {
+	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return fmt.Errorf("cannot create database: %w", err)
+	}
+	return file.Close()
+}
+
+// describe is the server as its API describes it.
+func (s *server) describe() protocol.System {
+	return protocol.System{
+		Product: "aptfleet", Version: version(), Fingerprint: s.key.Fingerprint(),
+		Archive: s.listeners.addresses.Public, Admin: s.listeners.addresses.Admin,
+	}
+}
+
+// version is what the Go tool recorded about this build.
+func version() string {
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "unknown"
+}
+
+// releases is the engine as the API sees it: the first repository of a
+// pipeline receives the keyring package.
+type releases struct {
+	*release.Engine
+	welcome func(ctx context.Context, pipeline string) error
+}
+
+// CreateRepository is that of the engine.
+func (r releases) CreateRepository(ctx context.Context, a release.Actor, pipeline, name string, keep int) (release.Component, error) {
+	c, err := r.Engine.CreateRepository(ctx, a, pipeline, name, keep)
+	if err != nil {
+		return c, err
+	}
+	return c, r.welcome(ctx, pipeline)
+}
+
+// welcomeRepositories repeats what a crash between the creation of a
+// repository and its first package left out.
+func (s *server) welcomeRepositories(ctx context.Context) error {
+	pipelines, err := s.engine.Pipelines(ctx)
+	if err != nil {
+		return err
+	}
+	for _, p := range pipelines {
+		if err := s.welcome(ctx, p.Name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// welcome uploads the keyring package into the first repository of a
+// pipeline, unless it has been in one of them before.
+func (s *server) welcome(ctx context.Context, pipeline string) error {
+	p, err := s.engine.Pipeline(ctx, pipeline)
+	if err != nil {
+		return err
+	}
+	var first *release.Component
+	for i, c := range p.Components {
+		if c.Kind == release.Repository && (first == nil || c.Created.Before(first.Created)) {
+			first = &p.Components[i]
+		}
+	}
+	if first == nil {
+		return nil
+	}
+	content, err := deb.Read(bytes.NewReader(s.key.deb), deb.Limits{})
+	if err != nil {
+		return fmt.Errorf("cannot read the keyring package: %w", err)
+	}
+	known, err := s.engine.Knows(ctx, pipeline, content.Name, content.Version, content.Architecture)
+	if err != nil || known {
+		return err
+	}
+	in, err := s.receiver.Receive(ctx, bytes.NewReader(s.key.deb), deb.FileName(content.Name, content.Version, content.Architecture))
+	if err != nil {
+		return err
+	}
+	_, err = s.engine.Add(ctx, system, pipeline, first.Name, in, false)
+	return errors.Join(err, in.Discard())
+}
+
+// handlers wires the API and the pages to the services.
+func (s *server) handlers() (handlers, error) {
+	config := api.Config{
+		Releases: releases{s.engine, s.welcome}, Access: s.access, Fleet: s.fleet, Mirrors: s.mirrors, Receiver: s.receiver,
+		System: s.describe, Certificate: s.key.certificate,
+		LoginURL:  func(secret string) string { return s.listeners.addresses.Admin + "/login?token=" + secret },
+		MaxUpload: s.settings.MaxUpload, Log: s.log,
+	}
+	pages, err := ui.New(ui.Config{
+		Release: s.engine, Access: s.access, Fleet: s.fleet, Clock: s.clock, Secure: s.settings.TLSCertificate != "", Log: s.log,
+	})
+	if err != nil {
+		return handlers{}, fmt.Errorf("cannot make the pages: %w", err)
+	}
+	return newHandlers(s.archive, api.NewDevice(config), api.New(config), pages, s.settings.Hosts), nil
+}
+
+// run serves until ctx ends or a listener fails, then finishes what is under
+// way and closes everything.
+func (s *server) run(ctx context.Context) (err error) {
+	defer func() { err = errors.Join(err, s.close()) }()
+	h, err := s.handlers()
+	if err != nil {
+		return err
+	}
+	failed := s.listeners.serve(h, s.log)
+	if err := s.writeAddresses(); err != nil {
+		return errors.Join(err, s.listeners.shutdown(s.engine.EndEvents))
+	}
+	s.introduce()
+	select {
+	case <-ctx.Done():
+		s.say("stopping")
+	case err = <-failed:
+	}
+	return errors.Join(err, os.Remove(s.addressesFile()), s.listeners.shutdown(s.engine.EndEvents))
+}
+
+func (s *server) addressesFile() string { return filepath.Join(s.path("run"), "addresses.json") }
+
+// writeAddresses tells programs that the server answers, and where.
+func (s *server) writeAddresses() error {
+	text, err := json.MarshalIndent(s.listeners.addresses, "", "  ")
+	if err != nil {
+		return err
+	}
+	return atomicfile.Write(s.addressesFile(), append(text, '\n'), 0o644)
+}
+
+// introduce tells a person where everything is.
+func (s *server) introduce() {
+	if s.key.made {
+		s.say("A new archive was made in %s.", s.settings.Data)
+		s.say("Its key %s lies in %s. Back it up now, and keep the copy offline:", s.key.Fingerprint(), s.key.path)
+		s.say("  install -m 0600 %s /PATH/TO/YOUR/BACKUP/", s.key.path)
+		s.say("Without it no device can be updated from this archive any more; whoever has it can sign in its name.")
+	}
+	s.say("archive %s  (keyring: %s/archive-keyring.asc)", s.listeners.addresses.Public, s.listeners.addresses.Public)
+	s.say("admin   %s  (sign in: repo-manager user create NAME --role admin; repo-manager login-link NAME)", s.listeners.addresses.Admin)
+	s.say("socket  %s", s.listeners.addresses.Socket)
+}

@@ -1,0 +1,163 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/go-viper/mapstructure/v2"
+	"github.com/spf13/cobra"
+	"github.com/spf13/viper"
+
+	"aptfleet/internal/term"
+)
+
+const (
+	defaultConfig      = "/etc/aptfleet/repo-manager.yaml"
+	defaultListen      = ":8080"
+	defaultListenAdmin = "127.0.0.1:8081"
+)
+
+// settings is everything an operator decides.
+type settings struct {
+	Data           string        `mapstructure:"data"`
+	Listen         string        `mapstructure:"listen"`
+	ListenAdmin    string        `mapstructure:"listen_admin"`
+	URL            string        `mapstructure:"url"`
+	URLAdmin       string        `mapstructure:"url_admin"`
+	Hosts          []string      `mapstructure:"hosts"`
+	TLSCertificate string        `mapstructure:"tls_certificate"`
+	TLSKey         string        `mapstructure:"tls_key"`
+	MaxUpload      int64         `mapstructure:"max_upload"` // bytes
+	Reserve        int64         `mapstructure:"reserve"`    // bytes
+	ValidFor       time.Duration `mapstructure:"valid_for"`
+	KeepSuperseded time.Duration `mapstructure:"keep_superseded"`
+	SocketGroup    string        `mapstructure:"socket_group"`
+}
+
+// loadSettings reads the file at path, or the default file if path is "". The
+// default file may be absent. A key that is not known is an error that names
+// it: a misspelt setting must not pass for its default.
+func loadSettings(path string) (settings, error) {
+	var s settings
+	optional := path == ""
+	if optional {
+		path = defaultConfig
+	}
+	v := viper.New()
+	v.SetConfigFile(path)
+	v.SetConfigType("yaml")
+	if err := v.ReadInConfig(); err != nil {
+		if optional && errors.Is(err, fs.ErrNotExist) {
+			return s, nil
+		}
+		return s, term.WithHint(fmt.Errorf("cannot read settings: %w", err), "repo-manager serve --help lists them")
+	}
+	strict := func(d *mapstructure.DecoderConfig) { d.WeaklyTypedInput = false }
+	if err := v.UnmarshalExact(&s, viper.DecodeHook(mapstructure.StringToTimeDurationHookFunc()), strict); err != nil {
+		return s, term.WithHint(fmt.Errorf("cannot read settings of %s: %s", path, strings.Join(strings.Fields(err.Error()), " ")), "repo-manager serve --help lists them")
+	}
+	return s, nil
+}
+
+// override lets flags, and for the data directory its variable, win over the
+// file, fills in defaults and refuses what cannot work.
+func (s *settings) override(cmd *cobra.Command, flags settings, getenv func(string) string) error {
+	data, err := cmd.Flags().GetString("data")
+	if err != nil {
+		return err
+	}
+	if s.Data == "" || cmd.Flags().Changed("data") || getenv("APTFLEET_DATA") != "" {
+		s.Data = data
+	}
+	for _, o := range []struct {
+		into     *string
+		flag     string
+		fallback string
+	}{
+		{&s.Listen, flags.Listen, defaultListen},
+		{&s.ListenAdmin, flags.ListenAdmin, defaultListenAdmin},
+		{&s.URL, flags.URL, ""},
+	} {
+		if o.flag != "" {
+			*o.into = o.flag
+		}
+		if *o.into == "" {
+			*o.into = o.fallback
+		}
+	}
+	return s.validate()
+}
+
+func (s *settings) validate() error {
+	for name, value := range map[string]*string{"url": &s.URL, "url_admin": &s.URLAdmin} {
+		*value = strings.TrimRight(*value, "/")
+		if u, err := url.Parse(*value); *value != "" && (err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.RawQuery != "" || u.Fragment != "") {
+			return term.Usagef("cannot use %s %q: want http://HOST or https://HOST, and maybe a path", name, *value)
+		}
+	}
+	if (s.TLSCertificate == "") != (s.TLSKey == "") {
+		return term.Usagef("cannot use TLS: tls_certificate and tls_key belong together")
+	}
+	if s.TLSCertificate == "" && !isLoopback(s.ListenAdmin) {
+		return term.WithHint(
+			term.Usagef("cannot open the admin listener on %s: it would send tokens over the network unencrypted", s.ListenAdmin),
+			"listen on 127.0.0.1, or set tls_certificate and tls_key")
+	}
+	for name, value := range map[string]int64{
+		"max_upload": s.MaxUpload, "reserve": s.Reserve, "valid_for": int64(s.ValidFor), "keep_superseded": int64(s.KeepSuperseded),
+	} {
+		if value < 0 {
+			return term.Usagef("cannot use %s: it is negative", name)
+		}
+	}
+	if s.ValidFor != 0 && s.ValidFor < time.Second {
+		return term.Usagef("cannot use valid_for %s: Release files count in seconds", s.ValidFor)
+	}
+	return nil
+}
+
+// isLoopback tells whether a listening address is reachable from this machine
+// only.
+func isLoopback(address string) bool {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return true // net.Listen says what is wrong with it
+	}
+	if host == "localhost" {
+		return true
+	}
+	ip, err := netip.ParseAddr(host)
+	return err == nil && ip.IsLoopback()
+}
+
+// ensureEmptyOrOurs refuses a directory of somebody else's files.
+func ensureEmptyOrOurs(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return fmt.Errorf("cannot open data directory: %w", err)
+	}
+	ours := map[string]bool{
+		databaseFile: true, databaseFile + "-wal": true, databaseFile + "-shm": true, "keys": true, "blobs": true, "incoming": true,
+		"mirrors": true, "public": true, "run": true, "intents": true, "lock": true, "lost+found": true,
+	}
+	for _, e := range entries {
+		if e.Name() == databaseFile {
+			return nil
+		}
+	}
+	for _, e := range entries {
+		if !ours[e.Name()] {
+			return term.WithHint(
+				fmt.Errorf("cannot use %s as data directory: it has no database and holds %s, which is not of this program", dir, e.Name()),
+				"name an empty or absent directory with --data")
+		}
+	}
+	return nil
+}
