@@ -269,7 +269,7 @@ func walkTar(m *arMember, ending string, unpacked int64, entries int, visit func
 			return badMember(m.name, "it has more than %d entries", entries)
 		}
 		if err == nil {
-			err = visit(h, t)
+			err = visitEntry(visit, h, t)
 		}
 		if err == nil {
 			continue
@@ -286,6 +286,14 @@ func walkTar(m *arMember, ending string, unpacked int64, entries int, visit func
 		}
 		return packed.or(badMember(m.name, "it cannot be unpacked: %v", err))
 	}
+}
+
+// visitEntry shows one entry, and tells a visitor's own error from one that
+// its reading met.
+func visitEntry(visit func(*tar.Header, io.Reader) error, h *tar.Header, content io.Reader) error {
+	watched := &sticky{r: content}
+	err := visit(h, watched)
+	return watched.or(err)
 }
 
 // identify fills in name, version and architecture, checked.

@@ -1,10 +1,12 @@
 package deb_test
 
 import (
+	"archive/tar"
 	"bytes"
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -107,5 +109,85 @@ func TestReadRefusesEveryTruncation(t *testing.T) {
 		if _, err := deb.Read(bytes.NewReader(data[:n]), deb.Limits{}); !errors.As(err, &format) {
 			t.Fatalf("cut after %d of %d bytes: %v, want a *FormatError", n, len(data), err)
 		}
+	}
+}
+
+// xzOf compresses with xz, without the sizes in its block header.
+func xzOf(t testing.TB, data []byte, args ...string) []byte {
+	t.Helper()
+	return filter(t, data, append([]string{"xz", "--stdout", "--threads=1"}, args...)...)
+}
+
+func filter(t testing.TB, data []byte, args ...string) []byte {
+	t.Helper()
+	needs(t, args[0])
+	cmd := exec.Command(args[0], args[1:]...)
+	cmd.Stdin = bytes.NewReader(data)
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%s: %v", strings.Join(args, " "), err)
+	}
+	return out
+}
+
+// TestInspectShowsEveryCompression unpacks the data member in each form that
+// dpkg ever wrote, several blocks, checks and frames included.
+func TestInspectShowsEveryCompression(t *testing.T) {
+	content := strings.Repeat("0123456789abcdef\n", 20_000)
+	plain := tarOf(t, file("./usr/share/x", content))
+	ctl := member{name: "control.tar", data: tarOf(t, file("./control", control), file("./postinst", "#!/bin/sh\n"))}
+	for name, data := range map[string][]byte{
+		"data.tar":      plain,
+		"data.tar.gz":   filter(t, plain, "gzip", "-9n"),
+		"data.tar.bz2":  filter(t, plain, "bzip2"),
+		"data.tar.lzma": xzOf(t, plain, "--format=lzma"),
+		"data.tar.zst":  filter(t, plain, "zstd", "--stdout", "-q"),
+		"data.tar.xz":   xzOf(t, plain),
+		"data.tar.xz ":  xzOf(t, plain, "--check=none", "-0"),
+		"data.tar.xz  ": xzOf(t, plain, "--check=crc32", "--block-size=20000"),
+		"data.tar.xz/":  filter(t, plain, "xz", "--stdout", "--check=sha256", "--threads=2", "--block-size=60000"),
+	} {
+		whole := archive(version, ctl, member{name: name, data: data})
+		var got []byte
+		var scripts []string
+		_, err := deb.Inspect(bytes.NewReader(whole), deb.Limits{}, deb.Visitor{
+			Control: func(h *tar.Header, r io.Reader) error {
+				text, err := io.ReadAll(r)
+				scripts = append(scripts, h.Name+"="+string(text))
+				return err
+			},
+			Data: func(h *tar.Header, r io.Reader) (err error) {
+				if h.Name != "/usr/share/x" {
+					t.Errorf("%s: the entry is named %q", name, h.Name)
+				}
+				got, err = io.ReadAll(r)
+				return err
+			},
+		})
+		if err != nil || string(got) != content {
+			t.Errorf("%s: %v, %d bytes of %d", name, err, len(got), len(content))
+		}
+		if len(scripts) != 2 || scripts[0] != "control="+control || scripts[1] != "postinst=#!/bin/sh\n" {
+			t.Errorf("%s: control files are %q", name, scripts)
+		}
+		// A flipped bit in compressed data is found, or does no harm.
+		for at := 20; at < len(data); at += max(1, len(data)/50) {
+			bad := bytes.Clone(data)
+			bad[at] ^= 0x10
+			got = nil
+			_, err := deb.Inspect(bytes.NewReader(archive(version, ctl, member{name: name, data: bad})), deb.Limits{}, deb.Visitor{Data: func(h *tar.Header, r io.Reader) (err error) {
+				got, err = io.ReadAll(r)
+				return err
+			}})
+			var format *deb.FormatError
+			if err != nil && !errors.As(err, &format) {
+				t.Errorf("%s, bit %d flipped: %v is no *FormatError", name, at, err)
+			}
+		}
+	}
+	stop := errors.New("enough")
+	_, err := deb.Inspect(bytes.NewReader(archive(version, ctl, member{name: "data.tar", data: plain})), deb.Limits{}, deb.Visitor{Data: func(*tar.Header, io.Reader) error { return stop }})
+	if !errors.Is(err, stop) {
+		t.Errorf("a visitor's error came back as %v", err)
 	}
 }
