@@ -23,14 +23,14 @@ The device installs demo-app 3.0 beside what it runs, boots it on trial and comm
 # Ship your own package
 . {{.Dir}}/env
 builder build {{.Source}}/examples/demo-app --version 3.1 --output {{.Dir}}/packages
-builder upload {{.Dir}}/packages/demo-app_3.1_{{.Arch}}.deb --to {{.Pipeline}}/{{.Repository}}
+builder upload {{.Dir}}/packages/demo-app_3.1_all.deb --to {{.Pipeline}}/{{.Repository}}
 repo-manager promote dev --to canary --reason 'my own package'
 repo-manager promote canary --to production --reason 'my own package'
 {{if .Device}}
 # Ship a broken version, and watch the device go back by itself; the page says why
 . {{.Dir}}/env
 builder build {{.Source}}/examples/demo-app/broken.yaml --version 4.0 --output {{.Dir}}/packages
-builder upload {{.Dir}}/packages/demo-app_4.0_{{.Arch}}.deb --to {{.Pipeline}}/{{.Repository}}
+builder upload {{.Dir}}/packages/demo-app_4.0_all.deb --to {{.Pipeline}}/{{.Repository}}
 repo-manager promote dev --to canary --reason 'broken on purpose'
 repo-manager promote canary --to production --reason 'broken on purpose'
 {{end}}
