@@ -326,10 +326,10 @@ func (p *Private) watch(ctx context.Context, plan Plan, progress func(done, tota
 	return func() { cancel(); <-finished; count() }
 }
 
-// Clean deletes the downloads.
-func (p *Private) Clean() error {
+// Clean deletes the downloads in a private directory.
+func Clean(private string) error {
 	for _, dir := range []string{"archives", "archives/partial"} {
-		entries, err := os.ReadDir(p.path(dir))
+		entries, err := os.ReadDir(filepath.Join(private, dir))
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
@@ -340,7 +340,7 @@ func (p *Private) Clean() error {
 			if e.IsDir() {
 				continue
 			}
-			if err := os.Remove(p.path(dir + "/" + e.Name())); err != nil {
+			if err := os.Remove(filepath.Join(private, dir, e.Name())); err != nil {
 				return fmt.Errorf("cannot delete download: %w", err)
 			}
 		}

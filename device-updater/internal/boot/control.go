@@ -59,6 +59,9 @@ type Trial struct {
 // damaged.
 var ErrUnreadable = errors.New("boot control is not readable")
 
+// Current returns the deployment that runs this process.
+func (c *Control) Current() (int, error) { return CurrentOfProcess() }
+
 // Default reads what is committed.
 func (c *Control) Default() (Default, error) {
 	vars, err := c.read(committedFile)

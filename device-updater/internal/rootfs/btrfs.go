@@ -145,6 +145,23 @@ func (b *Btrfs) Rename(src, dst string) error {
 // Exists reports whether rel is a subvolume.
 func (b *Btrfs) Exists(rel string) bool { return b.subvolume(rel) == nil }
 
+// List returns the names in a directory, sorted; none if there is no such
+// directory.
+func (b *Btrfs) List(dir string) ([]string, error) {
+	entries, err := os.ReadDir(b.Path(dir))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot list %s: %w", dir, err)
+	}
+	names := make([]string, 0, len(entries))
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return names, nil
+}
+
 // Nested returns the subvolumes inside rel, relative to it, parents before
 // their children. A snapshot of rel would hold them as empty directories.
 func (b *Btrfs) Nested(ctx context.Context, rel string) ([]string, error) {

@@ -1,0 +1,157 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"aptfleet/device-updater/internal/daemon"
+	"aptfleet/device-updater/internal/journal"
+	"aptfleet/device-updater/internal/update"
+	"aptfleet/internal/term"
+)
+
+func (p *program) updateCommand() *cobra.Command {
+	var (
+		request    = daemon.Request{Act: daemon.Update}
+		wait       bool
+		rebootCode bool
+	)
+	cmd := &cobra.Command{
+		Use:   "update",
+		Short: "Install what the server offers, and boot it on trial",
+		Long: `update asks the server, downloads and installs the release beside the running
+one, and boots it on trial if the configuration or --reboot says so. Nothing of
+the running system changes before the reboot.
+
+A running daemon is asked to do it; --wait follows it to the reboot. Without a
+daemon this process does it.`,
+		Example: "  device-updater update --reboot --wait",
+		Args:    usage(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := p.ask(cmd.Context(), request, wait || rebootCode); err != nil {
+				return err
+			}
+			if rebootCode && p.staged() {
+				return term.Status(term.ExitReboot)
+			}
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&request.Reboot, "reboot", false, "boot the release when it is staged, whatever the configuration says")
+	cmd.Flags().BoolVar(&request.Retry, "retry", false, "also a release that failed here before")
+	cmd.Flags().BoolVar(&wait, "wait", false, "follow the daemon until it is staged, rebooting or failed")
+	cmd.Flags().BoolVar(&rebootCode, "reboot-exit-code", false, "exit with 4 if a reboot is needed now; implies --wait")
+	return cmd
+}
+
+func (p *program) checkCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "check",
+		Short:   "Ask the server what this device should run",
+		Long:    "check asks and verifies the answer. It changes nothing.",
+		Example: "  device-updater check && device-updater status",
+		Args:    usage(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := p.ask(cmd.Context(), daemon.Request{Act: daemon.Check}, true); err != nil {
+				return err
+			}
+			return p.status()
+		},
+	}
+}
+
+func (p *program) rollbackCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "rollback",
+		Short: "Boot the previous deployment, and stay there",
+		Long: `rollback boots the previous deployment on trial. When it is committed, the
+release that was left is not installed again until another one is offered or
+"device-updater retry" says so.`,
+		Example: "  device-updater rollback",
+		Args:    usage(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return p.ask(cmd.Context(), daemon.Request{Act: daemon.Rollback}, true)
+		},
+	}
+}
+
+func (p *program) retryCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "retry",
+		Short:   "Forget which releases failed here, and update",
+		Long:    "retry forgets every release that failed on this device, then does what update does.",
+		Example: "  device-updater retry",
+		Args:    usage(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return p.ask(cmd.Context(), daemon.Request{Act: daemon.Retry}, false)
+		},
+	}
+}
+
+func (p *program) cancelCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "cancel",
+		Short:   "Stop the update that is under way",
+		Long:    "cancel stops an update that has not been staged. What was downloaded stays.",
+		Example: "  device-updater cancel",
+		Args:    usage(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			stopped, err := daemon.NewClient(p.socket).Cancel(cmd.Context())
+			if errors.Is(err, daemon.ErrNoDaemon) {
+				return term.WithHint(errors.New("cannot cancel: the daemon is not running"), "an update in another terminal is stopped with Ctrl-C there")
+			}
+			if err == nil && !stopped {
+				fmt.Fprintln(p.io.Err, "no update is under way")
+			}
+			return err
+		},
+	}
+}
+
+// ask has a request carried out: by the daemon, or if there is none by this
+// process.
+func (p *program) ask(ctx context.Context, r daemon.Request, wait bool) error {
+	var follow func(update.Status)
+	if wait {
+		follow = p.follow()
+	}
+	err := daemon.NewClient(p.socket).Ask(ctx, r, follow)
+	if !errors.Is(err, daemon.ErrNoDaemon) {
+		return err
+	}
+	d, err := p.open()
+	if err != nil {
+		return err
+	}
+	defer d.lock.Close() // the lock file holds nothing
+	return d.do(ctx, r, p.follow())
+}
+
+// follow returns what shows a status on standard error, once each.
+func (p *program) follow() func(update.Status) {
+	last := ""
+	return func(s update.Status) {
+		line := strings.ToLower(s.Phase)
+		if s.Progress != "" {
+			line += ": " + s.Progress
+		}
+		if line != last && s.Phase != string(journal.Idle) && !p.io.JSON {
+			fmt.Fprintln(p.io.Err, line)
+		}
+		last = line
+	}
+}
+
+// staged reports whether the last update waits for a reboot.
+func (p *program) staged() bool {
+	records, err := journal.Read(p.journalPath())
+	if err != nil || len(records) == 0 {
+		return false
+	}
+	phase := records[len(records)-1].Phase
+	return phase == journal.Staged || phase == journal.Reboot
+}

@@ -1,0 +1,180 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"aptfleet/device-updater/internal/agent"
+	"aptfleet/device-updater/internal/archive"
+	"aptfleet/device-updater/internal/boot"
+	"aptfleet/device-updater/internal/config"
+	"aptfleet/device-updater/internal/daemon"
+	"aptfleet/device-updater/internal/journal"
+	"aptfleet/device-updater/internal/merge"
+	"aptfleet/device-updater/internal/rootfs"
+	"aptfleet/device-updater/internal/sandbox"
+	"aptfleet/device-updater/internal/update"
+	"aptfleet/internal/term"
+)
+
+// installTimeout is how long packages may take to install.
+const installTimeout = 30 * time.Minute
+
+// device is the state machine of this device with its real back ends. It holds
+// the lock that only one process can have.
+type device struct {
+	config  config.Config
+	machine *update.Machine
+	agent   *agent.Agent // nil: no reports
+	boot    *boot.Control
+	records update.Records
+	lock    *os.File
+}
+
+func (p *program) updaterDir() string     { return filepath.Join(p.sysroot, "updater") }
+func (p *program) journalPath() string    { return filepath.Join(p.updaterDir(), "journal") }
+func (p *program) control() *boot.Control { return boot.New(boot.Dir(p.bootControl)) }
+
+// open takes the lock and puts the machine together.
+func (p *program) open() (_ *device, err error) {
+	c, err := config.Load(p.configPath)
+	if err != nil {
+		return nil, err
+	}
+	if c.Distribution == "" {
+		if c.Distribution, err = config.CodeName("/usr/lib/os-release"); err != nil {
+			return nil, err
+		}
+	}
+	roots, err := rootfs.Open(p.sysroot)
+	if err != nil {
+		return nil, err
+	}
+	records, err := update.OpenRecords(p.updaterDir())
+	if err != nil {
+		return nil, err
+	}
+	lock, err := p.takeLock()
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, lock.Close())
+		}
+	}()
+	log, err := journal.Open(p.journalPath(), time.Now)
+	if err != nil {
+		return nil, err
+	}
+	client := &http.Client{Timeout: time.Minute}
+	source := &update.Source{
+		Client: &archive.Client{HTTP: client, URL: c.Archive, Distribution: c.Distribution, Keyring: c.Keyring, Clock: time.Now},
+		Base:   c.Base(), StateBase: c.StateBase, Components: c.Components, TopLevel: c.Packages,
+		Dir: filepath.Join(p.updaterDir(), "apt"), Records: records, BuildTime: buildTime(), SetClock: setClock, Run: sandbox.Run,
+	}
+	d := &device{config: c, boot: p.control(), records: records, lock: lock}
+	d.machine = &update.Machine{
+		Settings: update.Settings{
+			Follow: c.Follow, TopLevel: c.Packages, RebootAuto: c.Reboot == config.RebootAuto, Tries: c.Trial.Tries,
+			TrialTimeout: c.Trial.Timeout, Observe: c.Trial.Observe, InstallTimeout: installTimeout,
+		},
+		Releases: source, Roots: roots, Boot: d.boot, System: update.Systemd{Reachable: source.Reachable, Clock: time.Now},
+		Merge: merge.Trees, Journal: log, Records: records, Clock: time.Now,
+	}
+	if c.Token != "" {
+		d.agent = agent.New(c.Archive, c.Token, client)
+	}
+	return d, nil
+}
+
+// takeLock makes this process the only one that works on the device. The lock
+// ends with the process.
+func (p *program) takeLock() (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(p.updaterDir(), "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("cannot lock the updater: %w", err)
+	}
+	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return nil, errors.Join(&lockedError{}, f.Close())
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("cannot lock the updater: %w", err), f.Close())
+	}
+	return f, nil
+}
+
+// lockedError says that another process works on the device.
+type lockedError struct{}
+
+func (*lockedError) Error() string {
+	return "cannot lock the updater: another process works on this device"
+}
+func (*lockedError) ExitCode() int    { return term.ExitLocked }
+func (*lockedError) NextStep() string { return "device-updater status shows what it does" }
+
+// tell reports how the device is.
+func (d *device) tell() {
+	if d.agent == nil {
+		return
+	}
+	view, err := update.Look(d.boot, d.records, d.machine.Journal.Last(), d.config.Follow)
+	if err != nil {
+		return // the next change reports again; status shows the reason
+	}
+	d.agent.Report(view.Report)
+}
+
+// do carries a request out in this process.
+func (d *device) do(ctx context.Context, r daemon.Request, follow func(update.Status)) error {
+	d.machine.Notify = func(s update.Status) {
+		follow(s)
+		d.tell()
+	}
+	if d.agent != nil {
+		running, stop := context.WithCancel(ctx)
+		finished := make(chan struct{})
+		go func() { d.agent.Run(running); close(finished) }()
+		defer func() { stop(); <-finished }()
+	}
+	if err := d.machine.Recover(ctx); err != nil {
+		return err
+	}
+	if d.machine.Rebooting() {
+		return &update.Refused{Reason: "the device is about to reboot"}
+	}
+	err := daemon.Do(ctx, d.machine, r)
+	d.tell()
+	return err
+}
+
+// buildTime is the time of the commit that this program was built from: a
+// clock that stands before it is wrong.
+func buildTime() time.Time {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return time.Time{}
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.time" {
+			if t, err := time.Parse(time.RFC3339, s.Value); err == nil {
+				return t
+			}
+		}
+	}
+	return time.Time{}
+}
+
+func setClock(now time.Time) error {
+	ts := unix.NsecToTimespec(now.UnixNano())
+	return unix.ClockSettime(unix.CLOCK_REALTIME, &ts)
+}

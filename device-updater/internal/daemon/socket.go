@@ -1,0 +1,198 @@
+package daemon
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	"aptfleet/device-updater/internal/update"
+)
+
+// event is one line of the answer to a request that is waited for.
+type event struct {
+	Status *update.Status `json:"status,omitempty"`
+	Done   bool           `json:"done,omitempty"`
+	Error  string         `json:"error,omitempty"`
+	Refuse bool           `json:"refused,omitempty"`
+	Hint   string         `json:"hint,omitempty"`
+}
+
+// Serve answers on the socket at path, which only root may use, until ctx ends.
+func (d *Daemon) Serve(ctx context.Context, path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("cannot listen: %w", err)
+	}
+	listener, err := net.Listen("unix", path)
+	if err != nil {
+		return fmt.Errorf("cannot listen: %w", err)
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		return errors.Join(fmt.Errorf("cannot listen: %w", err), listener.Close())
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /v1/act", d.act)
+	mux.HandleFunc("POST /v1/cancel", func(w http.ResponseWriter, _ *http.Request) {
+		if !d.Machine.Cancel() {
+			w.WriteHeader(http.StatusNotFound)
+		}
+	})
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+	context.AfterFunc(ctx, func() {
+		// Those who wait get the end of their act for a moment, then the
+		// socket goes.
+		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		if server.Shutdown(last) != nil {
+			server.Close()
+		}
+	})
+	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("cannot serve: %w", err)
+	}
+	return nil
+}
+
+// act queues a request; with ?wait=1 it answers with events until it is done.
+func (d *Daemon) act(w http.ResponseWriter, r *http.Request) {
+	var request Request
+	if err := json.NewDecoder(io.LimitReader(r.Body, 4096)).Decode(&request); err != nil {
+		http.Error(w, "cannot read request: "+err.Error(), http.StatusBadRequest)
+		return
+	}
+	next := job{request, make(chan error, 1)}
+	select {
+	case d.queue <- next:
+	default:
+		http.Error(w, "too many requests wait", http.StatusServiceUnavailable)
+		return
+	}
+	if r.URL.Query().Get("wait") == "" {
+		w.WriteHeader(http.StatusAccepted)
+		return
+	}
+	out := json.NewEncoder(w)
+	flush := http.NewResponseController(w)
+	send := func(e event) bool { return out.Encode(e) == nil && flush.Flush() == nil }
+	for {
+		changed := d.change()
+		status := d.Machine.Status()
+		if !send(event{Status: &status}) {
+			return
+		}
+		select {
+		case err := <-next.done:
+			send(lastEvent(err))
+			return
+		case <-r.Context().Done():
+			return
+		case <-changed:
+		}
+	}
+}
+
+func lastEvent(err error) event {
+	e := event{Done: true}
+	if err == nil {
+		return e
+	}
+	e.Error = err.Error()
+	var refused *update.Refused
+	if errors.As(err, &refused) {
+		e.Refuse, e.Hint = true, refused.Hint
+	}
+	return e
+}
+
+// ErrNoDaemon means that nobody listens on the socket.
+var ErrNoDaemon = errors.New("the daemon is not running")
+
+// Client talks to a daemon.
+type Client struct{ path string }
+
+// NewClient uses the socket at path.
+func NewClient(path string) Client { return Client{path} }
+
+// Ask sends a request. With follow it returns when the act is done, with its
+// error, and follow is told every status until then; with follow nil it
+// returns as soon as the daemon took it.
+func (c Client) Ask(ctx context.Context, r Request, follow func(update.Status)) error {
+	url := "http://updater/v1/act"
+	if follow != nil {
+		url += "?wait=1"
+	}
+	answer, err := c.post(ctx, url, r)
+	if err != nil {
+		return err
+	}
+	defer answer.Body.Close()
+	if answer.StatusCode/100 != 2 {
+		said, err := io.ReadAll(io.LimitReader(answer.Body, 4096))
+		return errors.Join(fmt.Errorf("cannot ask the daemon: it answers %s: %s", answer.Status, said), err)
+	}
+	if follow == nil {
+		return nil
+	}
+	in := json.NewDecoder(answer.Body)
+	for {
+		var e event
+		if err := in.Decode(&e); err != nil {
+			return fmt.Errorf("cannot follow the daemon: it went away: %w", err)
+		}
+		switch {
+		case e.Status != nil:
+			follow(*e.Status)
+		case e.Refuse:
+			return &update.Refused{Reason: e.Error, Hint: e.Hint}
+		case e.Error != "":
+			return errors.New(e.Error)
+		case e.Done:
+			return nil
+		}
+	}
+}
+
+// Cancel stops what the daemon is doing and reports whether there was
+// something to stop.
+func (c Client) Cancel(ctx context.Context) (bool, error) {
+	answer, err := c.post(ctx, "http://updater/v1/cancel", struct{}{})
+	if err != nil {
+		return false, err
+	}
+	defer answer.Body.Close()
+	return answer.StatusCode == http.StatusOK, nil
+}
+
+func (c Client) post(ctx context.Context, url string, body any) (*http.Response, error) {
+	reader, writer := io.Pipe()
+	go func() { writer.CloseWithError(json.NewEncoder(writer).Encode(body)) }()
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, url, reader)
+	if err != nil {
+		return nil, err
+	}
+	var dialer net.Dialer
+	client := &http.Client{Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			conn, err := dialer.DialContext(ctx, "unix", c.path)
+			if err != nil {
+				return nil, errors.Join(ErrNoDaemon, err)
+			}
+			return conn, nil
+		},
+		DisableKeepAlives: true,
+	}}
+	answer, err := client.Do(request)
+	if errors.Is(err, ErrNoDaemon) {
+		return nil, ErrNoDaemon
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot ask the daemon: %w", err)
+	}
+	return answer, nil
+}

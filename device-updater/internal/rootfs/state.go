@@ -1,0 +1,311 @@
+package rootfs
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"aptfleet/internal/atomicfile"
+)
+
+// stateDirs are the directories of a running system that outlive releases, with
+// the names they have below state/.
+var stateDirs = []struct{ path, name string }{
+	{"var/lib", "var-lib"},
+	{"home", "home"},
+	{"root", "root"},
+	{"srv", "srv"},
+	{"var/log", "var-log"},
+	{"var/spool", "var-spool"},
+	{"usr/local", "usr-local"},
+}
+
+// releaseDirs are what belongs to the release within /var/lib: patterns of
+// filepath.Match, relative to it. Packages add to them in releaseConf.
+var releaseDirs = []string{
+	"dpkg", "apt", "ucf", "pam", "shells.state",
+	"systemd/deb-systemd-helper-*", "systemd/deb-systemd-user-helper-*", "systemd/catalog",
+	"initramfs-tools", "emacsen-common", "xml-core", "sgml-base", "dictionaries-common", "ispell", "aspell",
+	"python", "python3", "man-db", "vim", "grub", "os-prober", "polkit-1", "update-rc.d", "usbutils",
+}
+
+// releaseConf holds files with more patterns, one a line, '#' for comments.
+const releaseConf = "usr/lib/aptfleet/release.d/*.conf"
+
+// State mounts what outlives releases into a running system.
+type State struct {
+	Root       string // of the running system: "/"
+	Sysroot    string // mounted top level
+	Deployment int    // that runs
+}
+
+// Mount puts the state over the running system: state/var-lib over /var/lib,
+// with the release's own directories bound back, and the other state
+// directories over theirs. What the deployment brings below them is a seed:
+// copied once where nothing is, never overwriting. Mount may be repeated.
+func (s State) Mount() error {
+	deployment := filepath.Join(s.Sysroot, "deployments", strconv.Itoa(s.Deployment))
+	own, err := releasePatterns(deployment)
+	if err != nil {
+		return err
+	}
+	if err := s.seed(deployment, own); err != nil {
+		return err
+	}
+	for _, d := range stateDirs {
+		target := filepath.Join(s.Root, d.path)
+		source := filepath.Join(s.Sysroot, "state", d.name)
+		if err := os.MkdirAll(target, 0o755); err != nil {
+			return fmt.Errorf("cannot mount state: %w", err)
+		}
+		if err := bindOnce(source, target); err != nil {
+			return err
+		}
+	}
+	for _, name := range own {
+		source := filepath.Join(deployment, "var/lib", name)
+		if err := placeFor(source, filepath.Join(s.Sysroot, "state/var-lib", name)); err != nil {
+			return fmt.Errorf("cannot mount state: %w", err)
+		}
+		if err := bindOnce(source, filepath.Join(s.Root, "var/lib", name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// releasePatterns returns the names within the deployment's /var/lib that
+// belong to the release, sorted; none lies within another.
+func releasePatterns(deployment string) ([]string, error) {
+	patterns := slices.Clone(releaseDirs)
+	files, err := filepath.Glob(filepath.Join(deployment, releaseConf))
+	if err != nil {
+		return nil, err
+	}
+	for _, file := range files {
+		more, err := readPatterns(file)
+		if err != nil {
+			return nil, fmt.Errorf("cannot tell what belongs to the release: %w", err)
+		}
+		patterns = append(patterns, more...)
+	}
+	var own []string
+	lib := filepath.Join(deployment, "var/lib")
+	for _, pattern := range patterns {
+		found, err := filepath.Glob(filepath.Join(lib, pattern))
+		if err != nil {
+			return nil, fmt.Errorf("cannot tell what belongs to the release: %q: %w", pattern, err)
+		}
+		for _, path := range found {
+			own = append(own, strings.TrimPrefix(path, lib+"/"))
+		}
+	}
+	slices.Sort(own)
+	own = slices.Compact(own)
+	return slices.DeleteFunc(own, func(name string) bool {
+		return slices.ContainsFunc(own, func(other string) bool { return strings.HasPrefix(name, other+"/") })
+	}), nil
+}
+
+func readPatterns(file string) ([]string, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	var patterns []string
+	lines := bufio.NewScanner(f)
+	for lines.Scan() {
+		line, _, _ := strings.Cut(lines.Text(), "#")
+		line = strings.TrimSpace(line)
+		if line == "" {
+			continue
+		}
+		name, ok := strings.CutPrefix(line, "/var/lib/")
+		if !ok || name == "" || slices.Contains(strings.Split(name, "/"), "..") {
+			return nil, fmt.Errorf("%s: %q is not below /var/lib/", file, line)
+		}
+		patterns = append(patterns, name)
+	}
+	return patterns, lines.Err()
+}
+
+// seed copies what the deployment brings below state paths, once per
+// deployment: what somebody deleted since does not come back at each boot.
+func (s State) seed(deployment string, own []string) error {
+	stamp := filepath.Join(s.Sysroot, "updater/seeded", strconv.Itoa(s.Deployment))
+	if _, err := os.Lstat(stamp); err == nil {
+		return nil
+	}
+	for _, d := range stateDirs {
+		skip := func(string) bool { return false }
+		if d.path == "var/lib" {
+			skip = func(rel string) bool { return slices.Contains(own, rel) }
+		}
+		if err := seedTree(filepath.Join(deployment, d.path), filepath.Join(s.Sysroot, "state", d.name), skip); err != nil {
+			return fmt.Errorf("cannot bring /%s of the release into the state: %w", d.path, err)
+		}
+	}
+	if err := os.MkdirAll(filepath.Dir(stamp), 0o700); err != nil {
+		return fmt.Errorf("cannot keep what was seeded: %w", err)
+	}
+	// The copies must be durable before the stamp says that they are there.
+	if err := atomicfile.SyncFS(s.Sysroot); err != nil {
+		return err
+	}
+	return atomicfile.Write(stamp, nil, 0o600)
+}
+
+// seedTree copies from into to where to has nothing of that name.
+func seedTree(from, to string, skip func(rel string) bool) error {
+	if _, err := os.Lstat(from); errors.Is(err, fs.ErrNotExist) {
+		return os.MkdirAll(to, 0o755)
+	}
+	return filepath.WalkDir(from, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel := strings.TrimPrefix(strings.TrimPrefix(path, from), "/")
+		if rel != "" && skip(rel) {
+			if d.IsDir() {
+				return filepath.SkipDir
+			}
+			return nil
+		}
+		target := filepath.Join(to, rel)
+		info, err := os.Lstat(target)
+		switch {
+		case err == nil && d.IsDir() && !info.IsDir():
+			return filepath.SkipDir // the state has something else there
+		case err == nil:
+			return nil
+		case !errors.Is(err, fs.ErrNotExist):
+			return err
+		}
+		return copyNode(path, target)
+	})
+}
+
+// copyNode copies one file, link or empty directory with mode, owner, times
+// and extended attributes.
+func copyNode(from, to string) error {
+	var st unix.Stat_t
+	if err := unix.Lstat(from, &st); err != nil {
+		return &fs.PathError{Op: "lstat", Path: from, Err: err}
+	}
+	var err error
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFDIR:
+		err = os.MkdirAll(to, 0o700)
+	case unix.S_IFREG:
+		err = copyContent(from, to)
+	case unix.S_IFLNK:
+		var target string
+		if target, err = os.Readlink(from); err == nil {
+			err = os.Symlink(target, to)
+		}
+	default:
+		err = unix.Mknod(to, st.Mode, int(st.Rdev))
+	}
+	if err != nil {
+		return err
+	}
+	if err := os.Lchown(to, int(st.Uid), int(st.Gid)); err != nil {
+		return err
+	}
+	attrs, err := xattrs(from)
+	if err != nil {
+		return err
+	}
+	for name, value := range attrs {
+		if err := unix.Lsetxattr(to, name, value, 0); err != nil {
+			return &fs.PathError{Op: "lsetxattr " + name, Path: to, Err: err}
+		}
+	}
+	if st.Mode&unix.S_IFMT == unix.S_IFLNK {
+		return nil
+	}
+	return unix.Chmod(to, st.Mode&0o7777)
+}
+
+func copyContent(from, to string) (err error) {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, out.Close()) }()
+	_, err = io.Copy(out, in)
+	return err
+}
+
+// placeFor makes a directory or empty file to bind source over.
+func placeFor(source, place string) error {
+	info, err := os.Stat(source)
+	if err != nil {
+		return err
+	}
+	have, err := os.Lstat(place)
+	switch {
+	case err == nil && have.IsDir() == info.IsDir() && have.Mode()&fs.ModeSymlink == 0:
+		return nil
+	case err == nil:
+		if err := os.RemoveAll(place); err != nil {
+			return err
+		}
+	case !errors.Is(err, fs.ErrNotExist):
+		return err
+	}
+	if info.IsDir() {
+		return os.MkdirAll(place, 0o755)
+	}
+	if err := os.MkdirAll(filepath.Dir(place), 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(place, nil, 0o600)
+}
+
+// bindOnce binds source over target unless that is so already.
+func bindOnce(source, target string) error {
+	var a, b unix.Stat_t
+	if err := unix.Stat(source, &a); err != nil {
+		return fmt.Errorf("cannot mount %s: %w", source, err)
+	}
+	if err := unix.Stat(target, &b); err == nil && a.Dev == b.Dev && a.Ino == b.Ino {
+		mounted, err := isMountPoint(target)
+		if err != nil || mounted {
+			return err
+		}
+	}
+	if err := unix.Mount(source, target, "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("cannot mount %s on %s: %w", source, target, err)
+	}
+	return nil
+}
+
+// isMountPoint looks for path in the kernel's list of mounts.
+func isMountPoint(path string) (bool, error) {
+	list, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return false, fmt.Errorf("cannot read the list of mounts: %w", err)
+	}
+	for line := range strings.Lines(string(list)) {
+		if fields := strings.Fields(line); len(fields) >= 5 && fields[4] == path {
+			return true, nil
+		}
+	}
+	return false, nil
+}

@@ -1,0 +1,369 @@
+// Package update is the state machine that moves a device from one deployment
+// to the next.
+//
+//	IDLE → CHECK → PREFLIGHT → DOWNLOAD → SNAPSHOT → INSTALL → VERIFY → STAGED → FINALISE → REBOOT
+//	     → TRIAL → HEALTH → COMMIT → IDLE
+//	     └ bad, or tries used up → ROLLED_BACK → FAILED → IDLE
+//
+// Each phase is announced in the journal before it acts, so that after a power
+// cut Recover knows from the journal and boot control alone what to do: until
+// SetTry the running system has not changed and what is unfinished is thrown
+// away; after SetTry the boot loader has decided, and the deployment that is
+// mounted as the root says how.
+package update
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"aptfleet/device-updater/internal/apt"
+	"aptfleet/device-updater/internal/boot"
+	"aptfleet/device-updater/internal/health"
+	"aptfleet/device-updater/internal/journal"
+	"aptfleet/device-updater/internal/merge"
+	"aptfleet/internal/protocol"
+)
+
+// Offer is the release that the device should run.
+type Offer struct{ State, Snapshot string }
+
+// String names the offer for people.
+func (o Offer) String() string { return releaseName(o.State, o.Snapshot) }
+
+func releaseName(state, snapshot string) string {
+	if snapshot != "" {
+		return "snapshot " + snapshot
+	}
+	return "state " + state[:min(12, len(state))]
+}
+
+// Releases is where releases come from.
+type Releases interface {
+	// Offer asks the server what the device should run, and verifies the
+	// answer.
+	Offer(ctx context.Context) (Offer, error)
+	// Plan computes what must change in root, which is d, for the release.
+	Plan(ctx context.Context, o Offer, root string, d Deployment) (apt.Plan, error)
+	// Download fetches what the plan needs and verifies it. Interrupted, it
+	// keeps what it has.
+	Download(ctx context.Context, o Offer, plan apt.Plan, root string, progress func(string)) error
+	// Install turns root into what the plan says; what it prints goes to log.
+	Install(ctx context.Context, o Offer, plan apt.Plan, root string, log io.Writer) error
+	// Verify judges root after Install and writes the list of its files.
+	Verify(ctx context.Context, plan apt.Plan, root string, manifest io.Writer) error
+	// Reachable asks the server for nothing but an answer.
+	Reachable(ctx context.Context) error
+	// Clean deletes the downloads.
+	Clean() error
+}
+
+// Roots are the subvolumes, named relative to the top level.
+type Roots interface {
+	Path(rel string) string
+	Snapshot(src, dst string, readOnly bool) error
+	Delete(ctx context.Context, rel string) error
+	Rename(src, dst string) error
+	Exists(rel string) bool
+	Nested(ctx context.Context, rel string) ([]string, error)
+	List(dir string) ([]string, error)
+	Sync() error
+	Free() (bytes int64, err error)
+}
+
+// Boot is the boot control and what was booted.
+type Boot interface {
+	Current() (int, error)
+	Default() (boot.Default, error)
+	Trial() (boot.Trial, bool)
+	SetTry(deployment, tries int) error
+	Commit(deployment int) error
+	MarkBad(deployment int) error
+}
+
+// System is the running machine.
+type System interface {
+	// BootID differs between any two boots.
+	BootID() (string, error)
+	// Reboot asks for an orderly reboot and returns.
+	Reboot(ctx context.Context) error
+	// ArmTrial makes the deployment at root end its trial by itself after
+	// timeout, whatever becomes of the updater in it.
+	ArmTrial(root string, timeout time.Duration) error
+	// DisarmTrial stops that in the running deployment; it may be repeated.
+	DisarmTrial(ctx context.Context) error
+	// Baseline says what is wrong with the running units.
+	Baseline(ctx context.Context) (health.Baseline, error)
+	// Watch judges the running deployment; see health.Watcher.
+	Watch(ctx context.Context, b health.Baseline, observe time.Duration, progress func(string)) (warnings []string, err error)
+}
+
+// Settings are the parts of the configuration that the machine itself uses.
+type Settings struct {
+	Follow         string
+	TopLevel       []string
+	RebootAuto     bool
+	Tries          int
+	TrialTimeout   time.Duration
+	Observe        time.Duration
+	InstallTimeout time.Duration
+}
+
+// Machine is the state machine of one device. One process at a time may run
+// it; its methods must not be called at the same time, but for Status and
+// Cancel.
+type Machine struct {
+	Settings Settings
+	Releases Releases
+	Roots    Roots
+	Boot     Boot
+	System   System
+	Merge    func(base, running, target string) (merge.Result, error)
+	Journal  *journal.Journal
+	Records  Records
+	Clock    func() time.Time
+	// Notify is told about every change of the status; it must not block.
+	Notify func(Status)
+
+	mu     sync.Mutex
+	status Status
+	cancel context.CancelCauseFunc
+}
+
+// ErrCancelled is the cause of a transaction that a person stopped.
+var ErrCancelled = errors.New("cancelled")
+
+// Refused says that the updater will not do what was asked, and why.
+type Refused struct{ Reason, Hint string }
+
+func (r *Refused) Error() string { return r.Reason }
+
+// ExitCode is that of something refused by policy.
+func (r *Refused) ExitCode() int { return 3 }
+
+// NextStep returns the hint.
+func (r *Refused) NextStep() string { return r.Hint }
+
+// Options of one Update.
+type Options struct {
+	Reboot bool // boot the result even where the configuration leaves that to people
+	Retry  bool // also a release that failed before
+}
+
+// Check asks what the device should run and returns it; the status says what
+// speaks against it.
+func (m *Machine) Check(ctx context.Context) (Offer, error) {
+	offer, err := m.Releases.Offer(ctx)
+	if err != nil {
+		m.say(func(s *Status) { s.WhyNot, s.LastError, s.Checked = err.Error(), err.Error(), m.Clock() })
+		return Offer{}, err
+	}
+	m.say(func(s *Status) {
+		s.Wanted, s.WantedName, s.WhyNot, s.LastError, s.Checked = offer.State, offer.Snapshot, "", "", m.Clock()
+	})
+	return offer, nil
+}
+
+// Update brings the device to what the server offers: as far as STAGED, and on
+// to the reboot if that is wanted. It returns nil if there is nothing to do. A
+// release that failed before is refused.
+func (m *Machine) Update(ctx context.Context, o Options) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	m.setCancel(cancel)
+	defer m.setCancel(nil)
+	offer, err := m.Check(ctx)
+	if err != nil {
+		return err
+	}
+	current, err := m.Boot.Current()
+	if err != nil {
+		return m.whyNot(err)
+	}
+	booted, err := m.Records.Deployment(current)
+	if err != nil {
+		return m.whyNot(err)
+	}
+	tx := m.Journal.Last()
+	if tx.Open() && tx.Phase != journal.Staged {
+		return m.whyNot(&Refused{Reason: fmt.Sprintf("cannot update: the last update is still in phase %s", tx.Phase), Hint: "device-updater status"})
+	}
+	if tx.Phase == journal.Staged && (tx.State != offer.State || tx.From != current) {
+		if err := m.discard(ctx, tx, "another release is wanted now"); err != nil {
+			return m.whyNot(err)
+		}
+		tx = m.Journal.Last()
+	}
+	if booted.State == offer.State {
+		return nil
+	}
+	if err := m.refuseFailed(offer, o.Retry); err != nil {
+		return err
+	}
+	if tx.Phase != journal.Staged {
+		if tx, err = m.stage(ctx, offer, current, booted); err != nil || tx.Phase != journal.Staged {
+			return err
+		}
+	}
+	if !o.Reboot && !m.Settings.RebootAuto {
+		m.say(func(s *Status) { s.WhyNot = stagedWaits })
+		return nil
+	}
+	return m.finalise(ctx, tx)
+}
+
+const stagedWaits = "it is staged and waits for `device-updater update --reboot`"
+
+func (m *Machine) refuseFailed(offer Offer, retry bool) error {
+	if retry {
+		return m.Records.Forgive(offer.State)
+	}
+	failed, err := m.Records.Failed()
+	if err != nil {
+		return m.whyNot(err)
+	}
+	i := slices.IndexFunc(failed, func(f protocol.Failure) bool { return f.State == offer.State })
+	if i < 0 {
+		return nil
+	}
+	return m.whyNot(&Refused{
+		Reason: fmt.Sprintf("%s failed here: %s", offer, failed[i].Reason),
+		Hint:   "it is not tried again until another release is offered, or you say so: device-updater update --retry",
+	})
+}
+
+// whyNot puts err into the status and returns it.
+func (m *Machine) whyNot(err error) error {
+	m.say(func(s *Status) {
+		s.WhyNot = err.Error()
+		var refused *Refused
+		if !errors.As(err, &refused) {
+			s.LastError = err.Error()
+		}
+	})
+	return err
+}
+
+// Cancel stops a transaction that has not reached FINALISE and reports whether
+// there was one.
+func (m *Machine) Cancel() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.cancel == nil {
+		return false
+	}
+	m.cancel(ErrCancelled)
+	return true
+}
+
+func (m *Machine) setCancel(cancel context.CancelCauseFunc) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.cancel = cancel
+}
+
+// enter announces a phase: durably in the journal, then to whoever listens.
+func (m *Machine) enter(tx journal.Record, phase journal.Phase) (journal.Record, error) {
+	tx.Phase = phase
+	tx, err := m.Journal.Append(tx)
+	if err != nil {
+		return tx, err
+	}
+	m.say(func(s *Status) { s.Phase, s.Progress = string(phase), "" })
+	return tx, nil
+}
+
+// Rollback boots the previous deployment, on trial like any other. When it is
+// committed, the release that was left is remembered, so that it does not
+// come back by itself.
+func (m *Machine) Rollback(ctx context.Context) error {
+	tx := m.Journal.Last()
+	if tx.Open() && tx.Phase != journal.Staged {
+		return &Refused{Reason: fmt.Sprintf("cannot roll back: an update is in phase %s", tx.Phase), Hint: "device-updater status"}
+	}
+	if tx.Phase == journal.Staged {
+		if err := m.discard(ctx, tx, "a person rolls back"); err != nil {
+			return err
+		}
+	}
+	current, err := m.Boot.Current()
+	if err != nil {
+		return err
+	}
+	d, err := m.Boot.Default()
+	if err != nil {
+		return err
+	}
+	if !d.HasPrevious || d.Previous == current || !m.Roots.Exists(deployment(d.Previous)) {
+		return &Refused{Reason: "cannot roll back: there is no previous deployment"}
+	}
+	previous, err := m.Records.Deployment(d.Previous)
+	if err != nil {
+		return err
+	}
+	tx = journal.Record{
+		Transaction: m.nextTransaction(), State: previous.State, Snapshot: previous.Snapshot,
+		Deployment: d.Previous, From: current, Manual: true, Reason: "a person rolls back",
+	}
+	if tx, err = m.enter(tx, journal.Finalise); err != nil {
+		return err
+	}
+	return m.try(ctx, tx)
+}
+
+// Rebooting reports whether a reboot was asked for and has not come yet:
+// nothing else may begin.
+func (m *Machine) Rebooting() bool {
+	tx := m.Journal.Last()
+	return tx.Phase == journal.Reboot || tx.Phase == journal.Health && tx.Bad
+}
+
+// Retry forgets that releases failed.
+func (m *Machine) Retry() error { return m.Records.Forgive("") }
+
+func (m *Machine) nextTransaction() int64 { return m.Journal.Last().Transaction + 1 }
+
+// nextDeployment returns a number that was never used.
+func (m *Machine) nextDeployment() (int, error) {
+	highest := 0
+	for _, dir := range []string{"deployments", "pristine", "base"} {
+		names, err := m.Roots.List(dir)
+		if err != nil {
+			return 0, err
+		}
+		for _, name := range names {
+			n, err := strconv.Atoi(strings.TrimSuffix(name, work))
+			if err == nil {
+				highest = max(highest, n)
+			}
+		}
+	}
+	for _, r := range m.Journal.Records() {
+		highest = max(highest, r.Deployment)
+	}
+	return highest + 1, nil
+}
+
+// work marks a subvolume that is not finished.
+const work = ".work"
+
+func deployment(n int) string { return "deployments/" + strconv.Itoa(n) }
+func pristine(n int) string   { return "pristine/" + strconv.Itoa(n) }
+func base(n int) string       { return "base/" + strconv.Itoa(n) }
+
+// permanent reports whether a release that stopped like this would stop like
+// this again: then it is remembered as failed.
+func permanent(ctx context.Context, phase journal.Phase, err error) bool {
+	if ctx.Err() != nil || errors.Is(err, syscall.ENOSPC) || errors.Is(err, os.ErrDeadlineExceeded) {
+		return false
+	}
+	return phase == journal.Install || phase == journal.Verify
+}

@@ -1,0 +1,205 @@
+package update
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"aptfleet/device-updater/internal/apt"
+	"aptfleet/device-updater/internal/health"
+	"aptfleet/internal/atomicfile"
+	"aptfleet/internal/protocol"
+)
+
+// Deployment is what the updater knows about one deployment.
+type Deployment struct {
+	ID       int           `json:"id"`
+	State    string        `json:"state,omitempty"` // "" for a factory image that did not say
+	Snapshot string        `json:"snapshot,omitempty"`
+	From     int           `json:"from"` // that it was cloned from
+	Made     time.Time     `json:"made"`
+	TopLevel []string      `json:"top_level,omitempty"`
+	Packages []apt.Package `json:"packages,omitempty"` // the exact list, sorted
+}
+
+// Version returns the version of the first top-level package, "" if unknown.
+func (d Deployment) Version() string {
+	for _, p := range d.Packages {
+		if len(d.TopLevel) > 0 && p.Name == d.TopLevel[0] {
+			return p.Version
+		}
+	}
+	return ""
+}
+
+// hashes maps the packages to the SHA-256 under which they were installed.
+func (d Deployment) hashes() map[string]string {
+	known := make(map[string]string)
+	for _, p := range d.Packages {
+		if p.SHA256 != "" {
+			known[p.String()] = p.SHA256
+		}
+	}
+	return known
+}
+
+// Records are small files that outlive deployments. Each is replaced whole and
+// durably; one that does not exist reads as nothing.
+type Records struct{ dir string }
+
+// OpenRecords uses dir, which is made where it is absent.
+func OpenRecords(dir string) (Records, error) {
+	for _, sub := range []string{"", "deployments", "manifests", "logs"} {
+		if err := os.MkdirAll(filepath.Join(dir, sub), 0o700); err != nil {
+			return Records{}, fmt.Errorf("cannot keep records: %w", err)
+		}
+	}
+	return Records{dir}, nil
+}
+
+func (r Records) path(name string) string { return filepath.Join(r.dir, name) }
+
+// Deployment returns the record of deployment n.
+func (r Records) Deployment(n int) (Deployment, error) {
+	d := Deployment{ID: n}
+	err := r.read("deployments/"+strconv.Itoa(n)+".json", &d)
+	return d, err
+}
+
+// PutDeployment keeps d.
+func (r Records) PutDeployment(d Deployment) error {
+	return r.write("deployments/"+strconv.Itoa(d.ID)+".json", d)
+}
+
+// Forget drops all records of deployment n.
+func (r Records) Forget(n int) error {
+	id := strconv.Itoa(n)
+	for _, name := range []string{"deployments/" + id + ".json", "manifests/" + id, "logs/" + id} {
+		if err := os.Remove(r.path(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("cannot forget deployment %d: %w", n, err)
+		}
+	}
+	return nil
+}
+
+// Manifest is the path of the list of files of deployment n; Log that of what
+// its installation printed.
+func (r Records) Manifest(n int) string { return r.path("manifests/" + strconv.Itoa(n)) }
+
+// Log is the path of what the installation of deployment n printed.
+func (r Records) Log(n int) string { return r.path("logs/" + strconv.Itoa(n)) }
+
+// Failed returns the releases that are not tried again, oldest first.
+func (r Records) Failed() ([]protocol.Failure, error) {
+	var all []protocol.Failure
+	err := r.read("failed.json", &all)
+	return all, err
+}
+
+// keepFailures bounds the memory of failed releases; the oldest go first.
+const keepFailures = 50
+
+// Fail remembers that a release failed.
+func (r Records) Fail(f protocol.Failure) error {
+	all, err := r.without(f.State)
+	if err != nil {
+		return err
+	}
+	all = append(all, f)
+	if over := len(all) - keepFailures; over > 0 {
+		all = all[over:]
+	}
+	return r.write("failed.json", all)
+}
+
+// Forgive forgets that a release failed; "" forgets all.
+func (r Records) Forgive(state string) error {
+	all, err := r.without(state)
+	if err != nil {
+		return err
+	}
+	if state == "" {
+		all = []protocol.Failure{}
+	}
+	return r.write("failed.json", all)
+}
+
+func (r Records) without(state string) ([]protocol.Failure, error) {
+	all, err := r.Failed()
+	if err != nil {
+		return nil, err
+	}
+	kept := []protocol.Failure{}
+	for _, f := range all {
+		if f.State != state {
+			kept = append(kept, f)
+		}
+	}
+	return kept, nil
+}
+
+// Baseline returns what was wrong before the update that is on trial.
+func (r Records) Baseline() (health.Baseline, error) {
+	var b health.Baseline
+	err := r.read("baseline.json", &b)
+	return b, err
+}
+
+// PutBaseline keeps b.
+func (r Records) PutBaseline(b health.Baseline) error { return r.write("baseline.json", b) }
+
+// Times are what the updater learned about time.
+type Times struct {
+	Floor time.Time            `json:"floor"` // the newest signed date: it has passed
+	Seen  map[string]time.Time `json:"seen"`  // per base, the newest date it offered
+}
+
+// Times returns what was kept.
+func (r Records) Times() (Times, error) {
+	var t Times
+	err := r.read("times.json", &t)
+	return t, err
+}
+
+// PutTimes keeps t.
+func (r Records) PutTimes(t Times) error { return r.write("times.json", t) }
+
+// Status returns what the updater last said about itself.
+func (r Records) Status() (Status, error) {
+	var s Status
+	err := r.read("status.json", &s)
+	return s, err
+}
+
+// PutStatus keeps s.
+func (r Records) PutStatus(s Status) error { return r.write("status.json", s) }
+
+func (r Records) read(name string, to any) error {
+	raw, err := os.ReadFile(r.path(name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("cannot read record: %w", err)
+	}
+	if err := json.Unmarshal(raw, to); err != nil {
+		return fmt.Errorf("cannot read record %s: %w", r.path(name), err)
+	}
+	return nil
+}
+
+func (r Records) write(name string, v any) error {
+	raw, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return fmt.Errorf("cannot keep record %s: %w", name, err)
+	}
+	if err := atomicfile.Write(r.path(name), append(raw, '\n'), 0o600); err != nil {
+		return fmt.Errorf("cannot keep record %s: %w", name, err)
+	}
+	return nil
+}

@@ -1,0 +1,208 @@
+package update
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"aptfleet/device-updater/internal/journal"
+)
+
+// Recover brings the transaction that the journal leaves open to where it can
+// go on, whatever interrupted it. It must be called before anything else. If
+// the booted deployment is on trial it watches it and returns after COMMIT or
+// after having asked for a reboot. It may itself be interrupted anywhere.
+func (m *Machine) Recover(ctx context.Context) error {
+	if kept, err := m.Records.Status(); err == nil {
+		m.mu.Lock()
+		m.status = kept
+		m.mu.Unlock()
+	}
+	tx := m.Journal.Last()
+	m.say(func(s *Status) { s.Phase, s.Progress = string(journal.Idle), "" })
+	if tx.Open() {
+		m.say(func(s *Status) { s.Phase = string(tx.Phase) })
+	}
+	current, err := m.Boot.Current()
+	if err != nil {
+		return m.whyNot(err)
+	}
+	switch tx.Phase {
+	case journal.Check, journal.Preflight, journal.Download, journal.Snapshot, journal.Install, journal.Verify:
+		err = m.discard(ctx, tx, "it was interrupted during "+string(tx.Phase))
+	case journal.Staged:
+		err = m.recoverStaged(ctx, tx, current)
+	case journal.Finalise:
+		err = m.recoverFinalise(ctx, tx, current)
+	case journal.Reboot:
+		err = m.recoverReboot(ctx, tx, current)
+	case journal.Trial, journal.Health:
+		err = m.recoverTrial(ctx, tx, current)
+	case journal.Commit:
+		if current == tx.Deployment {
+			err = m.commit(ctx, tx)
+		} else {
+			err = m.rolledBack(ctx, tx)
+		}
+	case journal.RolledBack:
+		err = m.rolledBack(ctx, asBad(tx))
+	default:
+		err = m.recoverIdle(ctx, current)
+	}
+	if err != nil {
+		return err
+	}
+	return m.Prune(ctx)
+}
+
+// asBad keeps the reason that a record of ROLLED_BACK already has.
+func asBad(tx journal.Record) journal.Record {
+	tx.Bad = true
+	return tx
+}
+
+func (m *Machine) recoverStaged(ctx context.Context, tx journal.Record, current int) error {
+	if current == tx.From && m.Roots.Exists(pristine(tx.Deployment)) && m.Roots.Exists(base(tx.Deployment)) {
+		return nil
+	}
+	return m.discard(ctx, tx, "what was staged does not fit what is booted")
+}
+
+// recoverFinalise tells by boot control whether SetTry was done: it is the last
+// act of FINALISE.
+func (m *Machine) recoverFinalise(ctx context.Context, tx journal.Record, current int) error {
+	if current == tx.Deployment {
+		return m.trial(ctx, tx)
+	}
+	t, ok := m.Boot.Trial()
+	if !ok || t.Deployment != tx.Deployment {
+		if tx.Manual {
+			tx.Reason = "it was interrupted during " + string(tx.Phase)
+			_, err := m.enter(tx, journal.Idle)
+			return err
+		}
+		for _, rel := range []string{deployment(tx.Deployment) + work, deployment(tx.Deployment)} {
+			if err := m.Roots.Delete(ctx, rel); err != nil {
+				return m.whyNot(err)
+			}
+		}
+		staged, err := m.enter(tx, journal.Staged)
+		if err != nil {
+			return err
+		}
+		return m.recoverStaged(ctx, staged, current)
+	}
+	if t.Tries < 1 {
+		return m.rolledBack(ctx, tx)
+	}
+	// On trial and not booted yet: this is still the boot that set it.
+	boot, err := m.System.BootID()
+	if err != nil {
+		return m.whyNot(err)
+	}
+	tx.Boot = boot
+	if tx, err = m.enter(tx, journal.Reboot); err != nil {
+		return err
+	}
+	return m.System.Reboot(ctx)
+}
+
+// recoverReboot: either the reboot has not happened yet, or the loader has
+// decided.
+func (m *Machine) recoverReboot(ctx context.Context, tx journal.Record, current int) error {
+	if current == tx.Deployment {
+		return m.trial(ctx, tx)
+	}
+	boot, err := m.System.BootID()
+	if err != nil {
+		return m.whyNot(err)
+	}
+	if t, ok := m.Boot.Trial(); boot == tx.Boot && ok && t.Deployment == tx.Deployment && t.Tries > 0 {
+		return m.System.Reboot(ctx)
+	}
+	return m.rolledBack(ctx, tx)
+}
+
+func (m *Machine) recoverTrial(ctx context.Context, tx journal.Record, current int) error {
+	switch {
+	case current != tx.Deployment:
+		return m.rolledBack(ctx, tx)
+	case tx.Bad:
+		return m.giveUp(ctx, tx, tx.Reason)
+	}
+	return m.trial(ctx, tx)
+}
+
+// recoverIdle repairs boot control when the loader had to take the previous
+// deployment because the committed one does not load.
+func (m *Machine) recoverIdle(ctx context.Context, current int) error {
+	d, err := m.Boot.Default()
+	if err != nil {
+		// The loader found a root nevertheless. It is what there is.
+		if err := m.Boot.Commit(current); err != nil {
+			return m.whyNot(err)
+		}
+		return nil
+	}
+	if d.Committed == current {
+		return m.System.DisarmTrial(ctx)
+	}
+	if !d.HasPrevious || d.Previous != current {
+		return m.whyNot(fmt.Errorf("cannot tell why deployment %d is booted: %d is committed", current, d.Committed))
+	}
+	broken, err := m.Records.Deployment(d.Committed)
+	if err != nil {
+		return m.whyNot(err)
+	}
+	reason := fmt.Sprintf("deployment %d was committed and does not load any more", d.Committed)
+	if broken.State != "" {
+		if err := m.remember(journal.Record{State: broken.State, Snapshot: broken.Snapshot}, reason); err != nil {
+			return m.whyNot(err)
+		}
+	}
+	if err := m.Boot.MarkBad(d.Committed); err != nil {
+		return m.whyNot(err)
+	}
+	return m.alsoWhyNot(reason, nil)
+}
+
+// Prune deletes what nobody needs: all but the booted, the committed, the
+// previous deployment and that of an open transaction.
+func (m *Machine) Prune(ctx context.Context) error {
+	keep := make(map[int]bool)
+	current, err := m.Boot.Current()
+	if err != nil {
+		return err
+	}
+	d, err := m.Boot.Default()
+	if err != nil {
+		return err
+	}
+	keep[current], keep[d.Committed] = true, true
+	if d.HasPrevious {
+		keep[d.Previous] = true
+	}
+	if t, ok := m.Boot.Trial(); ok && t.Tries > 0 {
+		keep[t.Deployment] = true
+	}
+	if tx := m.Journal.Last(); tx.Open() {
+		keep[tx.Deployment], keep[tx.From] = true, true
+	}
+	for _, dir := range []string{"deployments", "pristine", "base"} {
+		names, err := m.Roots.List(dir)
+		if err != nil {
+			return err
+		}
+		for _, name := range names {
+			n, err := strconv.Atoi(strings.TrimSuffix(name, work))
+			if err != nil || keep[n] {
+				continue
+			}
+			if err := m.deleteDeployment(ctx, n); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

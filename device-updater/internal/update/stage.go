@@ -1,0 +1,330 @@
+package update
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"aptfleet/device-updater/internal/apt"
+	"aptfleet/device-updater/internal/journal"
+	"aptfleet/internal/atomicfile"
+	"aptfleet/internal/protocol"
+)
+
+// stage carries a new transaction from CHECK to STAGED. Nothing of the running
+// system changes. If the release needs the very packages that are installed,
+// the booted deployment is recorded as being that release and the returned
+// record is IDLE.
+func (m *Machine) stage(ctx context.Context, offer Offer, current int, booted Deployment) (journal.Record, error) {
+	n, err := m.nextDeployment()
+	if err != nil {
+		return journal.Record{}, m.whyNot(err)
+	}
+	tx := journal.Record{Transaction: m.nextTransaction(), State: offer.State, Snapshot: offer.Snapshot, Deployment: n, From: current}
+	if tx, err = m.enter(tx, journal.Check); err != nil {
+		return tx, m.whyNot(err)
+	}
+	plan, err := m.fetch(ctx, &tx, offer, booted)
+	if err == nil && plan.Empty() {
+		return m.adopt(tx, booted, plan)
+	}
+	if err == nil {
+		err = m.build(ctx, &tx, offer, plan)
+	}
+	if err != nil {
+		return tx, m.abort(ctx, tx, err)
+	}
+	tx, err = m.enter(tx, journal.Staged)
+	return tx, err
+}
+
+// fetch does PREFLIGHT and DOWNLOAD.
+func (m *Machine) fetch(ctx context.Context, tx *journal.Record, offer Offer, booted Deployment) (plan apt.Plan, err error) {
+	if *tx, err = m.enter(*tx, journal.Preflight); err != nil {
+		return plan, err
+	}
+	if err := m.preflight(ctx, tx.From); err != nil {
+		return plan, err
+	}
+	if *tx, err = m.enter(*tx, journal.Download); err != nil {
+		return plan, err
+	}
+	root := m.Roots.Path(deployment(tx.From))
+	if plan, err = m.Releases.Plan(ctx, offer, root, booted); err != nil || plan.Empty() {
+		return plan, err
+	}
+	if err := m.room(plan); err != nil {
+		return plan, err
+	}
+	return plan, m.Releases.Download(ctx, offer, plan, root, func(progress string) {
+		m.say(func(s *Status) { s.Progress = progress })
+	})
+}
+
+// preflight finds reasons not to begin.
+func (m *Machine) preflight(ctx context.Context, current int) error {
+	d, err := m.Boot.Default()
+	if err != nil {
+		return fmt.Errorf("cannot update: %w", err)
+	}
+	if d.Committed != current {
+		return fmt.Errorf("cannot update: deployment %d is booted and %d is committed", current, d.Committed)
+	}
+	if t, ok := m.Boot.Trial(); ok && t.Tries > 0 && t.Deployment != current {
+		return fmt.Errorf("cannot update: deployment %d waits for its trial", t.Deployment)
+	}
+	nested, err := m.Roots.Nested(ctx, deployment(current))
+	if err != nil {
+		return err
+	}
+	if len(nested) > 0 {
+		return fmt.Errorf("cannot update: /%s is a subvolume of its own and would come out empty; move it to a state directory or make it a plain directory", nested[0])
+	}
+	return m.room(apt.Plan{})
+}
+
+// reserve is what must stay free on the file system, in bytes.
+const reserve = 256 << 20
+
+// room refuses an update that may fill the disk: the downloads, and what they
+// unpack to, taken as five times their size.
+func (m *Machine) room(plan apt.Plan) error {
+	free, err := m.Roots.Free()
+	if err != nil {
+		return err
+	}
+	if need := 6*plan.FetchSize() + reserve; free < need {
+		return fmt.Errorf("cannot update: %d MB are free and %d MB are needed: %w", free>>20, need>>20, syscall.ENOSPC)
+	}
+	return nil
+}
+
+// adopt records that the booted deployment already is the release.
+func (m *Machine) adopt(tx journal.Record, booted Deployment, plan apt.Plan) (journal.Record, error) {
+	booted.State, booted.Snapshot = tx.State, tx.Snapshot
+	booted.TopLevel, booted.Packages = m.Settings.TopLevel, plan.List
+	if err := m.Records.PutDeployment(booted); err != nil {
+		return tx, m.whyNot(err)
+	}
+	tx.Reason = "the packages are the same"
+	return m.enter(tx, journal.Idle)
+}
+
+// build does SNAPSHOT, INSTALL and VERIFY and leaves the pristine root of the
+// new deployment on the disk.
+func (m *Machine) build(ctx context.Context, tx *journal.Record, offer Offer, plan apt.Plan) (err error) {
+	if *tx, err = m.enter(*tx, journal.Snapshot); err != nil {
+		return err
+	}
+	clone := pristine(tx.Deployment) + work
+	if err := m.Roots.Snapshot(deployment(tx.From), base(tx.Deployment), true); err != nil {
+		return err
+	}
+	if err := m.Roots.Snapshot(base(tx.Deployment), clone, false); err != nil {
+		return err
+	}
+	if *tx, err = m.enter(*tx, journal.Install); err != nil {
+		return err
+	}
+	m.say(func(s *Status) {
+		s.Progress = fmt.Sprintf("%d packages to install, %d to remove", len(plan.Fetch), len(plan.Remove))
+	})
+	if err := m.install(ctx, offer, plan, m.Roots.Path(clone), tx.Deployment); err != nil {
+		return err
+	}
+	if *tx, err = m.enter(*tx, journal.Verify); err != nil {
+		return err
+	}
+	if err := m.verify(ctx, plan, clone, tx.Deployment); err != nil {
+		return err
+	}
+	record := Deployment{
+		ID: tx.Deployment, State: tx.State, Snapshot: tx.Snapshot, From: tx.From, Made: m.Clock().UTC(),
+		TopLevel: m.Settings.TopLevel, Packages: plan.List,
+	}
+	if err := m.Records.PutDeployment(record); err != nil {
+		return err
+	}
+	if err := m.Roots.Snapshot(clone, pristine(tx.Deployment), true); err != nil {
+		return err
+	}
+	if err := m.Roots.Delete(context.WithoutCancel(ctx), clone); err != nil {
+		return err
+	}
+	return m.Roots.Sync()
+}
+
+func (m *Machine) install(ctx context.Context, offer Offer, plan apt.Plan, root string, n int) (err error) {
+	file, err := os.OpenFile(m.Records.Log(n), os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("cannot keep the log of the installation: %w", err)
+	}
+	defer func() { err = errors.Join(err, file.Close()) }()
+	log := &boundedLog{to: file, left: maxLog}
+	late := fmt.Errorf("it took more than %s", m.Settings.InstallTimeout)
+	limited, cancel := context.WithTimeoutCause(ctx, m.Settings.InstallTimeout, late)
+	defer cancel()
+	if err := m.Releases.Install(limited, offer, plan, root, log); err != nil {
+		return log.explain(err)
+	}
+	return nil
+}
+
+func (m *Machine) verify(ctx context.Context, plan apt.Plan, clone string, n int) error {
+	nested, err := m.Roots.Nested(ctx, clone)
+	if err != nil {
+		return err
+	}
+	if len(nested) > 0 {
+		return fmt.Errorf("cannot accept what was installed: a package made /%s a subvolume", nested[0])
+	}
+	var manifest bytes.Buffer
+	if err := m.Releases.Verify(ctx, plan, m.Roots.Path(clone), &manifest); err != nil {
+		return err
+	}
+	return atomicfile.Write(m.Records.Manifest(n), manifest.Bytes(), 0o600)
+}
+
+// abort ends a transaction that could not be staged: what is unfinished is
+// deleted, downloads stay. It returns the reason.
+func (m *Machine) abort(ctx context.Context, tx journal.Record, reason error) error {
+	m.whyNot(reason)
+	forGood := permanent(ctx, tx.Phase, reason)
+	ctx = context.WithoutCancel(ctx)
+	if forGood {
+		if err := m.remember(tx, reason.Error()); err != nil {
+			return errors.Join(reason, err)
+		}
+	}
+	if err := m.discardAs(ctx, tx, reason.Error(), forGood); err != nil {
+		return errors.Join(reason, err)
+	}
+	return reason
+}
+
+// remember keeps that the release of tx failed.
+func (m *Machine) remember(tx journal.Record, reason string) error {
+	return m.Records.Fail(protocol.Failure{State: tx.State, Snapshot: tx.Snapshot, Reason: reason, At: m.Clock().UTC().Truncate(time.Second)})
+}
+
+// discard throws away a transaction that was not tried.
+func (m *Machine) discard(ctx context.Context, tx journal.Record, reason string) error {
+	return m.discardAs(ctx, tx, reason, false)
+}
+
+func (m *Machine) discardAs(ctx context.Context, tx journal.Record, reason string, failed bool) error {
+	if err := m.deleteDeployment(ctx, tx.Deployment); err != nil {
+		return err
+	}
+	tx.Reason = reason
+	phase := journal.Idle
+	if failed {
+		phase = journal.Failed
+	}
+	_, err := m.enter(tx, phase)
+	return err
+}
+
+// deleteDeployment deletes all subvolumes and records of a deployment that is
+// neither booted nor wanted. The log of its installation stays until the
+// number is pruned.
+func (m *Machine) deleteDeployment(ctx context.Context, n int) error {
+	for _, rel := range []string{deployment(n) + work, deployment(n), pristine(n) + work, pristine(n), base(n)} {
+		if err := m.Roots.Delete(ctx, rel); err != nil {
+			return err
+		}
+	}
+	return m.Records.Forget(n)
+}
+
+// finalise makes the bootable root of a staged deployment from its pristine
+// one, carries the local changes of /etc over, and puts it on trial. It is not
+// cancelled any more.
+func (m *Machine) finalise(ctx context.Context, tx journal.Record) error {
+	ctx = context.WithoutCancel(ctx)
+	m.setCancel(nil)
+	tx, err := m.enter(tx, journal.Finalise)
+	if err != nil {
+		return m.whyNot(err)
+	}
+	if err := m.prepareTrial(ctx, tx); err != nil {
+		// A failed merge means no switch. The next check begins anew, from
+		// the root as it is then.
+		err = fmt.Errorf("cannot prepare the trial of deployment %d: %w", tx.Deployment, err)
+		m.whyNot(err)
+		return errors.Join(err, m.discard(ctx, tx, err.Error()))
+	}
+	return m.try(ctx, tx)
+}
+
+func (m *Machine) prepareTrial(ctx context.Context, tx journal.Record) error {
+	fresh := deployment(tx.Deployment) + work
+	for _, rel := range []string{fresh, deployment(tx.Deployment)} {
+		if err := m.Roots.Delete(ctx, rel); err != nil {
+			return err
+		}
+	}
+	if err := m.Roots.Snapshot(pristine(tx.Deployment), fresh, false); err != nil {
+		return err
+	}
+	etc := func(rel string) string { return filepath.Join(m.Roots.Path(rel), "etc") }
+	merged, err := m.Merge(etc(base(tx.Deployment)), etc(deployment(tx.From)), etc(fresh))
+	if err != nil {
+		return err
+	}
+	if len(merged.Conflicts) > 0 {
+		m.say(func(s *Status) {
+			s.Progress = "local configuration stays, the release's is beside it: " + strings.Join(merged.Conflicts, " ")
+		})
+	}
+	if err := m.System.ArmTrial(m.Roots.Path(fresh), m.Settings.TrialTimeout); err != nil {
+		return err
+	}
+	return m.Roots.Rename(fresh, deployment(tx.Deployment))
+}
+
+// try takes the baseline, makes everything durable, and only then tells the
+// boot loader.
+func (m *Machine) try(ctx context.Context, tx journal.Record) error {
+	baseline, err := m.System.Baseline(ctx)
+	if err == nil {
+		baseline.Reachable = m.Releases.Reachable(ctx) == nil
+		err = m.Records.PutBaseline(baseline)
+	}
+	if err == nil {
+		err = m.Roots.Sync()
+	}
+	if err == nil {
+		err = m.Boot.SetTry(tx.Deployment, m.Settings.Tries)
+	}
+	if err != nil {
+		err = fmt.Errorf("cannot put deployment %d on trial: %w", tx.Deployment, err)
+		return errors.Join(m.whyNot(err), m.giveUpTry(ctx, tx, err))
+	}
+	if tx.Boot, err = m.System.BootID(); err != nil {
+		return m.whyNot(err)
+	}
+	if tx, err = m.enter(tx, journal.Reboot); err != nil {
+		return m.whyNot(err)
+	}
+	if err := m.System.Reboot(ctx); err != nil {
+		return m.whyNot(err)
+	}
+	return nil
+}
+
+// giveUpTry ends a transaction whose trial could not be set.
+func (m *Machine) giveUpTry(ctx context.Context, tx journal.Record, reason error) error {
+	if tx.Manual {
+		tx.Reason = reason.Error()
+		_, err := m.enter(tx, journal.Idle)
+		return err
+	}
+	return m.discard(ctx, tx, reason.Error())
+}

@@ -1,0 +1,122 @@
+package update
+
+import (
+	"encoding/json"
+	"slices"
+	"time"
+
+	"aptfleet/device-updater/internal/boot"
+	"aptfleet/device-updater/internal/journal"
+	"aptfleet/internal/protocol"
+)
+
+// Status is what the updater is doing, as it last said so.
+type Status struct {
+	Phase      string    `json:"phase"`
+	Progress   string    `json:"progress,omitempty"`
+	Wanted     string    `json:"wanted,omitempty"`      // state id
+	WantedName string    `json:"wanted_name,omitempty"` // snapshot id
+	WhyNot     string    `json:"why_not,omitempty"`     // why it does not run what is wanted, a sentence
+	LastError  string    `json:"last_error,omitempty"`
+	Checked    time.Time `json:"checked,omitzero"` // when the server was last asked
+}
+
+// Status returns the current status.
+func (m *Machine) Status() Status {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.status
+}
+
+// say changes the status, keeps it, and tells whoever listens. A status that
+// cannot be kept must not stop an update: the journal is what counts.
+func (m *Machine) say(change func(*Status)) {
+	m.mu.Lock()
+	before := m.status
+	change(&m.status)
+	now := m.status
+	m.mu.Unlock()
+	if now == before {
+		return
+	}
+	if err := m.Records.PutStatus(now); err != nil {
+		now.LastError = err.Error()
+	}
+	if m.Notify != nil {
+		m.Notify(now)
+	}
+}
+
+// View is all there is to see of a device, in one value.
+type View struct {
+	Report    protocol.Report `json:"report"`
+	Current   int             `json:"current"`
+	Committed int             `json:"committed"`
+	Previous  *int            `json:"previous,omitempty"`
+	Trial     *boot.Trial     `json:"trial,omitempty"`
+	Checked   time.Time       `json:"checked,omitzero"`
+}
+
+// Look puts a View together from what lies on the disk. last is the newest
+// record of the journal.
+func Look(b Boot, r Records, last journal.Record, follow string) (View, error) {
+	s, err := r.Status()
+	if err != nil {
+		return View{}, err
+	}
+	v := View{Checked: s.Checked}
+	if v.Current, err = b.Current(); err != nil {
+		return View{}, err
+	}
+	v.Report = protocol.Report{
+		Follow: follow, Wanted: s.Wanted, WantedName: s.WantedName, Phase: string(journal.Idle),
+		Progress: s.Progress, WhyNot: s.WhyNot, LastError: s.LastError, Deployments: []protocol.Deployment{},
+	}
+	if last.Open() {
+		v.Report.Phase = string(last.Phase)
+	}
+	if v.Report.Failed, err = r.Failed(); err != nil {
+		return View{}, err
+	}
+	roles := []struct {
+		n    int
+		role string
+	}{{v.Current, "booted"}}
+	if t, ok := b.Trial(); ok && t.Tries > 0 {
+		v.Trial = &t
+	}
+	switch d, err := b.Default(); {
+	case err != nil:
+		v.Report.LastError = err.Error()
+	default:
+		v.Committed = d.Committed
+		if v.Current != d.Committed {
+			roles[0].role = "trial"
+			roles = append(roles, roles[0])
+			roles[1].n, roles[1].role = d.Committed, "rollback"
+		} else if d.HasPrevious {
+			roles = append(roles, roles[0])
+			roles[1].n, roles[1].role = d.Previous, "rollback"
+		}
+		if d.HasPrevious {
+			v.Previous = &d.Previous
+		}
+	}
+	if last.Open() && slices.Contains([]journal.Phase{journal.Staged, journal.Finalise, journal.Reboot}, last.Phase) && last.Deployment != v.Current {
+		roles = append(roles, roles[0])
+		roles[len(roles)-1].n, roles[len(roles)-1].role = last.Deployment, "staged"
+	}
+	for _, x := range roles {
+		d, err := r.Deployment(x.n)
+		if err != nil {
+			return View{}, err
+		}
+		v.Report.Deployments = append(v.Report.Deployments, protocol.Deployment{
+			ID: x.n, State: d.State, Snapshot: d.Snapshot, Role: x.role, Version: d.Version(),
+		})
+	}
+	return v, nil
+}
+
+// JSON is how `status --json` prints it.
+func (v View) JSON() ([]byte, error) { return json.MarshalIndent(v, "", "  ") }

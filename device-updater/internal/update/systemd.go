@@ -1,0 +1,90 @@
+package update
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"time"
+
+	"aptfleet/device-updater/internal/health"
+)
+
+// Systemd is the System of a machine whose PID 1 is systemd.
+type Systemd struct {
+	Reachable func(context.Context) error
+	Clock     func() time.Time
+}
+
+const (
+	trialTimer  = "aptfleet-trial.timer"
+	trialDropIn = "etc/systemd/system/" + trialTimer + ".d"
+)
+
+// BootID is the kernel's, or in a container the container's own.
+func (Systemd) BootID() (string, error) {
+	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return "", fmt.Errorf("cannot tell which boot this is: %w", err)
+	}
+	return strings.TrimSpace(string(id)), nil
+}
+
+// Reboot is systemctl reboot.
+func (Systemd) Reboot(ctx context.Context) error {
+	if err := systemctl(ctx, "reboot"); err != nil {
+		return fmt.Errorf("cannot reboot: %w", err)
+	}
+	return nil
+}
+
+// ArmTrial writes the time limit of the trial beside the timer that the
+// deployment ships.
+func (Systemd) ArmTrial(root string, timeout time.Duration) error {
+	dir, err := os.OpenRoot(root)
+	if err != nil {
+		return fmt.Errorf("cannot limit the trial: %w", err)
+	}
+	defer dir.Close()
+	if err := dir.MkdirAll(trialDropIn, 0o755); err != nil {
+		return fmt.Errorf("cannot limit the trial: %w", err)
+	}
+	limit := fmt.Sprintf("[Timer]\nOnBootSec=\nOnBootSec=%ds\n", int(timeout.Seconds()))
+	if err := dir.WriteFile(trialDropIn+"/timeout.conf", []byte(limit), 0o644); err != nil {
+		return fmt.Errorf("cannot limit the trial: %w", err)
+	}
+	return nil
+}
+
+// DisarmTrial stops the timer.
+func (Systemd) DisarmTrial(ctx context.Context) error {
+	if err := systemctl(ctx, "stop", trialTimer); err != nil {
+		return fmt.Errorf("cannot stop the time limit of the trial: %w", err)
+	}
+	return nil
+}
+
+// Baseline asks systemd.
+func (Systemd) Baseline(ctx context.Context) (health.Baseline, error) { return health.Units(ctx) }
+
+// Watch judges by the checks of the running deployment.
+func (s Systemd) Watch(ctx context.Context, b health.Baseline, observe time.Duration, progress func(string)) ([]string, error) {
+	w := health.Watcher{
+		Dir: health.CheckDir, Baseline: b, Observe: observe, Limit: 30 * time.Second, Pause: time.Second,
+		Reachable: s.Reachable, Progress: progress, Clock: s.Clock,
+	}
+	return w.Watch(ctx)
+}
+
+func systemctl(ctx context.Context, args ...string) error {
+	out, err := exec.CommandContext(ctx, "systemctl", args...).CombinedOutput()
+	if err != nil {
+		if said := strings.TrimSpace(string(out)); said != "" {
+			return errors.New(said)
+		}
+		return err
+	}
+	return nil
+}

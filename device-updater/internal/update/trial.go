@@ -1,0 +1,139 @@
+package update
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"aptfleet/device-updater/internal/health"
+	"aptfleet/device-updater/internal/journal"
+)
+
+// trial watches the deployment that is booted on trial and commits it, or gives
+// it up and reboots. If ctx ends first the trial goes on with the next start
+// of the updater, or PID 1 ends it.
+func (m *Machine) trial(ctx context.Context, tx journal.Record) error {
+	tx, err := m.enter(tx, journal.Trial)
+	if err != nil {
+		return err
+	}
+	baseline, err := m.Records.Baseline()
+	if err != nil {
+		return err
+	}
+	if tx, err = m.enter(tx, journal.Health); err != nil {
+		return err
+	}
+	// Earlier than PID 1, so that the reason can be written down.
+	margin := max(m.Settings.TrialTimeout/10, 2*time.Second)
+	limited, cancel := context.WithTimeout(ctx, m.Settings.TrialTimeout-margin)
+	defer cancel()
+	warnings, err := m.System.Watch(limited, baseline, m.Settings.Observe, func(waiting string) {
+		m.say(func(s *Status) { s.Progress = waiting })
+	})
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	var bad *health.Bad
+	switch {
+	case errors.As(err, &bad):
+		return m.giveUp(ctx, tx, bad.Reason)
+	case err != nil:
+		return m.giveUp(ctx, tx, err.Error())
+	}
+	if len(warnings) > 0 {
+		tx.Reason = strings.Join(warnings, "; ")
+	}
+	return m.commit(ctx, tx)
+}
+
+// giveUp writes down why the trial failed, takes it from the boot loader, and
+// reboots into what is committed.
+func (m *Machine) giveUp(ctx context.Context, tx journal.Record, reason string) error {
+	tx.Bad, tx.Reason = true, reason
+	tx, err := m.enter(tx, journal.Health)
+	if err != nil {
+		return err
+	}
+	m.say(func(s *Status) { s.WhyNot, s.LastError = reason, reason })
+	return errors.Join(m.Boot.MarkBad(tx.Deployment), m.System.Reboot(ctx))
+}
+
+// commit makes the booted deployment the default. All its steps may be
+// repeated.
+func (m *Machine) commit(ctx context.Context, tx journal.Record) error {
+	ctx = context.WithoutCancel(ctx)
+	tx, err := m.enter(tx, journal.Commit)
+	if err != nil {
+		return err
+	}
+	if err := m.Boot.Commit(tx.Deployment); err != nil {
+		return m.whyNot(err)
+	}
+	if err := m.System.DisarmTrial(ctx); err != nil {
+		// PID 1 will reboot into this deployment: it is committed.
+		m.say(func(s *Status) { s.LastError = err.Error() })
+	}
+	if tx.Manual {
+		left, err := m.Records.Deployment(tx.From)
+		if err != nil {
+			return m.whyNot(err)
+		}
+		if left.State != "" {
+			undone := tx
+			undone.State, undone.Snapshot = left.State, left.Snapshot
+			if err := m.remember(undone, "a person rolled it back"); err != nil {
+				return m.whyNot(err)
+			}
+		}
+	}
+	if tx, err = m.enter(tx, journal.Idle); err != nil {
+		return m.whyNot(err)
+	}
+	m.say(func(s *Status) { s.WhyNot, s.LastError = "", "" })
+	return errors.Join(m.Releases.Clean(), m.Prune(ctx))
+}
+
+// rolledBack records that the boot loader went back, and why, and forgets the
+// deployment.
+func (m *Machine) rolledBack(ctx context.Context, tx journal.Record) error {
+	reason := tx.Reason
+	if !tx.Bad {
+		switch tx.Phase {
+		case journal.Trial, journal.Health:
+			reason = "its trial was ended from outside before it was healthy: the time was up, or the power went, until no tries were left"
+		case journal.Commit:
+			reason = "its trial ended while it was being committed"
+		default:
+			reason = "it did not boot far enough to start the updater"
+		}
+	}
+	tx.Reason = reason
+	tx, err := m.enter(tx, journal.RolledBack)
+	if err != nil {
+		return err
+	}
+	if err := m.Boot.MarkBad(tx.Deployment); err != nil {
+		return m.whyNot(err)
+	}
+	if tx.Manual {
+		tx.Reason = fmt.Sprintf("deployment %d was not healthy when a person rolled back to it: %s", tx.Deployment, reason)
+		_, err := m.enter(tx, journal.Idle)
+		return m.alsoWhyNot(tx.Reason, err)
+	}
+	if err := m.remember(tx, reason); err != nil {
+		return m.whyNot(err)
+	}
+	if err := m.deleteDeployment(ctx, tx.Deployment); err != nil {
+		return m.whyNot(err)
+	}
+	_, err = m.enter(tx, journal.Failed)
+	return m.alsoWhyNot(fmt.Sprintf("%s failed here: %s", releaseName(tx.State, tx.Snapshot), reason), err)
+}
+
+func (m *Machine) alsoWhyNot(reason string, err error) error {
+	m.say(func(s *Status) { s.WhyNot, s.LastError = reason, reason })
+	return err
+}

@@ -1,0 +1,89 @@
+package main
+
+import (
+	"context"
+	"runtime/debug"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"aptfleet/device-updater/internal/config"
+	"aptfleet/internal/term"
+)
+
+// program is what every command is given: the terminal and where the device
+// keeps its things.
+type program struct {
+	io          *term.IO
+	configPath  string
+	sysroot     string
+	bootControl string
+	socket      string
+}
+
+// run carries one command line out and returns its exit status.
+func run(ctx context.Context, io *term.IO, args []string) int {
+	p := &program{io: io}
+	root := p.root()
+	root.SetArgs(args)
+	root.SetOut(io.Out)
+	root.SetErr(io.Err)
+	return io.Fail("device-updater", root.ExecuteContext(ctx))
+}
+
+// root returns the command tree.
+func (p *program) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "device-updater",
+		Short: "Update this device as a whole, and go back if that was not good",
+		Long: `device-updater installs a release beside the running one, boots it on trial,
+checks its health, and commits it; or the boot loader goes back.
+
+Exit status: 0 done or nothing to do, 1 failed, 2 wrong usage, 3 refused,
+4 done and a reboot is needed (with --reboot-exit-code), 11 locked by another
+update, 130 interrupted.`,
+		Example: `  device-updater status
+  device-updater update --reboot`,
+		Version: version(),
+		Args:    usage(cobra.NoArgs),
+		RunE: func(*cobra.Command, []string) error {
+			return &term.UsageError{Text: "cannot run device-updater: a command is missing", Hint: "device-updater --help lists the commands"}
+		},
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	root.SetVersionTemplate("device-updater {{.Version}}\n")
+	flags := root.PersistentFlags()
+	flags.BoolVar(&p.io.JSON, "json", p.io.JSON, "print one JSON value; errors too, on standard error")
+	flags.StringVar(&p.configPath, "config", config.DefaultPath, "configuration file")
+	flags.StringVar(&p.sysroot, "sysroot", "/sysroot", "mounted top level of the file system with the deployments")
+	flags.StringVar(&p.bootControl, "boot-control", "/boot-control", "mounted boot-control partition")
+	flags.StringVar(&p.socket, "socket", "/run/aptfleet/updater.sock", "socket of the daemon")
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return &term.UsageError{Text: "cannot read the command line: " + err.Error(), Hint: cmd.CommandPath() + " --help shows its flags"}
+	})
+	root.AddCommand(
+		p.daemonCommand(), p.statusCommand(), p.checkCommand(), p.updateCommand(), p.cancelCommand(), p.rollbackCommand(),
+		p.retryCommand(), p.historyCommand(), p.initCommand(), p.mountStateCommand(),
+	)
+	return root
+}
+
+// usage turns an error about arguments into one with the status of wrong usage.
+func usage(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if err := check(cmd, args); err != nil {
+			return &term.UsageError{Text: "cannot read the command line: " + err.Error(), Hint: cmd.CommandPath() + " --help"}
+		}
+		return nil
+	}
+}
+
+// version is what the build recorded about itself.
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok || info.Main.Version == "" {
+		return "unknown"
+	}
+	return strings.Trim(info.Main.Version, "()")
+}
