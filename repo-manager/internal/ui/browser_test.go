@@ -2,6 +2,8 @@ package ui
 
 import (
 	"context"
+	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -42,12 +44,12 @@ func gallery(t *testing.T) *httptest.Server {
 	return server
 }
 
-// artefacts is where screenshots go: kept if APTFLEET_ARTIFACTS names a
-// directory.
+// artefacts is where screenshots go, below the directory that
+// APTFLEET_ARTIFACTS names; "" if nobody wants them.
 func artefacts(t *testing.T) string {
 	dir := os.Getenv("APTFLEET_ARTIFACTS")
 	if dir == "" {
-		return t.TempDir()
+		return ""
 	}
 	dir = filepath.Join(dir, "ui")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -82,8 +84,19 @@ func open(t *testing.T, o webdriver.Options) (*webdriver.Browser, context.Contex
 	return browser, ctx
 }
 
-// TestGallery looks at every story in chromium, wide and narrow, light and
-// dark: nothing overflows sideways, nothing is reported on the console.
+// must fails the test on the first error.
+func must(t *testing.T, errs ...error) {
+	t.Helper()
+	for _, err := range errs {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestGallery looks at every story in chromium, wide and light, narrow and
+// dark: nothing overflows sideways, nothing is reported on the console, every
+// text stands out from what is behind it.
 func TestGallery(t *testing.T) {
 	server := gallery(t)
 	dir := artefacts(t)
@@ -97,30 +110,255 @@ func TestGallery(t *testing.T) {
 		t.Run(look.name, func(t *testing.T) {
 			browser, ctx := open(t, look.options)
 			for _, s := range stories() {
-				if err := browser.Go(ctx, server.URL+"/story/"+s.name); err != nil {
-					t.Fatal(err)
+				must(t, browser.Go(ctx, server.URL+"/story/"+s.name))
+				quiet(t, ctx, browser, s.name)
+				var poor []string
+				must(t, browser.Script(ctx, contrastScript, &poor))
+				if len(poor) > 0 {
+					t.Errorf("%s has text of too little contrast: %s", s.name, strings.Join(poor, "\n"))
 				}
-				var wide []string
-				if err := browser.Script(ctx, `
-					const limit = document.documentElement.clientWidth;
-					if (document.documentElement.scrollWidth <= limit) return [];
-					return [...document.querySelectorAll("*")].filter(n => n.getBoundingClientRect().right > limit + 1).map(n => n.outerHTML.slice(0, 120));`, &wide); err != nil {
-					t.Fatal(err)
-				}
-				if len(wide) > 0 {
-					t.Errorf("%s is wider than the window: %s", s.name, strings.Join(wide, "\n"))
-				}
-				lines, err := browser.Console(ctx)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if len(lines) > 0 {
-					t.Errorf("%s: the console says %s", s.name, strings.Join(lines, "\n"))
-				}
-				if err := browser.SaveScreenshot(ctx, filepath.Join(dir, s.name+"-"+look.name+".png")); err != nil {
-					t.Fatal(err)
+				if dir != "" {
+					must(t, browser.SaveScreenshot(ctx, filepath.Join(dir, s.name+"-"+look.name+".png")))
 				}
 			}
 		})
 	}
 }
+
+// quiet checks that the page is no wider than the window and that the console
+// has nothing to say: no failed load, no violation of the policy, no error.
+func quiet(t *testing.T, ctx context.Context, browser *webdriver.Browser, page string) {
+	t.Helper()
+	var wide []string
+	must(t, browser.Script(ctx, `
+		const limit = document.documentElement.clientWidth;
+		if (document.documentElement.scrollWidth <= limit) return [];
+		return [...document.querySelectorAll("*")].filter(n => n.getBoundingClientRect().right > limit + 1).map(n => n.outerHTML.slice(0, 120));`, &wide))
+	if len(wide) > 0 {
+		t.Errorf("%s is wider than the window: %s", page, strings.Join(wide, "\n"))
+	}
+	lines, err := browser.Console(ctx)
+	must(t, err)
+	if len(lines) > 0 {
+		t.Errorf("%s: the console says %s", page, strings.Join(lines, "\n"))
+	}
+}
+
+// serve serves a world as repo-manager would.
+func serve(t *testing.T, w *world) string {
+	ctx, cancel := context.WithCancel(context.Background())
+	server := httptest.NewUnstartedServer(handler(t, w))
+	server.Config.BaseContext = func(net.Listener) context.Context { return ctx }
+	server.Start()
+	t.Cleanup(server.Close)
+	t.Cleanup(cancel) // before Close, which waits for streams
+	return server.URL
+}
+
+// signIn opens a one-time link and presses its button.
+func signIn(t *testing.T, ctx context.Context, browser *webdriver.Browser, url string) {
+	t.Helper()
+	must(t,
+		browser.Go(ctx, url+"/login?token=tok-anna"),
+		browser.Click(ctx, "main button"),
+		browser.WaitText(ctx, ".who", "Signed in as anna"))
+}
+
+// TestPromoteWithoutScript goes the whole way of a release manager in a
+// narrow browser that runs no script.
+func TestPromoteWithoutScript(t *testing.T) {
+	w := newWorld()
+	pending(w)
+	url := serve(t, w)
+	browser, ctx := open(t, webdriver.Options{Width: 390, Height: 844, NoScript: true})
+	signIn(t, ctx, browser, url)
+	cookies, err := browser.Cookies(ctx)
+	must(t, err)
+	if len(cookies) != 1 || !cookies[0].HTTPOnly || cookies[0].SameSite != "Lax" {
+		t.Errorf("cookies %+v, want one that is HttpOnly and SameSite=Lax", cookies)
+	}
+	if text, err := browser.Text(ctx, "#connection"); err != nil || text != "" {
+		t.Errorf("the page says it is %q (%v) though no script may run", text, err)
+	}
+
+	must(t,
+		browser.Click(ctx, "#production-review"),
+		browser.WaitText(ctx, "h1", "Promote to production"),
+		browser.Type(ctx, "#reason", "worked on canary for a day"),
+		browser.Click(ctx, "main form button"),
+		browser.WaitText(ctx, "#notice", "production now offers 20261120T104040Z"),
+		browser.WaitText(ctx, "#moves li", "worked on canary for a day"))
+	stages, err := w.Stages(ctx, "demo")
+	must(t, err)
+	if s := stages[2]; s.Offer != stages[1].Offer || s.By != "anna" || s.Reason != "worked on canary for a day" {
+		t.Errorf("production offers %v by %s because %q", s.Offer, s.By, s.Reason)
+	}
+
+	// Reloading the answer of a form must not send it again.
+	before := len(w.moves)
+	here, err := browser.URL(ctx)
+	must(t, err, browser.Go(ctx, here))
+	if len(w.moves) != before {
+		t.Error("loading the page after the promotion promoted again")
+	}
+
+	must(t,
+		browser.Click(ctx, "#notice a"),
+		browser.WaitText(ctx, "h1", "Undo the last move of production"),
+		browser.Click(ctx, "main form button"),
+		browser.WaitText(ctx, "#notice", "production now offers 20261120T101800Z"),
+		browser.Click(ctx, ".who button"),
+		browser.WaitText(ctx, "h1", "Please sign in"),
+		browser.Go(ctx, url+"/pipelines/demo"),
+		browser.WaitText(ctx, "h1", "Please sign in"),
+		browser.Go(ctx, url+"/login?token=tok-anna"),
+		browser.WaitText(ctx, "h1", "This link does not work any more"))
+}
+
+// TestLive watches the pipeline page while others act: it follows by itself
+// and keeps what the person opened and where they are.
+func TestLive(t *testing.T) {
+	w := newWorld()
+	pending(w)
+	for i := range 20 { // so that there is something to unfold
+		w.device(fmt.Sprintf("kiosk-%02d", i), "demo", w.report("demo", "production", "1.0"))
+	}
+	url := serve(t, w)
+	browser, ctx := open(t, webdriver.Options{Width: 1280, Height: 900})
+	signIn(t, ctx, browser, url)
+	must(t,
+		browser.WaitText(ctx, "#connection", "Live"),
+		browser.Click(ctx, "#more-devices summary"),
+		browser.Script(ctx, `window.loadedOnce = true; document.getElementById("canary-review").focus();`, nil))
+
+	w.promoted("demo", "canary", "production", "bert", "from the command line")
+	must(t,
+		browser.WaitText(ctx, "#moves li", "production was promoted to 20261120T104040Z"),
+		browser.WaitText(ctx, "#stage-production", "bert"))
+	var kept struct {
+		Loaded, Open  bool
+		Focus, Spoken string
+	}
+	must(t, browser.Script(ctx, `return {
+		loaded: window.loadedOnce === true,
+		open: document.getElementById("more-devices").open,
+		focus: document.activeElement.id,
+		spoken: document.getElementById("announce").textContent,
+	};`, &kept))
+	if !kept.Loaded || !kept.Open || kept.Focus != "canary-review" || !strings.Contains(kept.Spoken, "production was promoted") {
+		t.Errorf("after a live update: %+v", kept)
+	}
+
+	r := w.report("demo", "production", "1.0")
+	r.Phase, r.Progress = "DOWNLOAD", "12 of 40 packages"
+	w.device("demo", "demo", r)
+	must(t, browser.WaitText(ctx, "#device-demo", "12 of 40 packages"))
+	quiet(t, ctx, browser, "the live page")
+}
+
+// TestMovedMeanwhile reviews a promotion that somebody else overtakes: the
+// page says so at once where script runs, and the server refuses in any case.
+func TestMovedMeanwhile(t *testing.T) {
+	w := newWorld()
+	pending(w)
+	url := serve(t, w)
+	browser, ctx := open(t, webdriver.Options{Width: 390, Height: 844})
+	signIn(t, ctx, browser, url)
+	must(t,
+		browser.Click(ctx, "#canary-review"),
+		browser.WaitText(ctx, "#connection", "Live"),
+		browser.Type(ctx, "#reason", "half a sen"))
+	w.publish("demo", "ci", "demo-app 2.1 (amd64) into apps", with("apps/demo-app=2.1")...)
+	must(t, browser.WaitText(ctx, "#stale", "Something moved since you opened this page"))
+	var typed string
+	must(t, browser.Script(ctx, `return document.getElementById("reason").value`, &typed))
+	if typed != "half a sen" {
+		t.Errorf("the reason under way became %q", typed)
+	}
+	must(t,
+		browser.Click(ctx, "main form button"),
+		browser.WaitText(ctx, "h1", "Something moved meanwhile"))
+	stages, err := w.Stages(ctx, "demo")
+	must(t, err)
+	if stages[1].By != "bert" {
+		t.Errorf("canary was moved by %s", stages[1].By)
+	}
+	must(t,
+		browser.Click(ctx, "main a.button"),
+		browser.WaitText(ctx, "h1", "Promote to canary"),
+		browser.Click(ctx, "main form button"),
+		browser.WaitText(ctx, "#notice", "canary now offers"))
+}
+
+// TestAccessible asks the browser what assistive technology is told.
+func TestAccessible(t *testing.T) {
+	server := gallery(t)
+	browser, ctx := open(t, webdriver.Options{Width: 1280, Height: 900})
+	for _, c := range []struct{ story, css, role, label string }{
+		{"pending", "header", "banner", ""},
+		{"pending", "nav", "navigation", "Where you are"},
+		{"pending", "main", "main", ""},
+		{"pending", "h1", "heading", "Pipeline demo"},
+		{"pending", "#board", "list", ""},
+		{"pending", "section:has(#board)", "region", "Stages"},
+		{"pending", "#production-review", "link", "Review promotion to production"},
+		{"pending", "#stage-canary .stage-links a", "link", "History of canary"},
+		{"pending", "#stage-canary .contents", "list", "What canary offers"},
+		{"pending", ".who button", "button", "Sign out"},
+		{"on-trial", ".steps", "list", "Progress of the update"},
+		{"review", "#reason", "textbox", "Why (optional; stays in the history)"},
+		{"review", ".act button", "button", "Promote to production"},
+		{"review", "table", "table", "Packages that are upgraded"},
+		{"review", "tbody th", "rowheader", "demo-app"},
+		{"review", "thead th", "columnheader", "Package"},
+		{"change-under-way", "progress", "progressbar", "Update mirror debian"},
+		{"after-promotion", "#notice", "status", ""},
+		{"sign-in", "main button", "button", "Sign in as anna"},
+	} {
+		must(t, browser.Go(ctx, server.URL+"/story/"+c.story))
+		role, err := browser.Role(ctx, c.css)
+		must(t, err)
+		label, err := browser.Label(ctx, c.css)
+		must(t, err)
+		if role != c.role || c.label != "" && label != c.label {
+			t.Errorf("%s: %s is a %q called %q, want %q called %q", c.story, c.css, role, label, c.role, c.label)
+		}
+	}
+
+	// The keyboard reaches the content first, and then sees where it is.
+	must(t, browser.Go(ctx, server.URL+"/story/pending"), browser.Type(ctx, "body", "\ue004"))
+	var focused struct {
+		Text  string
+		Width string
+	}
+	must(t, browser.Script(ctx, `const e = document.activeElement; return {text: e.textContent, width: getComputedStyle(e).outlineWidth};`, &focused))
+	if focused.Text != "Skip to content" || focused.Width != "3px" {
+		t.Errorf("the first Tab leads to %+v, want the visible link to the content", focused)
+	}
+}
+
+// contrastScript lists the texts whose contrast is below 4.5:1, by the formulas
+// of WCAG 2.1 (relative luminance, contrast ratio).
+const contrastScript = `
+	const parse = (c) => c.match(/[\d.]+/g).map(Number);
+	const luminance = ([r, g, b]) => {
+		const [R, G, B] = [r, g, b].map(v => (v /= 255) <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+		return 0.2126 * R + 0.7152 * G + 0.0722 * B;
+	};
+	const ground = (e) => {
+		for (; e; e = e.parentElement) {
+			const c = parse(getComputedStyle(e).backgroundColor);
+			if (c.length < 4 || c[3] === 1) return c;
+		}
+		return [255, 255, 255];
+	};
+	const poor = [];
+	const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+	while (walker.nextNode()) {
+		const e = walker.currentNode.parentElement;
+		if (!walker.currentNode.textContent.trim() || e.closest(".unseen, [hidden], script")) continue;
+		const [a, b] = [luminance(parse(getComputedStyle(e).color)), luminance(ground(e))];
+		const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+		if (ratio < 4.5) poor.push(ratio.toFixed(2) + ": " + walker.currentNode.textContent.trim());
+	}
+	return poor;`

@@ -249,7 +249,7 @@ func (s *server) decided(r *http.Request, v visitor) (board, release.Stage, deci
 		return board{}, release.Stage{}, decision{}, err
 	}
 	if !mayMove(v, b.Name, stage.Name) {
-		return b, stage, decision{}, &release.Error{Code: release.Forbidden, Text: mayNot(v, stage.Name), Hint: "An administrator gives it: repo-manager user grant NAME releaser"}
+		return b, stage, decision{}, &release.Error{Code: release.Forbidden, Text: mayNot(v, stage.Name)}
 	}
 	d := decision{reason: strings.TrimSpace(r.PostForm.Get("reason"))}
 	for field, id := range map[string]*snapshots.ID{"expect": &d.expect, "reviewed": &d.reviewed} {

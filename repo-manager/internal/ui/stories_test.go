@@ -102,8 +102,8 @@ func stories() []story {
 			w.create("demo", "dev", "production")
 			w.create("kiosk", "dev", "canary", "production")
 		}, path: "/", as: "anna", says: []string{"kiosk", "dev → canary → production"}},
-		{name: "no-component", tell: func(w *world) { w.create("demo", "dev", "canary", "production"); w.pipelines[0].Components = nil }, path: "/pipelines/demo", as: "anna", says: []string{"repo-manager repository create demo/apps"}},
-		{name: "no-package", tell: func(w *world) { w.create("demo", "dev", "canary", "production") }, path: "/pipelines/demo", as: "anna", says: []string{"Upload the first package", "repo-manager package add demo/apps FILE.deb", "No device reports", "Nothing has moved yet"}},
+		{name: "no-component", tell: func(w *world) { w.create("demo", "dev", "canary", "production"); w.pipelines[0].Components = nil }, path: "/pipelines/demo", as: "anna", says: []string{"repo-manager repository create apps --pipeline demo"}},
+		{name: "no-package", tell: func(w *world) { w.create("demo", "dev", "canary", "production") }, path: "/pipelines/demo", as: "anna", says: []string{"Upload the first package", "repo-manager package add apps FILE.deb --pipeline demo", "No device reports", "Nothing has moved yet"}},
 		{name: "one-unnamed-state", tell: func(w *world) {
 			w.create("demo", "dev", "canary", "production")
 			w.publish("demo", "ci", "demo-app 1.0 (amd64) into apps", with("apps/demo-app=1.0")...)
@@ -250,8 +250,8 @@ func stories() []story {
 		{name: "broken", tell: func(w *world) { demo(w); w.broken = errors.New("disk I/O error at /secret/path") }, path: "/pipelines/demo", as: "anna", status: 500, says: []string{"Its log says why"}, never: []string{"secret"}},
 
 		{name: "sign-in", tell: func(*world) {}, path: "/login?token=tok-anna", says: []string{"Sign in as anna"}},
-		{name: "sign-in-used", tell: func(*world) {}, path: "/login?token=gone", status: 401, says: []string{"This link does not work any more", "repo-manager login-link NAME"}},
-		{name: "sign-in-needed", tell: demo, path: "/pipelines/demo", status: 401, says: []string{"Please sign in", "repo-manager login-link NAME"}, never: []string{"demo-app"}},
+		{name: "sign-in-used", tell: func(*world) {}, path: "/login?token=gone", status: 401, says: []string{"This link does not work any more", "repo-manager login-link USER"}},
+		{name: "sign-in-needed", tell: demo, path: "/pipelines/demo", status: 401, says: []string{"Please sign in", "repo-manager login-link USER"}, never: []string{"demo-app"}},
 		{name: "anonymous-act", tell: pending, method: "POST", path: "/pipelines/demo/stages/production/promote", form: url.Values{}, status: 401, says: []string{"Nothing was done"}},
 	}
 }

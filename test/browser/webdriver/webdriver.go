@@ -216,9 +216,14 @@ func (b *Browser) CDP(ctx context.Context, command string, params, result any) e
 	return call(ctx, http.MethodPost, b.session+"/goog/cdp/execute", map[string]any{"cmd": command, "params": params}, result)
 }
 
-// Wait repeats check until it is true or ctx is done; it then says what the
-// last check knew.
+// Patience is how long Wait waits.
+const Patience = 20 * time.Second
+
+// Wait repeats check until it is true; after Patience, or when ctx is done, it
+// says what the last check saw.
 func Wait(ctx context.Context, check func() (bool, string, error)) error {
+	ctx, cancel := context.WithTimeout(ctx, Patience)
+	defer cancel()
 	for {
 		ok, seen, err := check()
 		if err == nil && ok {
