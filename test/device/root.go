@@ -82,10 +82,11 @@ func (r Root) build(ctx context.Context, target string) error {
 	cmd := exec.CommandContext(ctx, "mmdebstrap",
 		"--mode=root", "--format=tar", "--variant=minbase", "--include="+strings.Join(r.Packages, ","),
 		`--aptopt=Acquire::Languages "none"`, `--aptopt=Acquire::http::Proxy "DIRECT"`,
-		"--dpkgopt=force-unsafe-io",
-		// The device's sources are the updater's business, and these lists and
-		// names are the building machine's.
-		"--customize-hook=rm -f \"$1/etc/apt/sources.list\" \"$1/etc/resolv.conf\" \"$1/etc/hostname\"",
+		// The keyring may lie where only root can read.
+		`--aptopt=APT::Sandbox::User "root"`, "--dpkgopt=force-unsafe-io",
+		// The device's sources are the updater's business; the rest are these
+		// very settings and the building machine's names.
+		`--customize-hook=cd "$1/etc" && rm -f apt/sources.list apt/apt.conf.d/99mmdebstrap dpkg/dpkg.cfg.d/99mmdebstrap resolv.conf hostname`,
 		r.Distribution, target, "-")
 	cmd.Stdin = strings.NewReader(source)
 	cmd.Env = append(os.Environ(), "LC_ALL=C.UTF-8", "DEBIAN_FRONTEND=noninteractive", "http_proxy=", "no_proxy=*")

@@ -160,7 +160,7 @@ func startServer(ctx context.Context, program, data string) (*server, error) {
 	}
 	defer log.Close()
 	config := data + ".yaml"
-	if err := os.WriteFile(config, []byte("public: 127.0.0.1:0\nadmin: 127.0.0.1:0\n"), 0o600); err != nil {
+	if err := os.WriteFile(config, []byte("listen: 127.0.0.1:0\nlisten_admin: 127.0.0.1:0\n"), 0o600); err != nil {
 		return nil, err
 	}
 	cmd := exec.Command(program, "serve", "--data", data, "--config", config)
