@@ -1,0 +1,17 @@
+// Package scripts plays the stories of Aptfleet's users as readable scripts
+// over the real programs: each *.txtar below stories/ is one story, with a
+// server of its own. Besides the commands of testscript there are:
+//
+//	serve [FLAG...]            start repo-manager serve on $WORK/data; sets $ADMIN and $PUBLIC
+//	stop                       end it in an orderly way (SIGTERM)
+//	deb NAME VERSION [ARCH]    build NAME_VERSION_ARCH.deb with dpkg-deb; more fields come from NAME.fields
+//	http [-token T] [-header 'N: V']... [-file F | -body TEXT] METHOD URL
+//	                           ask by HTTP; stdout is the status and the body
+//	exits CODE PROGRAM ARG...  run a program that must end with this exit status
+//	secret NAME                put the single line of stdout into $NAME
+//	terminal COMMAND           run a shell command whose standard streams are a terminal
+//	shape                      replace stdout by its JSON with ids, times and secrets named
+//
+// To take what the programs print now as what they should print, set
+// APTFLEET_UPDATE=1 and read the difference before committing it.
+package scripts
