@@ -171,7 +171,7 @@ func TestInspectShowsEveryCompression(t *testing.T) {
 			t.Errorf("%s: control files are %q", name, scripts)
 		}
 		// A flipped bit in compressed data is found, or does no harm.
-		for at := 20; at < len(data); at += max(1, len(data)/50) {
+		for at := 20; at < len(data); at += max(1, len(data)/12) {
 			bad := bytes.Clone(data)
 			bad[at] ^= 0x10
 			got = nil
