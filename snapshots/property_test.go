@@ -9,8 +9,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// Names are drawn so that borders are frequent: of these, every third begins
-// a chunk; and one name has versions enough for borders inside its run.
+// Names are drawn so that borders are frequent: every third of them begins a
+// chunk; and one name has versions enough for borders inside its run.
 var borderNames, plainNames = func() (border, plain []string) {
 	for i := 0; len(border) < 20; i++ {
 		name := fmt.Sprintf("name%d", i)
@@ -23,14 +23,29 @@ var borderNames, plainNames = func() (border, plain []string) {
 	return border, plain
 }()
 
+// runBorders are versions of the package "run" that can be borders inside its
+// run, runPlain others.
+var runBorders, runPlain = func() (border, plain []string) {
+	for i := 0; len(border) < 12; i++ {
+		if version := fmt.Sprint(i); isBorder("run " + version) {
+			border = append(border, version)
+		} else if i%25 == 0 {
+			plain = append(plain, version)
+		}
+	}
+	return border, plain
+}()
+
 func genRef(t *rapid.T) Ref {
-	names := slices.Concat(borderNames, plainNames)
 	r := Ref{
-		Name:         rapid.SampledFrom(names).Draw(t, "name"),
+		Name:         rapid.SampledFrom(slices.Concat(borderNames, plainNames)).Draw(t, "name"),
 		Version:      rapid.SampledFrom([]string{"1", "1.0", "1.00", "1:0", "2~rc1", "2", "10"}).Draw(t, "version"),
 		Architecture: rapid.SampledFrom([]string{"all", "amd64", "arm64"}).Draw(t, "arch"),
 	}
-	if rapid.IntRange(0, 3).Draw(t, "run") == 0 {
+	switch rapid.IntRange(0, 7).Draw(t, "run") {
+	case 0:
+		r.Name, r.Version = "run", rapid.SampledFrom(runBorders).Draw(t, "border")
+	case 1:
 		r.Name, r.Version = "run", fmt.Sprint(rapid.IntRange(0, 9000).Draw(t, "n"))
 	}
 	return r
@@ -47,16 +62,16 @@ func genPackage(t *rapid.T) Package {
 
 var testKeys = []Key{{"apps", "amd64"}, {"apps", "arm64"}, {"base", "amd64"}}
 
-// filler makes a state big enough that edits leave most of it alone. It has
-// a long run of versions of one name.
+// filler makes a state of so many chunks that edits leave most of them alone.
+// It has a long run of versions of one name.
 func filler(t testing.TB, c Chunks) State {
 	ctx := context.Background()
 	var puts []Package
-	for i := 0; i < 3000; i++ {
-		puts = append(puts, pkg(t, fmt.Sprintf("filler%04d", i), "1.0", "amd64"))
+	for _, name := range slices.Concat(borderNames, plainNames) {
+		puts = append(puts, pkg(t, name, "1", "amd64"))
 	}
-	for i := 0; i < 3000; i++ {
-		puts = append(puts, pkg(t, "run", fmt.Sprint(i*3), "amd64"))
+	for _, version := range slices.Concat(runBorders, runPlain) {
+		puts = append(puts, pkg(t, "run", version, "amd64"))
 	}
 	s := must[State](t)(New(ctx, c, testKeys))
 	return must[State](t)(Apply(ctx, c, s, Edit{Component: "apps", Put: puts}))
@@ -86,7 +101,7 @@ func refsOf(t testing.TB, c Chunks, s State) []Ref {
 			refs = append(refs, p.Ref())
 		}
 		for _, chunk := range s.Index(key).Chunks {
-			for range 100 {
+			for range 10 {
 				refs = append(refs, chunk.First)
 			}
 		}
