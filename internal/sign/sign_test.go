@@ -157,14 +157,14 @@ func TestForeignVerifiers(t *testing.T) {
 	}
 	run(true, "gpgv", "--keyring", "./ring.pgp", "InRelease")
 	run(true, "gpgv", "--keyring", "./ring.pgp", "Release.gpg", "Release")
-	if _, err := exec.LookPath("sqv"); err == nil { // Debian 13's apt uses it
-		run(true, "sqv", "--keyring", "ring.pgp", "Release.gpg", "Release")
-		run(true, "sqv", "--keyring", "ring.asc", "--cleartext", "InRelease")
-	}
+	// Debian 13's apt uses sqv; Debian 12's sqv reads detached signatures only.
+	run(true, "sqv", "--keyring", "ring.pgp", "Release.gpg", "Release")
+	run(true, "sqv", "--keyring", "ring.asc", "Release.gpg", "Release")
 	if err := os.WriteFile(filepath.Join(dir, "Release"), []byte(release+"Suite: evil\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	run(false, "gpgv", "--keyring", "./ring.pgp", "Release.gpg", "Release")
+	run(false, "sqv", "--keyring", "ring.pgp", "Release.gpg", "Release")
 }
 
 func FuzzVerify(f *testing.F) {

@@ -192,7 +192,11 @@ func isVariable(c byte, first bool) bool {
 func suggest(key string, known map[string]func(*yaml.Node)) string {
 	best, distance := "", 3
 	for candidate := range known {
-		if d := edits(key, candidate); d < distance || d == distance && candidate < best {
+		d := edits(key, candidate)
+		if len(key) >= 4 && strings.HasPrefix(candidate, key) {
+			d = 1
+		}
+		if d < distance || d == distance && candidate < best {
 			best, distance = candidate, d
 		}
 	}
