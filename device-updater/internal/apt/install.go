@@ -22,6 +22,7 @@ const (
 	insideLists    = "/run/aptfleet/lists"
 	insideDebs     = "/run/aptfleet/debs"
 	insideArchives = "/run/aptfleet/archives"
+	insideLog      = "/run/aptfleet/log"
 )
 
 // Run runs a command in a sandbox: sandbox.Run, or what a test puts there.
@@ -47,6 +48,7 @@ func (p *Private) Install(ctx context.Context, run Run, root string, plan Plan, 
 			{Path: insideConf, Content: insideSettings, Mode: 0o644},
 			{Path: insideSources + "/aptfleet.sources", Content: p.source.deb822(p.source.Keyring), Mode: 0o644},
 			{Path: insideArchives + "/partial/.keep", Mode: 0o644},
+			{Path: insideLog + "/.keep", Mode: 0o644},
 			{Path: "/run/aptfleet/extended_states", Mode: 0o644},
 		},
 	}
@@ -74,7 +76,7 @@ const insideSettings = common + `Dir::Etc::sourceparts "` + insideSources + `";
 Dir::State::lists "` + insideLists + `";
 Dir::State::extended_states "/run/aptfleet/extended_states";
 Dir::Cache::archives "` + insideArchives + `";
-Dir::Log "/run/aptfleet/log";
+Dir::Log "` + insideLog + `";
 Dpkg::Options { "--force-confdef"; "--force-confold"; "--force-unsafe-io"; "--log=/dev/null"; };
 Dpkg::Use-Pty "false";
 `

@@ -57,6 +57,7 @@ type Daemon struct {
 	Tell    func()        // reports to the server; must not block
 	Log     *slog.Logger
 
+	said    string // the last warning: the same is not repeated at every check
 	queue   chan job
 	mu      sync.Mutex
 	changed chan struct{} // closed and replaced at every change of the status
@@ -109,9 +110,7 @@ func (d *Daemon) Run(ctx context.Context) {
 			next.done <- &update.Refused{Reason: "the device is about to reboot"}
 		default:
 			err := Do(ctx, d.Machine, next.request)
-			if err != nil && ctx.Err() == nil {
-				d.Log.Warn(err.Error(), "act", string(next.request.Act))
-			}
+			d.warn(ctx, next.request.Act, err)
 			next.done <- err
 		}
 		d.Tell()
@@ -119,6 +118,20 @@ func (d *Daemon) Run(ctx context.Context) {
 			tick = time.After(d.Poll)
 		}
 	}
+}
+
+func (d *Daemon) warn(ctx context.Context, act Act, err error) {
+	if ctx.Err() != nil {
+		return
+	}
+	text := ""
+	if err != nil {
+		text = err.Error()
+	}
+	if text != "" && text != d.said {
+		d.Log.Warn(text, "act", string(act))
+	}
+	d.said = text
 }
 
 func (d *Daemon) recover(ctx context.Context) bool {

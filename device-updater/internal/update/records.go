@@ -76,10 +76,15 @@ func (r Records) PutDeployment(d Deployment) error {
 	return r.write("deployments/"+strconv.Itoa(d.ID)+".json", d)
 }
 
-// Forget drops all records of deployment n.
+// keepLogs is how many numbers back the log of an installation is kept, also
+// where the deployment is gone: it says why.
+const keepLogs = 5
+
+// Forget drops the records of deployment n, and old logs.
 func (r Records) Forget(n int) error {
 	id := strconv.Itoa(n)
-	for _, name := range []string{"deployments/" + id + ".json", "manifests/" + id, "logs/" + id} {
+	old := strconv.Itoa(n - keepLogs)
+	for _, name := range []string{"deployments/" + id + ".json", "manifests/" + id, "logs/" + old} {
 		if err := os.Remove(r.path(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("cannot forget deployment %d: %w", n, err)
 		}
