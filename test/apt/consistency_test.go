@@ -10,7 +10,7 @@ import (
 // However many publications happen while apt reads, what it gets fits
 // together.
 func TestUpdatesDuringPublicationsAlwaysSucceed(t *testing.T) {
-	const uploaders, each = 6, 5
+	const uploaders, each, atLeast = 6, 5, 20
 	s := newServer(t)
 	s.upload("demo-app", "1.0")
 	var machines []*machine
@@ -47,9 +47,13 @@ func TestUpdatesDuringPublicationsAlwaysSucceed(t *testing.T) {
 		})
 	}
 	uploading.Wait()
+	// Busy machines get few updates done meanwhile; give them more to collide with.
+	for n := 0; updates.Load() < atLeast && !t.Failed(); n++ {
+		s.upload("demo-more", fmt.Sprintf("1.%d", n))
+	}
 	close(done)
 	updating.Wait()
-	t.Logf("%d updates during %d uploads", updates.Load(), uploaders*each)
+	t.Logf("%d updates during %d uploads and more", updates.Load(), uploaders*each)
 	for _, m := range machines {
 		m.update()
 		for i := range uploaders {

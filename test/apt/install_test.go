@@ -5,49 +5,46 @@ import (
 )
 
 func TestInstallUpgradeAndDowngrade(t *testing.T) {
-	s := newServer(t)
-	s.upload("demo-lib", "1:1.0-1")
-	s.upload("demo-app", "1.0~rc1", "Depends: demo-lib (>= 1:1.0)")
-	first := s.snapshot()
-	s.promote(first, "canary")
-	s.promote("canary", "production")
-
-	machines := map[string]map[string]*machine{}
-	bases := []string{"demo/dev", "demo/canary", "demo/production", "demo/snapshots/" + first}
 	onEach(t, func(t *testing.T, suite string) {
-		machines[suite] = map[string]*machine{}
-		for _, base := range bases {
+		s := newServer(t)
+		s.upload("demo-lib", "1:1.0-1")
+		s.upload("demo-app", "1.0~rc1", "Depends: demo-lib (>= 1:1.0)")
+		first := s.snapshot()
+		s.promote(first, "canary")
+		s.promote("canary", "production")
+
+		machines := map[string]*machine{}
+		for _, base := range []string{"demo/dev", "demo/canary", "demo/production", "demo/snapshots/" + first} {
 			m := newMachine(t, suite, s, base)
 			m.update()
 			m.apt("install", "demo-app")
 			m.wantInstalled("demo-app", "1.0~rc1")
 			m.wantInstalled("demo-lib", "1:1.0-1")
-			// Within one stage's life, apt upgrades and, told to, goes back.
-			machines[suite][base] = m
+			machines[base] = m
 		}
-	})
 
-	s.upload("demo-app", "1.0", "Depends: demo-lib (>= 1:1.0)")
-	second := s.snapshot()
-	s.promote(second, "canary")
+		s.upload("demo-app", "1.0", "Depends: demo-lib (>= 1:1.0)")
+		second := s.snapshot()
+		s.promote(second, "canary")
 
-	for _, suite := range suites {
 		for base, want := range map[string]string{
 			"demo/dev": "1.0", "demo/canary": "1.0", "demo/production": "1.0~rc1", "demo/snapshots/" + first: "1.0~rc1",
 		} {
-			m := machines[suite][base]
+			m := machines[base]
 			m.update()
 			m.apt("upgrade")
 			m.wantInstalled("demo-app", want)
 		}
+
 		// dev keeps two versions: an older one can be asked for.
-		dev := machines[suite]["demo/dev"]
+		dev := machines["demo/dev"]
 		dev.apt("install", "--allow-downgrades", "demo-app=1.0~rc1")
 		dev.wantInstalled("demo-app", "1.0~rc1")
 		dev.apt("upgrade")
 		dev.wantInstalled("demo-app", "1.0")
+
 		// From one snapshot to the next and back, by the base alone.
-		pinned := machines[suite]["demo/snapshots/"+first]
+		pinned := machines["demo/snapshots/"+first]
 		pinned.follow(s, "demo/snapshots/"+second)
 		pinned.update()
 		pinned.apt("upgrade")
@@ -57,28 +54,26 @@ func TestInstallUpgradeAndDowngrade(t *testing.T) {
 		pinned.update()
 		pinned.apt("dist-upgrade", "--allow-downgrades")
 		pinned.wantInstalled("demo-app", "1.0~rc1")
-	}
 
-	// A stage that goes back takes its machines along.
-	s.undo("canary")
-	for _, suite := range suites {
-		m := machines[suite]["demo/canary"]
-		m.prefer(1001)
-		m.update()
-		m.apt("dist-upgrade", "--allow-downgrades")
-		m.wantInstalled("demo-app", "1.0~rc1")
-	}
+		// A stage that goes back takes its machines along.
+		s.undo("canary")
+		canary := machines["demo/canary"]
+		canary.prefer(1001)
+		canary.update()
+		canary.apt("dist-upgrade", "--allow-downgrades")
+		canary.wantInstalled("demo-app", "1.0~rc1")
+	})
 }
 
 // apt keeps its lists when a Release is not newer, and compares whole
 // seconds: an undo right after a promotion must still be seen.
 func TestAnUndoReachesMachinesWithNewerLists(t *testing.T) {
-	s := newServer(t)
-	s.upload("demo-app", "1.0")
-	first := s.snapshot()
-	s.upload("demo-app", "2.0")
-	second := s.snapshot()
 	onEach(t, func(t *testing.T, suite string) {
+		s := newServer(t)
+		s.upload("demo-app", "1.0")
+		first := s.snapshot()
+		s.upload("demo-app", "2.0")
+		second := s.snapshot()
 		s.promote(first, "canary")
 		m := newMachine(t, suite, s, "demo/canary")
 		m.update()
@@ -95,22 +90,21 @@ func TestAnUndoReachesMachinesWithNewerLists(t *testing.T) {
 }
 
 func TestTheLastOfThreePublicationsIsSeen(t *testing.T) {
-	s := newServer(t)
-	s.upload("demo-app", "1.0")
 	onEach(t, func(t *testing.T, suite string) {
+		s := newServer(t)
+		s.upload("demo-app", "1.0")
 		m := newMachine(t, suite, s, "demo/dev")
 		m.update()
-		name := "demo-" + suite
 		for _, version := range []string{"1.1", "1.2", "1.3"} {
-			s.upload(name, version)
+			s.upload("demo-app", version)
 		}
 		m.update()
-		m.wantCandidate(name, "1.3")
+		m.wantCandidate("demo-app", "1.3")
 		// And each of them, by one who asks in between.
 		for _, version := range []string{"1.4", "1.5", "1.6"} {
-			s.upload(name, version)
+			s.upload("demo-app", version)
 			m.update()
-			m.wantCandidate(name, version)
+			m.wantCandidate("demo-app", version)
 		}
 	})
 }

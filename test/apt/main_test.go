@@ -92,9 +92,12 @@ func isolate(root string) error {
 	return os.WriteFile(filepath.Join(root, "etc/apt/apt.conf.d/90test"), []byte(conf), 0o644)
 }
 
-// onEach runs a test for the apt of every release.
+// onEach runs a test for the apt of every release, side by side.
 func onEach(t *testing.T, test func(t *testing.T, suite string)) {
 	for _, suite := range suites {
-		t.Run(suite, func(t *testing.T) { test(t, suite) })
+		t.Run(suite, func(t *testing.T) {
+			t.Parallel()
+			test(t, suite)
+		})
 	}
 }

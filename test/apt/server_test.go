@@ -38,15 +38,18 @@ type server struct {
 	cmd    *exec.Cmd
 	log    *safeBuffer
 	exited chan error
+
+	mu       sync.Mutex
+	trusting map[string]string // upper directory of a machine that has the keyring package, by suite
 }
 
 // newServer starts a server with an empty data directory. The lines of
 // settings go into its configuration.
 func newServer(t *testing.T, settings ...string) *server {
 	t.Helper()
-	s := &server{t: t, data: filepath.Join(t.TempDir(), "data"), log: &safeBuffer{}, exited: make(chan error, 1)}
+	s := &server{t: t, data: filepath.Join(t.TempDir(), "data"), log: &safeBuffer{}, exited: make(chan error, 1), trusting: map[string]string{}}
 	config := filepath.Join(t.TempDir(), "repo-manager.yaml")
-	text := strings.Join(append([]string{"public: 127.0.0.1:0", "admin: 127.0.0.1:0"}, settings...), "\n") + "\n"
+	text := strings.Join(append([]string{"listen: 127.0.0.1:0", "listen_admin: 127.0.0.1:0"}, settings...), "\n") + "\n"
 	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
