@@ -7,8 +7,6 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
-	"unicode"
-	"unicode/utf8"
 
 	"aptfleet/web"
 )
@@ -87,14 +85,13 @@ func titleOf(status int) string {
 	}
 }
 
-// sentence makes the text of an error readable on a page.
+// sentence makes the text of an error, "cannot …", readable on a page. What
+// begins with anything else may be a name and stays as it is.
 func sentence(text string) string {
-	first, n := utf8.DecodeRuneInString(text)
-	if n == 0 {
-		return ""
+	if rest, ok := strings.CutPrefix(text, "cannot "); ok {
+		text = "Cannot " + rest
 	}
-	text = string(unicode.ToUpper(first)) + text[n:]
-	if !strings.HasSuffix(text, ".") {
+	if text != "" && !strings.HasSuffix(text, ".") {
 		text += "."
 	}
 	return text
