@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"aptfleet/internal/client"
 	"aptfleet/internal/protocol"
 	"aptfleet/test/device"
@@ -71,14 +73,19 @@ func (a *archive) ship(ctx context.Context) error {
 		}
 	}
 	for _, r := range releases() {
+		// Uploads that come together are published together.
+		var group errgroup.Group
 		for _, s := range r.packages {
-			deb, err := s.build(ctx, program(a.dir, "builder"), out)
-			if err != nil {
-				return err
-			}
-			if err := a.upload(ctx, deb); err != nil {
-				return err
-			}
+			group.Go(func() error {
+				deb, err := s.build(ctx, program(a.dir, "builder"), out)
+				if err != nil {
+					return err
+				}
+				return a.upload(ctx, deb)
+			})
+		}
+		if err := group.Wait(); err != nil {
+			return err
 		}
 		snapshot, err := a.server.CreateSnapshot(ctx, pipeline, protocol.NewSnapshot{Note: r.name})
 		if err != nil {

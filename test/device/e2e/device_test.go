@@ -237,6 +237,11 @@ func (d *fielded) awaitCommit(release string) {
 	want := world.releases[release].State
 	d.await("the commit of release "+release, func() bool {
 		all := d.journal()
+		for _, r := range all {
+			if r.Phase == "FAILED" && r.State == want {
+				d.t.Fatalf("release %s failed: %s", release, r.Reason)
+			}
+		}
 		if i := len(all) - 1; i < 0 || all[i].Phase != "IDLE" || d.control(bootcontrol.TrialFile, "trial") != "" {
 			return false
 		}
