@@ -58,7 +58,7 @@ type Mirror struct {
 	Components []string `json:"components"`
 	Packages   []string `json:"packages"`
 	Recommends bool     `json:"recommends,omitempty"`
-	Keyring    []byte   `json:"keyring,omitempty"` // OpenPGP certificates, binary or armoured
+	Keyring    []byte   `json:"keyring,omitempty"` // OpenPGP certificates, binary or armoured; only in requests
 }
 
 // Upload answers one accepted package.
@@ -125,7 +125,7 @@ type Move struct {
 	ToSnapshot   string    `json:"to_snapshot,omitempty"`
 	By           string    `json:"by"`
 	Reason       string    `json:"reason,omitempty"`
-	At           time.Time `json:"at"`
+	At           time.Time `json:"at,omitzero"` // zero in the answer to a dry run
 }
 
 // Promote asks a stage to move to Snapshot (an id, a unique prefix, or a

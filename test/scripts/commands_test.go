@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"aptfleet/internal/sign"
 )
 
 // buildDeb makes a package with dpkg's own tool. Its one file differs with
@@ -49,6 +51,51 @@ func buildDeb(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(os.RemoveAll(dir))
 }
 
+// damage flips the bits of a file's last byte.
+func damage(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: damage PATTERN")
+	}
+	found, err := filepath.Glob(ts.MkAbs(args[0]))
+	ts.Check(err)
+	if len(found) != 1 {
+		ts.Fatalf("%d files match %s: %v", len(found), args[0], found)
+	}
+	file, err := os.OpenFile(found[0], os.O_RDWR, 0)
+	ts.Check(err)
+	defer file.Close()
+	info, err := file.Stat()
+	ts.Check(err)
+	last := make([]byte, 1)
+	_, err = file.ReadAt(last, info.Size()-1)
+	ts.Check(err)
+	last[0] ^= 0xff
+	_, err = file.WriteAt(last, info.Size()-1)
+	ts.Check(err)
+}
+
+// cut shortens a file.
+func cut(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: cut FILE BYTES")
+	}
+	size, err := strconv.ParseInt(args[1], 10, 64)
+	ts.Check(err)
+	ts.Check(os.Truncate(ts.MkAbs(args[0]), size))
+}
+
+// keyring writes a certificate that nothing is signed with.
+func keyring(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: keyring FILE")
+	}
+	key, err := sign.Generate("Somebody else", "else@aptfleet.example", time.Now())
+	ts.Check(err)
+	certificate, err := key.Certificate()
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), certificate, 0o644))
+}
+
 // headers collects repeated -header flags.
 type headers []string
 
@@ -60,11 +107,12 @@ func ask(ts *testscript.TestScript, neg bool, args []string) {
 	var more headers
 	flags := flag.NewFlagSet("http", flag.ContinueOnError)
 	token := flags.String("token", "", "")
+	basic := flags.String("basic", "", "")
 	file := flags.String("file", "", "")
 	text := flags.String("body", "", "")
 	flags.Var(&more, "header", "")
 	if err := flags.Parse(args); err != nil || neg || flags.NArg() != 2 {
-		ts.Fatalf("usage: http [-token T] [-header 'N: V']... [-file F | -body TEXT] METHOD URL")
+		ts.Fatalf("usage: http [-token T | -basic NAME:PASSWORD] [-header 'N: V']... [-file F | -body TEXT] METHOD URL")
 	}
 	var body io.Reader = strings.NewReader(*text)
 	if *file != "" {
@@ -77,6 +125,9 @@ func ask(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	if *token != "" {
 		req.Header.Set("Authorization", "Bearer "+*token)
+	}
+	if name, password, ok := strings.Cut(*basic, ":"); ok {
+		req.SetBasicAuth(name, password)
 	}
 	for _, header := range more {
 		name, value, _ := strings.Cut(header, ": ")

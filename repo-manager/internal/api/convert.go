@@ -37,12 +37,14 @@ func toPipeline(p release.Pipeline) protocol.Pipeline {
 	}
 }
 
+// toComponent leaves a mirror's keyring out: it is large, and every command
+// lists the pipelines.
 func toComponent(c release.Component) protocol.Component {
 	out := protocol.Component{Name: c.Name, Kind: string(c.Kind), Keep: c.Keep}
 	if m := c.Mirror; m != nil {
 		out.Mirror = &protocol.Mirror{
 			URL: m.URL, Suite: m.Suite, Components: m.Components,
-			Packages: m.Packages, Recommends: m.Recommends, Keyring: m.Keyring,
+			Packages: m.Packages, Recommends: m.Recommends,
 		}
 	}
 	return out
