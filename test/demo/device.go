@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"os"
@@ -80,6 +81,10 @@ func (d *demo) provision(ctx context.Context, machine *device.Machine, yaml []by
 	if at < 0 {
 		return errors.New("cannot install the device: the snapshot of demo-app 1.0 is gone; make run FRESH=1 starts over")
 	}
+	token, err := d.deviceToken(ctx)
+	if err != nil {
+		return err
+	}
 	key, err := d.server.Key(ctx)
 	if err != nil {
 		return err
@@ -88,37 +93,58 @@ func (d *demo) provision(ctx context.Context, machine *device.Machine, yaml []by
 	if err := os.WriteFile(keyring, []byte(key.Certificate), 0o644); err != nil {
 		return fmt.Errorf("cannot write the archive's certificate: %w", err)
 	}
-	return device.Provision(ctx, machine, device.Order{
-		Base:         d.server.Public + "/" + pipelineName + "/snapshots/" + snapshots[at].ID,
-		State:        snapshots[at].State,
-		Snapshot:     snapshots[at].ID,
+	snapshot := snapshots[at]
+	tar, err := device.Root{
+		Base:         d.server.Public + "/" + pipelineName + "/snapshots/" + snapshot.ID,
+		State:        snapshot.State,
 		Distribution: distribution,
 		Components:   []string{repository, mirrorName},
 		Packages:     []string{application, product},
 		Keyring:      keyring,
-		Config:       yaml,
 		Progress:     lineWriter(d.say.progress),
+	}.Tar(ctx)
+	if err != nil {
+		return err
+	}
+	return machine.Install(ctx, device.Setup{
+		Tar:       tar,
+		MachineID: fmt.Sprintf("%x", sha256.Sum256(token))[:32],
+		Files:     map[string][]byte{"/etc/aptfleet/device.yaml": yaml},
+		Updater:   filepath.Join(d.dir, "bin", "device-updater"),
+		State:     snapshot.State,
+		Snapshot:  snapshot.ID,
 	})
 }
 
-// deviceConfig is the device's /etc/aptfleet/device.yaml. The device is made
-// known to the server the first time; its token is kept beside its disk.
-func (d *demo) deviceConfig(ctx context.Context) ([]byte, error) {
+// deviceToken makes the device known to the server the first time. Its token
+// is kept beside its disk.
+func (d *demo) deviceToken(ctx context.Context) ([]byte, error) {
 	kept := filepath.Join(d.dir, "device-token")
 	token, err := os.ReadFile(kept)
-	if errors.Is(err, os.ErrNotExist) {
-		// Once begun it is finished, whatever the visitor presses: the server
-		// shows a token only once.
-		made, err := d.server.CreateDevice(context.WithoutCancel(ctx), deviceName, pipelineName)
-		if err != nil {
-			return nil, err
-		}
-		token = []byte(made.Token)
-		if err := os.WriteFile(kept, token, 0o600); err != nil {
-			return nil, fmt.Errorf("cannot keep the device's token: %w", err)
-		}
-	} else if err != nil {
+	if err == nil {
+		return token, nil
+	}
+	if !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("cannot read the device's token: %w", err)
+	}
+	// Once begun it is finished, whatever the visitor presses: the server
+	// shows a token only once.
+	made, err := d.server.CreateDevice(context.WithoutCancel(ctx), deviceName, pipelineName)
+	if err != nil {
+		return nil, err
+	}
+	token = []byte(made.Token)
+	if err := os.WriteFile(kept, token, 0o600); err != nil {
+		return nil, fmt.Errorf("cannot keep the device's token: %w", err)
+	}
+	return token, nil
+}
+
+// deviceConfig is the device's /etc/aptfleet/device.yaml.
+func (d *demo) deviceConfig(ctx context.Context) ([]byte, error) {
+	token, err := d.deviceToken(ctx)
+	if err != nil {
+		return nil, err
 	}
 	return fmt.Appendf(nil, `name: %s
 archive: %s

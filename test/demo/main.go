@@ -109,7 +109,7 @@ func (d *demo) run(ctx context.Context, fresh bool) error {
 
 // forget removes what a former run made, but for downloads and programs.
 func (d *demo) forget() error {
-	for _, name := range []string{"server", "device", "packages", "log", "env"} {
+	for _, name := range []string{"server", "device", "device-token", "packages", "log", "env", "token"} {
 		if err := os.RemoveAll(filepath.Join(d.dir, name)); err != nil {
 			return fmt.Errorf("cannot start afresh: %w", err)
 		}
