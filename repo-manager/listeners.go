@@ -26,6 +26,7 @@ type addresses struct {
 	Public string `json:"public"` // URL
 	Admin  string `json:"admin"`  // URL
 	Socket string `json:"socket"` // path
+	PID    int    `json:"pid"`    // of the server: a killed one leaves its file behind
 }
 
 // listeners are the three doors of the server.
@@ -60,7 +61,7 @@ func (s *server) listen() (err error) {
 	}
 	s.opened(closeListener(l.socket))
 	l.tls = [2]string{s.settings.TLSCertificate, s.settings.TLSKey}
-	l.addresses = addresses{Public: s.settings.URL, Admin: s.settings.URLAdmin, Socket: path}
+	l.addresses = addresses{Public: s.settings.URL, Admin: s.settings.URLAdmin, Socket: path, PID: os.Getpid()}
 	l.archiveURL = s.settings.URL
 	if l.archiveURL == "" && !isUnspecified(l.public.Addr()) {
 		l.archiveURL = "http://" + l.public.Addr().String()

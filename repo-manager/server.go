@@ -68,26 +68,19 @@ func (e *lockedError) ExitCode() int { return term.ExitLocked }
 
 // openServer makes or opens the data directory, publishes what a crash left
 // unpublished, and opens the listeners. After an error nothing is left open.
-func openServer(ctx context.Context, s settings, log *slog.Logger, say func(format string, args ...any)) (srv *server, err error) {
-	srv = &server{settings: s, log: log, say: say, clock: time.Now}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, srv.close())
+func openServer(ctx context.Context, settings settings, log *slog.Logger, say func(format string, args ...any)) (*server, error) {
+	data, err := filepath.Abs(settings.Data)
+	if err != nil {
+		return nil, fmt.Errorf("cannot find data directory: %w", err)
+	}
+	settings.Data = data
+	s := &server{settings: settings, log: log, say: say, clock: time.Now}
+	for _, open := range []func(context.Context) error{s.openDirectory, s.openStores, s.welcomeRepositories} {
+		if err := open(ctx); err != nil {
+			return nil, errors.Join(err, s.close())
 		}
-	}()
-	if srv.settings.Data, err = filepath.Abs(s.Data); err != nil {
-		return nil, err
 	}
-	if err := srv.openDirectory(); err != nil {
-		return nil, err
-	}
-	if err := srv.openStores(ctx); err != nil {
-		return nil, err
-	}
-	if err := srv.welcomeRepositories(ctx); err != nil {
-		return nil, err
-	}
-	return srv, nil
+	return s, nil
 }
 
 // path is a file of the data directory.
@@ -107,7 +100,7 @@ func (s *server) close() error {
 }
 
 // openDirectory makes the data directory ours alone.
-func (s *server) openDirectory() error {
+func (s *server) openDirectory(context.Context) error {
 	if err := os.MkdirAll(s.settings.Data, 0o755); err != nil {
 		return fmt.Errorf("cannot open data directory: %w", err)
 	}
@@ -124,6 +117,10 @@ func (s *server) openDirectory() error {
 		return term.WithHint(&lockedError{s.settings.Data}, "stop the other one first, or name another directory with --data")
 	case err != nil:
 		return fmt.Errorf("cannot lock data directory: %w", err)
+	}
+	// A server that was killed could not remove its addresses.
+	if err := s.removeAddresses(); err != nil {
+		return fmt.Errorf("cannot open data directory: %w", err)
 	}
 	for dir, mode := range map[string]fs.FileMode{"public": 0o755, "run": 0o755, "incoming": 0o700, "mirrors": 0o700, "blobs": 0o700} {
 		if err := os.MkdirAll(s.path(dir), mode); err != nil {
@@ -315,7 +312,7 @@ func (s *server) run(ctx context.Context) (err error) {
 		s.say("stopping")
 	case err = <-failed:
 	}
-	return errors.Join(err, os.Remove(s.addressesFile()), s.listeners.shutdown(s.engine.EndEvents))
+	return errors.Join(err, s.removeAddresses(), s.listeners.shutdown(s.engine.EndEvents))
 }
 
 func (s *server) addressesFile() string { return filepath.Join(s.path("run"), "addresses.json") }
@@ -327,6 +324,14 @@ func (s *server) writeAddresses() error {
 		return err
 	}
 	return atomicfile.Write(s.addressesFile(), append(text, '\n'), 0o644)
+}
+
+// removeAddresses tells programs that the server no longer answers.
+func (s *server) removeAddresses() error {
+	if err := os.Remove(s.addressesFile()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // introduce tells a person where everything is.

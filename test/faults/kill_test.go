@@ -3,6 +3,7 @@ package faults
 import (
 	"fmt"
 	"net/http"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -19,7 +20,11 @@ var uploadPhases = []string{
 // TestKilledUploads kills the server at each moment of an upload, while
 // several clients upload, and looks at what is there after a restart.
 func TestKilledUploads(t *testing.T) {
-	const passages, clients, each = 2, 3, 2
+	const clients, each = 3, 2
+	passages := 2
+	if os.Getenv("APTFLEET_LONG") != "" {
+		passages = 6
+	}
 	data := newData(t)
 	s := start(t, data, "")
 	kills := make(map[string]int)

@@ -54,7 +54,6 @@ type server struct {
 	cmd    *exec.Cmd
 	log    *bytes.Buffer
 	exited chan struct{}
-	public string
 	admin  string
 	socket *http.Client
 	api    *client.Client
@@ -100,10 +99,6 @@ func launch(t *testing.T, data, fault string, settings ...string) *server {
 	s.cmd.Env = append(os.Environ(), "APTFLEET_FAULT="+fault)
 	s.cmd.Stderr = s.log
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	// What a killed server left must not pass for this one's.
-	if err := os.Remove(filepath.Join(data, "run", "addresses.json")); err != nil && !errors.Is(err, os.ErrNotExist) {
-		t.Fatal(err)
-	}
 	if err := s.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -121,8 +116,7 @@ func (s *server) ready() bool {
 	s.t.Helper()
 	deadline := time.After(patience)
 	for {
-		if text, err := os.ReadFile(filepath.Join(s.data, "run", "addresses.json")); err == nil {
-			s.connect(text)
+		if s.connect() {
 			return true
 		}
 		select {
@@ -135,14 +129,25 @@ func (s *server) ready() bool {
 	}
 }
 
-func (s *server) connect(addresses []byte) {
+// connect reads where the server is and tells whether it said so already; a
+// killed one leaves its addresses behind.
+func (s *server) connect() bool {
 	s.t.Helper()
-	var at struct{ Public, Admin, Socket string }
-	if err := json.Unmarshal(addresses, &at); err != nil {
+	text, err := os.ReadFile(filepath.Join(s.data, "run", "addresses.json"))
+	if err != nil {
+		return false
+	}
+	var at struct {
+		Public, Admin, Socket string
+		PID                   int
+	}
+	if err := json.Unmarshal(text, &at); err != nil {
 		s.t.Fatal(err)
 	}
-	// The archive's URL is one of the settings; the port is in the log.
-	s.public, s.admin = at.Public, at.Admin
+	if at.PID != s.cmd.Process.Pid {
+		return false
+	}
+	s.admin = at.Admin
 	s.socket = &http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -154,6 +159,7 @@ func (s *server) connect(addresses []byte) {
 		s.t.Fatal(err)
 	}
 	s.api = api
+	return true
 }
 
 // kill ends the server without any warning.

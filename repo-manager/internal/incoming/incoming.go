@@ -30,6 +30,10 @@ const (
 	DefaultReserve = 32 << 20 // bytes that stay free for the database and the indices
 )
 
+// drain is how many bytes of a refused package are read, and thrown away, so
+// that its uploader gets to the answer.
+const drain = 256 << 20
+
 // Receiver receives uploads into one directory. Its methods may be called
 // concurrently.
 type Receiver struct {
@@ -86,6 +90,11 @@ func (r *Receiver) Receive(ctx context.Context, body io.Reader, name string) (in
 	source := &reader{ctx: ctx, r: io.LimitReader(body, r.maxSize+1)}
 	var tooMuch *http.MaxBytesError // the listener has the same limit
 	p, err := deb.Read(io.TeeReader(source, disk), deb.Limits{Size: r.maxSize})
+	if err != nil && source.err == nil {
+		// Many clients read no answer before they have sent everything: what
+		// cannot be drained only costs them the reason.
+		_, _ = io.Copy(io.Discard, io.LimitReader(body, drain))
+	}
 	switch {
 	case disk.err != nil:
 		return in, r.explain(disk.err, name)

@@ -1,0 +1,78 @@
+package faults
+
+import (
+	"fmt"
+	"net/http"
+	"sync"
+	"testing"
+
+	"aptfleet/internal/client"
+)
+
+// TestCrowd lets many uploaders at the repository at once, one bad package
+// among them. None is lost, the bad one fails alone, and they share
+// publications.
+func TestCrowd(t *testing.T) {
+	const uploaders, each = 8, 6
+	s := start(t, newData(t), "")
+	s.pipeline("demo")
+	sent := make(map[string]string)
+	bodies := make(map[string][]byte)
+	for u := range uploaders {
+		for n := range each {
+			name := fmt.Sprintf("pkg%d-%d", u, n)
+			bodies[name] = makeDeb(t, name, "1.0", "amd64", 2000)
+			sent[name+" 1.0"] = hexSum(bodies[name])
+		}
+	}
+	var wait sync.WaitGroup
+	for u := range uploaders {
+		wait.Go(func() {
+			for n := range each {
+				name := fmt.Sprintf("pkg%d-%d", u, n)
+				if got, err := s.upload("demo", name+".deb", bodies[name]); err != nil || got.status != http.StatusCreated {
+					t.Errorf("%s: %v %v", name, got, err)
+				}
+				if got, err := s.upload("demo", "bad.deb", []byte("bad")); err != nil || got.status != http.StatusBadRequest {
+					t.Errorf("a bad package: %v %v", got, err)
+				}
+			}
+		})
+	}
+	wait.Wait()
+	there := s.offered("demo", "dev")
+	for name, sum := range sent {
+		if there[name] != sum {
+			t.Errorf("%s was answered with 201 and is not published", name)
+		}
+	}
+	listed, err := s.api.Packages(t.Context(), "demo", client.PackageQuery{Ref: "dev"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := uploaders*each + 1; len(listed) != want { // and the keyring package
+		t.Errorf("%d packages are listed, want %d", len(listed), want)
+	}
+	moves, err := s.api.History(t.Context(), "demo", "dev")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(moves) >= uploaders*each {
+		t.Errorf("%d uploads made %d states: they shared none", uploaders*each, len(moves))
+	}
+	t.Logf("%d uploads by %d uploaders made %d states", uploaders*each, uploaders, len(moves)-3)
+	s.mustBeClean()
+	s.stop()
+}
+
+// Two servers on one data directory would each believe to be the only writer.
+func TestSecondServer(t *testing.T) {
+	data := newData(t)
+	first := start(t, data, "")
+	second := launch(t, data, "")
+	<-second.exited
+	if code := second.cmd.ProcessState.ExitCode(); code != 11 {
+		t.Errorf("the second server ended with %d, want 11:\n%s", code, second.log)
+	}
+	first.stop()
+}
