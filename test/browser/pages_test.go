@@ -23,8 +23,7 @@ type window struct {
 	ctx context.Context
 }
 
-// open opens a browser; when the test ends, the page must have been no wider
-// than the window and the console silent.
+// open opens a browser for the time of a test.
 func open(t *testing.T, o webdriver.Options) *window {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 90*time.Second)
@@ -209,6 +208,24 @@ func TestFollowsOthers(t *testing.T) {
 		t.Error("the page was loaded anew instead of following")
 	}
 	w.sound("went-back-wide")
+}
+
+// TestRestart stops the server under an open page and starts it again: the
+// stream of events does not keep it from ending, the session stays, and the
+// page finds back by itself.
+func TestRestart(t *testing.T) {
+	s := newServer(t)
+	s.upload("demo-app", "1.0")
+	w := open(t, wide)
+	w.signIn(s.link("anna"), "anna")
+	w.shows("#connection", "Live")
+	public, admin := strings.TrimPrefix(s.public, "http://"), strings.TrimPrefix(s.admin, "http://")
+	s.stop()
+	w.shows("#connection", "Reconnecting…")
+	s.start(public, admin)
+	s.upload("demo-app", "2.0")
+	w.shows("#connection", "Live")
+	w.shows("#stage-dev", "demo-app 2.0")
 }
 
 // TestOvertaken sends a review that somebody else overtook.

@@ -63,47 +63,64 @@ func run(m *testing.M) (code int) {
 // repository apps, and the users anna (admin) and vera (viewer).
 type server struct {
 	t      *testing.T
+	data   string // directory
 	public string // URL
 	admin  string // URL
+	socket string // path
 	api    *client.Client
+	log    logBuffer
+	cmd    *exec.Cmd // nil while it is stopped
+}
+
+// start starts the server on its data directory.
+func (s *server) start(publicAddress, adminAddress string) {
+	s.t.Helper()
+	s.cmd = exec.Command(shared.program, "serve", "--data", s.data, "--listen", publicAddress, "--listen-admin", adminAddress)
+	s.cmd.Stdout, s.cmd.Stderr = &s.log, &s.log
+	must(s.t, s.cmd.Start())
+	var at struct{ Public, Admin, Socket string }
+	must(s.t, webdriver.Wait(s.t.Context(), func() (bool, string, error) {
+		raw, err := os.ReadFile(filepath.Join(s.data, "run/addresses.json"))
+		if err != nil {
+			return false, s.log.String(), nil
+		}
+		return true, "", json.Unmarshal(raw, &at)
+	}))
+	s.public, s.admin, s.socket = at.Public, at.Admin, at.Socket
+}
+
+// stop interrupts the server, which must end soon whoever is connected.
+func (s *server) stop() {
+	s.t.Helper()
+	if s.cmd == nil {
+		return
+	}
+	must(s.t, s.cmd.Process.Signal(os.Interrupt))
+	kill := time.AfterFunc(20*time.Second, func() {
+		s.t.Error("the server does not end when it is interrupted")
+		if err := s.cmd.Process.Kill(); err != nil {
+			s.t.Error(err)
+		}
+	})
+	defer kill.Stop()
+	if err := s.cmd.Wait(); err != nil {
+		s.t.Errorf("the server ended with %v", err)
+	}
+	s.cmd = nil
 }
 
 func newServer(t *testing.T) *server {
 	t.Helper()
-	data := filepath.Join(t.TempDir(), "data")
-	cmd := exec.Command(shared.program, "serve", "--data", data, "--listen", "127.0.0.1:0", "--listen-admin", "127.0.0.1:0")
-	log := &logBuffer{}
-	cmd.Stdout, cmd.Stderr = log, log
-	must(t, cmd.Start())
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
+	s := &server{t: t, data: filepath.Join(t.TempDir(), "data")}
 	t.Cleanup(func() {
-		// A browser may still hold a stream of events: the server ends all the same.
-		must(t, cmd.Process.Signal(os.Interrupt))
-		select {
-		case err := <-ended:
-			if err != nil {
-				t.Errorf("the server ended with %v", err)
-			}
-		case <-time.After(20 * time.Second):
-			t.Error("the server does not end when it is interrupted")
-			must(t, cmd.Process.Kill())
-		}
+		s.stop()
 		if t.Failed() {
-			t.Logf("the server said:\n%s", log)
+			t.Logf("the server said:\n%s", &s.log)
 		}
 	})
-	var at struct{ Public, Admin, Socket string }
-	must(t, webdriver.Wait(t.Context(), func() (bool, string, error) {
-		raw, err := os.ReadFile(filepath.Join(data, "run/addresses.json"))
-		if err != nil {
-			return false, log.String(), nil
-		}
-		return true, "", json.Unmarshal(raw, &at)
-	}))
-	s := &server{t: t, public: at.Public, admin: at.Admin}
+	s.start("127.0.0.1:0", "127.0.0.1:0")
 	var err error
-	s.api, err = client.New(client.Options{Socket: at.Socket})
+	s.api, err = client.New(client.Options{Socket: s.socket})
 	must(t, err)
 	_, err = s.api.CreatePipeline(t.Context(), protocol.Pipeline{
 		Name: "demo", Distribution: "trixie", Architectures: []string{"amd64"}, Stages: []string{"dev", "canary", "production"},

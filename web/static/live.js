@@ -27,9 +27,11 @@
     if (t.textContent !== text) t.textContent = text;
   });
 
-  // What a part shows, apart from what the person did to it.
-  const markup = (node) => {
+  // What a part shows, apart from what the person did to it; without times, it
+  // is what deserves attention when it changes.
+  const markup = (node, times = true) => {
     const copy = node.cloneNode(true);
+    if (!times) copy.querySelectorAll("time").forEach((t) => t.remove());
     copy.querySelectorAll("details[open]").forEach((d) => d.removeAttribute("open"));
     copy.querySelectorAll(".fresh").forEach((n) => n.classList.remove("fresh"));
     copy.querySelectorAll("[class='']").forEach((n) => n.removeAttribute("class"));
@@ -41,13 +43,13 @@
     if (markup(main) === markup(next)) return;
     const open = [...main.querySelectorAll("details[open][id]")].map((d) => d.id);
     const focus = main.contains(document.activeElement) ? document.activeElement.id : "";
-    const before = new Map([...main.querySelectorAll("li[id]")].map((n) => [n.id, markup(n)]));
+    const before = new Map([...main.querySelectorAll("li[id]")].map((n) => [n.id, markup(n, false)]));
     const newest = main.querySelector("#moves > li")?.textContent;
     main.replaceChildren(...next.childNodes);
     open.forEach((id) => document.getElementById(id)?.setAttribute("open", ""));
     if (focus) document.getElementById(focus)?.focus({ preventScroll: true });
     main.querySelectorAll("li[id]").forEach((n) => {
-      if (before.get(n.id) !== markup(n)) n.classList.add("fresh");
+      if (before.get(n.id) !== markup(n, false)) n.classList.add("fresh");
     });
     const line = main.querySelector("#moves > li")?.textContent;
     if (line && line !== newest) announce.textContent = line.replace(/\s+/g, " ").trim();
@@ -99,6 +101,8 @@
   setInterval(() => tick(document), 5000);
   if (!main.dataset.events) return;
   listen();
+  // A device that says the same again is no event, but was seen.
+  setInterval(() => { if (!document.hidden) soon(); }, 30000);
   // A hidden tab holds no connection: a browser has few for one server.
   document.addEventListener("visibilitychange", () => {
     source.close();

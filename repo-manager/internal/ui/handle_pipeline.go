@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -15,7 +16,11 @@ import (
 
 // Packages of the pipeline's own repositories that a column names; more would
 // hide the shape of the page.
-const contentLines = 5
+const contentLines = 6
+
+// Every first repository holds this package from the beginning; it tells
+// nothing about a release.
+const keyringPackage = "aptfleet-archive-keyring"
 
 // pipelinesView lists the pipelines of a server.
 type pipelinesView struct {
@@ -81,8 +86,15 @@ func (s *server) pipeline(w http.ResponseWriter, r *http.Request, v visitor) err
 		}
 		histories = append(histories, history)
 		column := column{Stage: newStage(now, stage, b.snapshot(stage.Offer), view.Fleet.all())}
-		if column.Stage.Contents, err = s.contents(r.Context(), b, stage); err != nil {
+		contents, err := s.contents(r.Context(), b, stage)
+		if err != nil {
 			return err
+		}
+		if len(contents) <= contentLines {
+			column.Stage.Contents = contents
+		}
+		if i == 0 {
+			view.Empty = empty(b, contents)
 		}
 		column.Stage.History = stageURL(b.Name, stage.Name, "")
 		if _, ok := below(stage, history); ok && mayMove(v, b.Name, stage.Name) {
@@ -102,7 +114,6 @@ func (s *server) pipeline(w http.ResponseWriter, r *http.Request, v visitor) err
 		return err
 	}
 	view.Changes = newChanges(now, changes, b.Name)
-	view.Empty = empty(b)
 	if view.Moved = noticed(moves, r.URL.Query().Get("moved")); view.Moved != nil {
 		for _, c := range view.Columns {
 			if c.Stage.Name == view.Moved.Stage && c.Stage.Offer.sameAs(view.Moved.To) {
@@ -183,30 +194,29 @@ func (s *server) fleet(ctx context.Context, now time.Time, b board) (fleetView, 
 	return newFleet(now, devices, b.Name, b.offers()), nil
 }
 
-// contents lists what a stage offers of the pipeline's own repositories, if
-// that is short enough to be read at a glance.
+// contents lists what a stage offers of the pipeline's own repositories: all
+// of it, or more than contentLines of it.
 func (s *server) contents(ctx context.Context, b board, stage release.Stage) ([]contentLine, error) {
 	if stage.Offer.State.IsZero() {
 		return nil, nil
 	}
+	limit := (contentLines + 2) * len(b.Architectures) // one too many, and the keyring
 	var lines []contentLine
 	for _, c := range b.Components {
 		if c.Kind != release.Repository {
 			continue
 		}
-		packages, err := s.Release.Packages(ctx, b.Name, stage.Offer.State.String(), release.Filter{Component: c.Name, Limit: contentLines + 1})
+		packages, err := s.Release.Packages(ctx, b.Name, stage.Offer.State.String(), release.Filter{Component: c.Name, Limit: limit})
 		if err != nil {
 			return nil, err
 		}
 		for _, p := range packages {
 			line := contentLine{Name: p.Name, Version: p.Version}
-			if n := len(lines); n == 0 || lines[n-1] != line { // one line for all architectures
-				lines = append(lines, line)
+			if slices.Contains(lines, line) || p.Name == keyringPackage { // one line for all architectures
+				continue
 			}
+			lines = append(lines, line)
 		}
-	}
-	if len(lines) > contentLines {
-		return nil, nil
 	}
 	return lines, nil
 }
@@ -251,12 +261,13 @@ func mayNot(v visitor, stage string) string {
 	return fmt.Sprintf("%s may look, but not move %s: that takes the role releaser.", v.User, stage)
 }
 
-// empty names the first thing that is missing in a pipeline.
-func empty(b board) string {
+// empty names the first thing that is missing in a pipeline whose first stage
+// has these contents.
+func empty(b board, contents []contentLine) string {
 	switch {
 	case len(b.Components) == 0:
 		return "components"
-	case len(b.stages) > 0 && b.stages[0].Packages == 0:
+	case len(contents) == 0:
 		return "packages"
 	default:
 		return ""

@@ -103,6 +103,10 @@ func stories() []story {
 			w.create("kiosk", "dev", "canary", "production")
 		}, path: "/", as: "anna", says: []string{"kiosk", "dev → canary → production"}},
 		{name: "no-component", tell: func(w *world) { w.create("demo", "dev", "canary", "production"); w.pipelines[0].Components = nil }, path: "/pipelines/demo", as: "anna", says: []string{"repo-manager repository create apps --pipeline demo"}},
+		{name: "keyring-only", tell: func(w *world) {
+			w.create("demo", "dev", "canary", "production")
+			w.publish("demo", "system", "aptfleet-archive-keyring 2026.11.20 (all) into apps", "apps/aptfleet-archive-keyring=2026.11.20")
+		}, path: "/pipelines/demo", as: "anna", says: []string{"Upload the first package"}},
 		{name: "no-package", tell: func(w *world) { w.create("demo", "dev", "canary", "production") }, path: "/pipelines/demo", as: "anna", says: []string{"Upload the first package", "repo-manager package add apps FILE.deb --pipeline demo", "No device reports", "Nothing has moved yet"}},
 		{name: "one-unnamed-state", tell: func(w *world) {
 			w.create("demo", "dev", "canary", "production")
@@ -128,9 +132,22 @@ func stories() []story {
 		{name: "went-back", tell: func(w *world) {
 			released(w, func(r *protocol.Report) {
 				r.Failed = []protocol.Failure{{State: r.Wanted, Snapshot: r.WantedName, At: w.now, Reason: "required health check 10-demo-app failed 3 times: connection to port 8000 refused"}}
-				r.LastError = "rolled back"
+				r.WhyNot = r.WantedName + " failed here: " + r.Failed[0].Reason
+				r.LastError = r.WhyNot
 			})
-		}, path: "/pipelines/demo", as: "anna", says: []string{"Went back", "failed here:", "required health check 10-demo-app failed"}},
+		}, path: "/pipelines/demo", as: "anna", says: []string{"Went back", "failed here:", "required health check 10-demo-app failed"}, never: []string{"Why not:"}},
+		{name: "staged", tell: func(w *world) {
+			released(w, func(r *protocol.Report) {
+				r.Phase, r.WhyNot = "STAGED", "it is staged and waits for the maintenance window at 02:00"
+				r.Deployments = append(r.Deployments, protocol.Deployment{ID: 2, State: r.Wanted, Snapshot: r.WantedName, Role: "staged", Version: "2.0"})
+			})
+		}, path: "/pipelines/demo", as: "anna", says: []string{"Updating", "waits for the maintenance window at 02:00"}},
+		{name: "unsigned-release", tell: func(w *world) {
+			demo(w)
+			r := w.report("demo", "production", "1.0")
+			r.LastError = "cannot trust InRelease: no key of the keyring signed it"
+			w.device("demo", "demo", r)
+		}, path: "/pipelines/demo", as: "anna", says: []string{"Up to date", "Last problem:", "no key of the keyring signed it"}},
 		{name: "went-back-and-undone", tell: func(w *world) {
 			demo(w)
 			r := w.report("demo", "production", "1.0")

@@ -105,6 +105,7 @@ type deviceView struct {
 	Steps    []step
 	Progress string
 	WhyNot   string   // why it does not run what it should, one sentence
+	Problem  string   // what went wrong last although it runs what it should
 	Failed   *failure // the release it should run, or else the latest, that failed on it
 	Seen     moment
 
@@ -147,12 +148,11 @@ func newDevice(now time.Time, d fleet.Device, offers map[string]offer) deviceVie
 	if view.Steps != nil {
 		view.Progress = r.Progress
 	}
-	trial := r.Phase == "TRIAL" || r.Phase == "HEALTH"
 	for _, dep := range r.Deployments {
-		if dep.Role == "booted" && view.Runs.None() || dep.Role == "trial" && trial {
+		if dep.Role == "booted" || dep.Role == "trial" { // a device runs one of the two
 			view.Runs = offer{State: dep.State, Snapshot: dep.Snapshot}
 			view.Version = dep.Version
-			view.OnTrial = dep.Role == "trial" || trial
+			view.OnTrial = dep.Role == "trial"
 		}
 	}
 	for _, f := range r.Failed {
@@ -160,6 +160,9 @@ func newDevice(now time.Time, d fleet.Device, offers map[string]offer) deviceVie
 	}
 	view.Failed = failed(now, r.Failed, view.Should)
 	view.WhyNot = whyNot(r, view)
+	if !view.Moves() && view.Steps == nil {
+		view.Problem = r.LastError
+	}
 	view.Status = judge(now, d.Seen, view)
 	return view
 }
@@ -183,12 +186,14 @@ func judge(now, seen time.Time, view deviceView) deviceStatus {
 // whyNot is what the device says, or what can be said for it.
 func whyNot(r *protocol.Report, view deviceView) string {
 	switch {
-	case view.Steps != nil || !view.Moves():
+	case !view.Moves():
 		return ""
+	case view.Failed != nil && view.Failed.Now && (r.WhyNot == "" || strings.Contains(r.WhyNot, view.Failed.Reason)):
+		return "" // the failure says it
 	case r.WhyNot != "":
 		return r.WhyNot
-	case view.refuses(view.Should):
-		return "" // the failure says it
+	case view.Steps != nil:
+		return "" // it is on its way
 	case r.LastError != "":
 		return r.LastError
 	case r.Wanted != view.Should.State:
