@@ -28,11 +28,12 @@ var now = time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
 // archive is a small upstream with one suite, "trixie". Its files are made
 // when publish is called and can be spoiled afterwards.
 type archive struct {
-	t    *testing.T
-	key  *sign.Key
-	date time.Time
-	head string            // further lines of Release
-	debs map[string]string // stanzas without Filename, Size and SHA256, by architecture: "amd64" → …
+	t     *testing.T
+	key   *sign.Key
+	date  time.Time
+	head  string                 // further lines of Release
+	leave func(file string) bool // nil: the archive has every file
+	debs  map[string]string      // stanzas without Filename, Size and SHA256, by architecture: "amd64" → …
 
 	mu       sync.Mutex
 	files    map[string][]byte
@@ -130,9 +131,14 @@ func (a *archive) publish() {
 		for ending, body := range map[string][]byte{
 			"": []byte(packages.String()), ".gz": gz(a.t, packages.String()), ".xz": toXZ(a.t, packages.String()),
 		} {
+			if a.leave != nil && !a.leave(dir+"Packages"+ending) {
+				continue
+			}
 			fmt.Fprintf(&listing, " %x %8d %sPackages%s\n", sha256.Sum256(body), len(body), dir, ending)
 			files["dists/trixie/"+dir+"Packages"+ending] = body
-			files[fmt.Sprintf("dists/trixie/%sby-hash/SHA256/%x", dir, sha256.Sum256(body))] = body
+			if name := fmt.Sprintf("dists/trixie/%sby-hash/SHA256/%x", dir, sha256.Sum256(body)); a.leave == nil || a.leave(name) {
+				files[name] = body
+			}
 		}
 	}
 	text := "Origin: Upstream\nSuite: stable\nCodename: trixie\n" +
@@ -332,13 +338,3 @@ func (r *rig) names() string {
 }
 
 func sha(b []byte) [32]byte { return sha256.Sum256(b) }
-
-func withoutByHash(files map[string][]byte) map[string][]byte {
-	left := map[string][]byte{}
-	for name, body := range files {
-		if !strings.Contains(name, "/by-hash/") {
-			left[name] = body
-		}
-	}
-	return left
-}

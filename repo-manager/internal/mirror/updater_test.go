@@ -121,10 +121,10 @@ func TestABadUpstreamChangesNothing(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			config := a.key
+			honest := a.key // stays that of the mirror's keyring
 			a.key = key
 			a.publish()
-			a.key = config
+			a.key = honest
 		}, errors: []string{"dists/trixie/InRelease"}},
 		{name: "unsigned", spoil: func(t *testing.T, a *archive) {
 			a.spoil("InRelease", func(b []byte) []byte {
@@ -345,12 +345,33 @@ func TestABadHalfIsStartedAgain(t *testing.T) {
 	}
 }
 
-func TestAnArchiveWithoutByHashIsReadByName(t *testing.T) {
-	a := newArchive(t)
-	a.files = withoutByHash(a.files)
-	r := newRig(t, a)
-	if err := r.update(t.Context(), a.config("hello"), &fakeProgress{}); err != nil {
-		t.Fatal(err)
+// An archive may offer less than Debian's: no by-hash names, fewer
+// compressions, no plain index in the listing.
+func TestPlainerArchivesAreReadToo(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		leave func(file string) bool // whether the archive has it
+	}{
+		{"no by-hash", func(file string) bool { return !strings.Contains(file, "/by-hash/") }},
+		{"gzip only", func(file string) bool {
+			return !strings.HasSuffix(file, "Packages.xz") && !strings.HasSuffix(file, "Packages")
+		}},
+		{"plain only", func(file string) bool {
+			return !strings.HasSuffix(file, "Packages.xz") && !strings.HasSuffix(file, "Packages.gz")
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			a := newArchive(t)
+			a.leave = c.leave
+			a.publish()
+			r := newRig(t, a)
+			if err := r.update(t.Context(), a.config("hello"), &fakeProgress{}); err != nil {
+				t.Fatal(err)
+			}
+			if got, want := r.names(), "apt base-files hello hello-data libc mawk"; got != want {
+				t.Errorf("packages %q, want %q", got, want)
+			}
+		})
 	}
 }
 
