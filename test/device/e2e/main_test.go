@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -68,13 +69,13 @@ func online() int {
 	return code
 }
 
-// isolated runs this program in a new network namespace and returns its exit
-// code.
+// isolated runs this program in a network namespace and a mount namespace of
+// its own and returns its exit code. What it mounts goes with it.
 func isolated(dir string) int {
 	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
 	cmd.Env = append(os.Environ(), stageEnv+"="+dir)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
 	runtime.LockOSThread() // the kernel ties Pdeathsig to the thread
 	defer runtime.UnlockOSThread()
 	err := cmd.Run()
@@ -91,7 +92,7 @@ func isolated(dir string) int {
 
 // offline is the second run: it starts the server and runs the tests.
 func offline(m *testing.M, dir string) int {
-	err := loopbackUp()
+	err := errors.Join(loopbackUp(), ownMounts())
 	if err == nil {
 		world, err = openArchive(context.Background(), dir)
 	}
@@ -130,6 +131,26 @@ func loopbackUp() error {
 	ifreq.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
 	if err := unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, ifreq); err != nil {
 		return fmt.Errorf("cannot switch loopback on: %w", err)
+	}
+	return nil
+}
+
+// ownMounts keeps the mounts of this namespace from the others, and lets go of
+// copies of disks that somebody else has mounted.
+func ownMounts() error {
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
+		return fmt.Errorf("cannot keep mounts private: %w", err)
+	}
+	mounts, err := os.ReadFile("/proc/self/mounts")
+	if err != nil {
+		return fmt.Errorf("cannot read mounts: %w", err)
+	}
+	for line := range strings.Lines(string(mounts)) {
+		if fields := strings.Fields(line); strings.HasPrefix(fields[0], "/dev/loop") && fields[2] == "btrfs" {
+			if err := unix.Unmount(fields[1], unix.MNT_DETACH); err != nil {
+				return fmt.Errorf("cannot let go of %s: %w", fields[1], err)
+			}
+		}
 	}
 	return nil
 }
