@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"aptfleet/internal/protocol"
 	"aptfleet/internal/term"
@@ -48,6 +49,13 @@ apt refuses a repository whose identity changes.`,
 			return nil
 		},
 	}
+	// builder calls it --arch; both words are understood.
+	cmd.Flags().SetNormalizeFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
+		if name == "arch" {
+			name = "architecture"
+		}
+		return pflag.NormalizedName(name)
+	})
 	cmd.Flags().StringVar(&p.Distribution, "distribution", "trixie", "directory below dists/ and Codename of all its stages")
 	cmd.Flags().StringSliceVar(&p.Architectures, "architecture", []string{"amd64"}, "Debian architecture it serves; may be repeated")
 	cmd.Flags().StringSliceVar(&p.Stages, "stage", []string{"dev", "canary", "production"}, "stage in order of promotion; may be repeated")

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
@@ -239,6 +240,22 @@ func TestFollowEndsLikeItsChange(t *testing.T) {
 		if status == "failed" && !strings.Contains(errs, "no route") {
 			t.Errorf("%s does not say why: %q", status, errs)
 		}
+	}
+}
+
+func TestInterruptedFollowLeavesTheChange(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		defer cancel() // as SIGINT does
+		if err := json.NewEncoder(w).Encode(protocol.Change{ID: 7, Status: "doing"}); err != nil {
+			t.Error(err)
+		}
+	}))
+	defer server.Close()
+	io, _, errs := fakeIO(false)
+	status := execute(ctx, io, []string{"--server", server.URL, "watch", "7"})
+	if status != term.ExitInterrupted || !strings.Contains(errs.String(), "repo-manager watch 7") || strings.Contains(errs.String(), "context") {
+		t.Errorf("exit %d, %q", status, errs)
 	}
 }
 

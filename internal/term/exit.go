@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 
 	"aptfleet/internal/protocol"
 )
@@ -109,6 +110,9 @@ func (t *IO) Fail(program string, err error) int {
 		return code
 	}
 	body := protocol.Error{Code: errorCode(err, code), Text: err.Error()}
+	if code == ExitInterrupted {
+		body.Text = strings.ReplaceAll(body.Text, context.Canceled.Error(), "interrupted")
+	}
 	var hinter Hinter
 	if errors.As(err, &hinter) {
 		body.Hint = hinter.NextStep()

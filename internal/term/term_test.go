@@ -158,8 +158,8 @@ func TestFail(t *testing.T) {
 			protocol.Error{Code: "locked", Text: "cannot go on: busy", Hint: "repo-manager changes"}},
 		{"hinted", WithHint(errors.New("no"), "try yes"), 1, "p: no\nhint: try yes\n",
 			protocol.Error{Code: "failed", Text: "no", Hint: "try yes"}},
-		{"interrupted", fmt.Errorf("cannot wait: %w", context.Canceled), 130, "p: cannot wait: context canceled\n",
-			protocol.Error{Code: "interrupted", Text: "cannot wait: context canceled"}},
+		{"interrupted", fmt.Errorf("cannot wait: %w", context.Canceled), 130, "p: cannot wait: interrupted\n",
+			protocol.Error{Code: "interrupted", Text: "cannot wait: interrupted"}},
 		{"escaped", errors.New("bad name \x1b[2J"), 1, "p: bad name \\x1b[2J\n",
 			protocol.Error{Code: "failed", Text: "bad name \x1b[2J"}},
 	} {
