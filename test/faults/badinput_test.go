@@ -97,6 +97,7 @@ func control(fields string) string {
 const goodFields = "Package: hello\nVersion: 3.0\nArchitecture: amd64\n"
 
 func TestBadUploads(t *testing.T) {
+	t.Parallel()
 	s := start(t, newData(t), "", "max_upload: 8000000")
 	s.pipeline("demo")
 	s.pipeline("other")

@@ -13,6 +13,7 @@ import (
 // among them. None is lost, the bad one fails alone, and they share
 // publications.
 func TestCrowd(t *testing.T) {
+	t.Parallel()
 	const uploaders, each = 8, 6
 	s := start(t, newData(t), "")
 	s.pipeline("demo")
@@ -67,6 +68,7 @@ func TestCrowd(t *testing.T) {
 
 // Two servers on one data directory would each believe to be the only writer.
 func TestSecondServer(t *testing.T) {
+	t.Parallel()
 	data := newData(t)
 	first := start(t, data, "")
 	second := launch(t, data, "")

@@ -81,6 +81,7 @@ func (zeros) Read(p []byte) (int, error) {
 }
 
 func TestFullDisk(t *testing.T) {
+	t.Parallel()
 	s := start(t, smallDisk(t, 96), "")
 	s.pipeline("demo")
 	small := func(version string) answer {
@@ -127,6 +128,7 @@ func TestFullDisk(t *testing.T) {
 // first byte and the last rename. Nobody is told 201 then, and once there is
 // room the server is what its database says.
 func TestFullDiskWithoutReserve(t *testing.T) {
+	t.Parallel()
 	s := start(t, smallDisk(t, 48), "", "reserve: 1")
 	s.pipeline("demo")
 	accepted := make(map[string]string)

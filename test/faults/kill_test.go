@@ -20,6 +20,7 @@ var uploadPhases = []string{
 // TestKilledUploads kills the server at each moment of an upload, while
 // several clients upload, and looks at what is there after a restart.
 func TestKilledUploads(t *testing.T) {
+	t.Parallel()
 	const clients, each = 3, 2
 	passages := 2
 	if os.Getenv("APTFLEET_LONG") != "" {
@@ -120,6 +121,7 @@ var movePhases = []struct {
 // A stage then offers what it offered before or what it was to offer, the
 // database and the published tree agree on which, and an answer is kept.
 func TestKilledMoves(t *testing.T) {
+	t.Parallel()
 	data := newData(t)
 	s := start(t, data, "")
 	for _, move := range movePhases {

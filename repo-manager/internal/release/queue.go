@@ -184,8 +184,7 @@ func (e *Engine) editAll(ctx context.Context, pipeline string, group []*job) {
 		answers = append(answers, answer)
 	}
 	err = d.commit(ctx)
-	var unseen *unpublishedError
-	if err != nil && !errors.As(err, &unseen) {
+	if err != nil && !isUnpublished(err) {
 		err = errors.Join(err, d.takeBack())
 	}
 	for i, j := range accepted {

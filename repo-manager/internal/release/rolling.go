@@ -139,14 +139,15 @@ func (d *draft) commit(ctx context.Context) error {
 		d.batch.Uploads = append(d.batch.Uploads, u)
 		d.event("upload", u.Name)
 	}
-	if err := d.turn.commit(ctx); err != nil {
+	err := d.turn.commit(ctx)
+	if err != nil && !isUnpublished(err) {
 		return err
 	}
 	if err := d.intents.clear(); err != nil {
 		// What they announce is committed: the next start sees that and clears them.
 		d.e.Log.Warn("cannot remove the file of intents", "error", err)
 	}
-	return nil
+	return err
 }
 
 // summary is the first few arrivals.
@@ -306,8 +307,9 @@ func share(a, b string) bool { return a == b || a == "all" || b == "all" }
 
 // settle decides which versions of a package stay when fresh arrives: in
 // every index that shows it, fresh and the keep-1 highest others. What
-// another index still shows stays too, so an old version for all
-// architectures goes only when each of them has something newer.
+// another index still needs stays too: all that is for its architecture, and
+// what is for all until keep newer ones are there. So an old version for all
+// goes when each architecture has something newer.
 func settle(architectures []string, keep int, fresh snapshots.Package, existing []snapshots.Package) (kept, gone []snapshots.Package) {
 	stays := make(map[snapshots.Ref]bool)
 	for _, architecture := range architectures {
@@ -317,12 +319,12 @@ func settle(architectures []string, keep int, fresh snapshots.Package, existing 
 				shown = append(shown, p)
 			}
 		}
-		if share(architecture, fresh.Architecture) {
-			slices.SortStableFunc(shown, func(a, b snapshots.Package) int { return deb.Compare(b.Version, a.Version) })
-			shown = shown[:min(len(shown), keep-1)]
-		}
-		for _, p := range shown {
-			stays[p.Ref()] = true
+		slices.SortStableFunc(shown, func(a, b snapshots.Package) int { return deb.Compare(b.Version, a.Version) })
+		for i, p := range shown {
+			if share(architecture, fresh.Architecture) && i < keep-1 ||
+				!share(architecture, fresh.Architecture) && (p.Architecture != "all" || i < keep) {
+				stays[p.Ref()] = true
+			}
 		}
 	}
 	kept = []snapshots.Package{fresh}

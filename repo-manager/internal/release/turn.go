@@ -2,6 +2,7 @@ package release
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -35,6 +36,11 @@ type unpublishedError struct{ err error }
 
 func (u *unpublishedError) Error() string { return u.err.Error() }
 func (u *unpublishedError) Unwrap() error { return u.err }
+
+func isUnpublished(err error) bool {
+	var u *unpublishedError
+	return errors.As(err, &u)
+}
 
 func (e *Engine) turn(kind string, l *line) *turn {
 	return &turn{e: e, kind: kind, now: e.now(), line: l.clone(), stages: make(map[int]bool)}
