@@ -196,6 +196,23 @@ func diffOpensOnlyWhatDiffers(t *testing.T, store *counting, a State) {
 	}
 }
 
+// A version can be a border only inside a long run of its name.
+func TestVersionsAreBordersInLongRunsOnly(t *testing.T) {
+	ctx, store := context.Background(), &Memory{}
+	for _, before := range []int{longRun - 1, longRun} {
+		var puts []Package
+		for i := range before {
+			puts = append(puts, pkg(t, "run", fmt.Sprintf("0.%d", i), "amd64"))
+		}
+		puts = append(puts, pkg(t, "run", runBorders[0], "amd64"))
+		s := must[State](t)(New(ctx, store, []Key{amd64}))
+		s = must[State](t)(Apply(ctx, store, s, Edit{Component: "apps", Put: puts}))
+		if got, want := len(s.Index(amd64).Chunks), before-longRun+2; got != want {
+			t.Errorf("%d versions and then a border make %d chunks, want %d", before, got, want)
+		}
+	}
+}
+
 func TestDiffPairsVersions(t *testing.T) {
 	ctx := context.Background()
 	store := &Memory{}
@@ -226,6 +243,8 @@ func TestDiffPairsVersions(t *testing.T) {
 		{"the same version with other bytes", state("tool=1:amd64"), state("tool=1!x:amd64"), []string{"apps/amd64 tool=1:amd64 → tool=1:amd64"}},
 		{"for all, in both architectures", state(), state("data=1:all"), []string{"apps/amd64  → data=1:all", "apps/arm64  → data=1:all"}},
 		{"several versions", state("tool=1:amd64", "tool=2:amd64"), state("tool=2:amd64", "tool=3:amd64"), []string{"apps/amd64 tool=1:amd64 → tool=3:amd64"}},
+		{"fewer versions than before", state("tool=1:amd64", "tool=2:amd64"), state("tool=3:amd64"), []string{"apps/amd64 tool=1:amd64 → ", "apps/amd64 tool=2:amd64 → tool=3:amd64"}},
+		{"more versions than before", state("tool=1:amd64"), state("tool=2:amd64", "tool=3:amd64"), []string{"apps/amd64  → tool=2:amd64", "apps/amd64 tool=1:amd64 → tool=3:amd64"}},
 		{"from no state at all", State{}, state("tool=1:amd64"), []string{"apps/amd64  → tool=1:amd64"}},
 		{"from all to one architecture", state("tool=1:all"), state("tool=1:amd64"), []string{"apps/amd64 tool=1:all → tool=1:amd64", "apps/arm64 tool=1:all → "}},
 	}
