@@ -58,9 +58,14 @@ func ownCgroup() (string, error) {
 	return "", errors.New("cannot run a device: the process is in no cgroup2 group")
 }
 
-// removeCgroup removes a group and those below it. Processes that were just
-// killed may take a moment to leave; it waits up to five seconds for them.
+// removeCgroup kills what still runs in a group and removes it with those below
+// it. Killed processes take a moment to leave; it waits up to half a minute.
 func removeCgroup(dir string) error {
+	// Kernels before 5.14 have no such file; there the end of the container's
+	// PID 1 must do.
+	if err := os.WriteFile(filepath.Join(dir, "cgroup.kill"), []byte("1"), 0); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("cannot kill control group: %w", err)
+	}
 	var groups []string
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrNotExist) {
@@ -74,7 +79,7 @@ func removeCgroup(dir string) error {
 	if err != nil {
 		return fmt.Errorf("cannot list control groups: %w", err)
 	}
-	deadline := time.Now().Add(5 * time.Second)
+	deadline := time.Now().Add(30 * time.Second)
 	for i := len(groups) - 1; i >= 0; i-- {
 		for {
 			err := os.Remove(groups[i])

@@ -51,6 +51,11 @@ func TestSweepCleansUpAfterAKilledProgramAndOnlyThen(t *testing.T) {
 	if err := m.Close(); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		if err := Sweep(context.Background(), dir); err != nil {
+			t.Error(err)
+		}
+	})
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Env = append(os.Environ(), victim+"="+dir)
 	cmd.Stderr = os.Stderr
