@@ -2,6 +2,7 @@ package mirror
 
 import (
 	"bytes"
+	"cmp"
 	"compress/gzip"
 	"context"
 	"crypto/sha256"
@@ -121,8 +122,11 @@ func (a *archive) publish() {
 				name, value, _ := strings.Cut(strings.TrimSpace(line), ": ")
 				fields[name] = value
 			}
-			body := content(fields["Package"])
+			body := content(cmp.Or(fields["Content"], fields["Package"]))
 			file := "pool/main/" + fields["Package"] + "_" + fields["Version"] + ".deb"
+			if foreign := fields["Architecture"]; foreign == "arm64" {
+				body, file = append(body, foreign...), "pool/arm64/"+fields["Package"]+".deb"
+			}
 			files[file] = body
 			fmt.Fprintf(&packages, "%s\nFilename: %s\nSize: %d\nMD5sum: %s\nSHA1: %s\nSHA256: %x\n\n",
 				strings.TrimSpace(stanza), file, len(body), strings.Repeat("0", 32), strings.Repeat("0", 40), sha256.Sum256(body))

@@ -62,12 +62,15 @@ func (u *Updater) download(ctx context.Context, up *upstream, store downloads, p
 	var missing []selected
 	var files []release.File
 	var total int64
-	seen := map[[32]byte]bool{}
+	names := map[[32]byte]string{}
 	for _, s := range packages {
-		if seen[s.SHA256] || u.config.Pool.Has(s.SHA256, s.file) {
+		if other, known := names[s.SHA256]; known {
+			return nil, fmt.Errorf("cannot take over %s: upstream gives it the same bytes as %s", s.file, other)
+		}
+		names[s.SHA256] = s.file
+		if u.config.Pool.Has(s.SHA256, s.file) {
 			continue
 		}
-		seen[s.SHA256] = true
 		missing = append(missing, s)
 		files = append(files, release.File{Path: store.path(s), SHA256: s.SHA256, Name: s.file, Size: s.Size})
 		total += s.Size

@@ -77,10 +77,6 @@ func TestUpdateDownloadsOnlyWhatThePoolLacks(t *testing.T) {
 func TestUpdateOfSeveralArchitectures(t *testing.T) {
 	a := newArchive(t)
 	arm := strings.ReplaceAll(base, "Architecture: amd64", "Architecture: arm64")
-	// The file names of the fake do not carry the architecture.
-	for _, name := range []string{"libc", "base-files", "gawk", "mawk", "apt", "hello"} {
-		arm = strings.ReplaceAll(arm, "Package: "+name+"\n", "Package: "+name+"\nMulti-Arch: foreign\n")
-	}
 	a.debs["arm64"] = arm
 	a.publish()
 	r := newRig(t, a)
@@ -196,6 +192,10 @@ func TestABadUpstreamChangesNothing(t *testing.T) {
 			a.debs["amd64"] = strings.Replace(base, "Package: libc\n", "Package: libd\n", 1)
 			a.publish()
 		}, wanted: "hello", errors: []string{`"libc"`, "hello 2.10-3 (wanted)"}},
+		{name: "two packages with the same bytes", spoil: func(t *testing.T, a *archive) {
+			a.debs["amd64"] = strings.ReplaceAll(base, "Package: hello-data\n", "Package: hello-data\nContent: hello\n")
+			a.publish()
+		}, errors: []string{"hello-data_2.10-3_all.deb", "same bytes as hello_2.10-3_amd64.deb"}},
 		{name: "tampered package", spoil: func(t *testing.T, a *archive) { a.spoil("hello_2.10-3.deb", flip) },
 			errors: []string{"pool/main/hello_2.10-3.deb", "SHA-256"}},
 		{name: "truncated package", spoil: func(t *testing.T, a *archive) { a.spoil("hello_2.10-3.deb", cut) },
