@@ -65,6 +65,32 @@ func TestAnInterruptedRootLeavesNothing(t *testing.T) {
 	}
 }
 
+// Two locks on open files exclude each other also within one process.
+func TestOneBuilderAtATime(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "lock")
+	unlock, err := lock(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	if _, err := lock(ctx, path); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("a second lock: error %v, want the deadline's", err)
+	}
+	got := make(chan error)
+	go func() {
+		again, err := lock(t.Context(), path)
+		if err == nil {
+			again()
+		}
+		got <- err
+	}()
+	unlock()
+	if err := <-got; err != nil {
+		t.Fatalf("the lock was given back, but: %v", err)
+	}
+}
+
 func TestKeyChangesWithEveryInput(t *testing.T) {
 	base := Spec{Suite: "trixie", Variant: "apt", Packages: []string{"b", "a"}}
 	same := Spec{Suite: "trixie", Variant: "apt", Packages: []string{"a", "b"}}
