@@ -131,12 +131,12 @@ func trace(ctx context.Context, o Options, c *collector, file string) (origin, e
 		sources = append(sources, c.source(script))
 	}
 	for i := range sources {
-		absolute, err := filepath.EvalSymlinks(sources[i])
-		if err == nil {
-			absolute, err = filepath.Abs(absolute)
-		}
+		absolute, err := filepath.Abs(sources[i])
 		if err != nil {
 			return origin{}, fmt.Errorf("cannot build package: %w", err)
+		}
+		if resolved, err := filepath.EvalSymlinks(absolute); err == nil { // git knows the real path
+			absolute = resolved
 		}
 		sources[i] = absolute
 	}

@@ -59,7 +59,7 @@ func readScript(dir, file string) ([]byte, error) {
 // joinScript returns the user's script with the generated lines in the place
 // of its placeholder, else behind it. Behind it, the user's lines run in a
 // subshell: their "exit 0" ends them and not the script, and their variables
-// and options stay their own.
+// and options stay their own. The colon is for a script of comments alone.
 func joinScript(text []byte, generated string) ([]byte, error) {
 	first, rest, _ := bytes.Cut(text, []byte("\n"))
 	if !bytes.HasPrefix(first, []byte("#!")) {
@@ -78,7 +78,7 @@ func joinScript(text []byte, generated string) ([]byte, error) {
 		return nil, errors.New("systemd units need lines in it, which can be joined to a shell script only (hint: write it for /bin/sh, or put them in by yourself and set aptfleet.systemd to enable, start and restart: false)")
 	}
 	var out bytes.Buffer
-	fmt.Fprintf(&out, "%s\n(\n%s\n)\nstatus=$?\n[ \"$status\" -eq 0 ] || exit \"$status\"\nset -e\n%s", first, bytes.TrimRight(rest, "\n"), generated)
+	fmt.Fprintf(&out, "%s\n(\n:\n%s\n)\nstatus=$?\n[ \"$status\" -eq 0 ] || exit \"$status\"\nset -e\n%s", first, bytes.TrimRight(rest, "\n"), generated)
 	return out.Bytes(), nil
 }
 

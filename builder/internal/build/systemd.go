@@ -166,7 +166,7 @@ func start(units []unit) string {
 	both := names(units, func(u unit) bool { return u.policy.Start && u.policy.Restart })
 	onlyStart := names(units, func(u unit) bool { return u.policy.Start && !u.policy.Restart })
 	onlyRestart := names(units, func(u unit) bool { return !u.policy.Start && u.policy.Restart })
-	if len(units) == 0 {
+	if both+onlyStart+onlyRestart == "" {
 		return ""
 	}
 	body := "systemctl --system daemon-reload >/dev/null || true\n"
