@@ -68,7 +68,7 @@ func Load(path string) (Config, error) {
 	v.SetDefault("trial.timeout", "5m")
 	v.SetDefault("trial.observe", "30s")
 	if err := v.ReadInConfig(); err != nil {
-		return Config{}, fmt.Errorf("cannot read configuration %s: %w", path, err)
+		return Config{}, fmt.Errorf("cannot read configuration %s: %s", path, oneLine(err))
 	}
 	var c Config
 	strict := func(d *mapstructure.DecoderConfig) { d.WeaklyTypedInput = false }

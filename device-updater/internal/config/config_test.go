@@ -1,0 +1,135 @@
+package config_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"aptfleet/device-updater/internal/config"
+)
+
+const good = `name: demo
+archive: http://127.0.0.1:8080/
+pipeline: demo
+follow: production
+components: [apps, debian]
+keyring: /usr/share/keyrings/aptfleet-archive-keyring.pgp
+packages: [demo-device]
+`
+
+func load(t *testing.T, text string) (config.Config, error) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "device.yaml")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return config.Load(path)
+}
+
+func TestDefaults(t *testing.T) {
+	c, err := load(t, good)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Poll != time.Minute || c.Reboot != config.RebootAuto || c.Trial != (config.Trial{Tries: 3, Timeout: 5 * time.Minute, Observe: 30 * time.Second}) {
+		t.Errorf("%+v", c)
+	}
+	if c.Archive != "http://127.0.0.1:8080" {
+		t.Errorf("archive %q keeps its slash", c.Archive)
+	}
+}
+
+func TestAllKeys(t *testing.T) {
+	c, err := load(t, good+"distribution: trixie\ntoken: secret\npoll: 0\nreboot: manual\ntrial: {tries: 2, timeout: 20s, observe: 3s}\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Poll != 0 || c.Reboot != config.RebootManual || c.Trial != (config.Trial{Tries: 2, Timeout: 20 * time.Second, Observe: 3 * time.Second}) || c.Token != "secret" {
+		t.Errorf("%+v", c)
+	}
+}
+
+func TestBase(t *testing.T) {
+	for follow, want := range map[string]string{
+		"production":                        "demo/production",
+		"snapshot:20261120T101500Z":         "demo/snapshots/20261120T101500Z",
+		"state:" + strings.Repeat("0a", 32): "demo/states/" + strings.Repeat("0a", 32),
+	} {
+		c, err := load(t, strings.Replace(good, "production", follow, 1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := c.Base(); got != want {
+			t.Errorf("%s: %s, want %s", follow, got, want)
+		}
+	}
+}
+
+// TestRefused: each text has one mistake; the error names its key.
+func TestRefused(t *testing.T) {
+	set := func(key, value string) string {
+		var lines []string
+		for line := range strings.Lines(good) {
+			if !strings.HasPrefix(line, key+":") {
+				lines = append(lines, line)
+			}
+		}
+		return strings.Join(lines, "") + key + ": " + value + "\n"
+	}
+	for _, c := range []struct{ text, names string }{
+		{good + "colour: red\n", "colour"},
+		{good + "trial: {tries: 3, patience: 1m}\n", "patience"},
+		{good + "poll: soon\n", "poll"},
+		{good + "poll: -1s\n", "poll"},
+		{good + "reboot: maybe\n", "reboot"},
+		{good + "trial: {tries: 0}\n", "trial.tries"},
+		{good + "trial: {tries: 10}\n", "trial.tries"},
+		{good + "trial: {timeout: 1s}\n", "trial.timeout"},
+		{good + "trial: {timeout: 20s, observe: 20s}\n", "trial.observe"},
+		{good + "trial: {tries: three}\n", "tries"},
+		{set("archive", "ftp://x"), "archive"},
+		{set("archive", "http://user:pw@x"), "archive"},
+		{set("archive", "''"), "archive"},
+		{set("pipeline", "../x"), "pipeline"},
+		{set("follow", "snapshot:today"), "follow"},
+		{set("follow", "a/b"), "follow"},
+		{set("components", "[]"), "components"},
+		{set("components", "['a b']"), "components"},
+		{set("keyring", "keys.pgp"), "keyring"},
+		{set("packages", "[]"), "packages"},
+		{set("packages", "['-y']"), "packages"},
+		{set("packages", "demo-device"), "packages"},
+		{set("distribution", "'a b'"), "distribution"},
+		{strings.Replace(good, "name: demo\n", "token: x\n", 1), "name"},
+		{"- a\n", "configuration"},
+		{"a: [\n", "configuration"},
+	} {
+		_, err := load(t, c.text)
+		if err == nil || !strings.Contains(strings.ToLower(err.Error()), c.names) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("want one line that names %s, got %v\n%s", c.names, err, c.text)
+		}
+	}
+	if _, err := config.Load(filepath.Join(t.TempDir(), "none.yaml")); err == nil {
+		t.Error("no file: want an error")
+	}
+}
+
+func TestCodeName(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "os-release")
+	for text, want := range map[string]string{
+		"ID=debian\nVERSION_CODENAME=trixie\n":     "trixie",
+		"VERSION_CODENAME=\"bookworm\"\nID=debian": "bookworm",
+		"ID=debian\n":             "",
+		"VERSION_CODENAME=../x\n": "",
+	} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		got, err := config.CodeName(path)
+		if got != want || (err == nil) != (want != "") {
+			t.Errorf("%q: %q, %v", text, got, err)
+		}
+	}
+}

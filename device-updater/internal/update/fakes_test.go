@@ -1,0 +1,413 @@
+package update
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"aptfleet/device-updater/internal/apt"
+	"aptfleet/device-updater/internal/boot"
+	"aptfleet/device-updater/internal/health"
+	"aptfleet/device-updater/internal/journal"
+	"aptfleet/device-updater/internal/merge"
+	"aptfleet/test/device/bootcontrol"
+)
+
+// tree is a subvolume in memory: which release it holds, whole or in parts.
+type tree struct {
+	release  string // state id
+	partial  bool   // an installation was begun and not ended
+	readOnly bool
+}
+
+// cut is thrown when the power fails or the process is killed.
+type cut struct{ where string }
+
+// world is a device in memory: disk, boot control, machine and server. Every
+// act that reaches one of them is a step; at a chosen step the power fails or
+// the updater is killed.
+type world struct {
+	t     *testing.T
+	dir   string // journal and records, on a real disk
+	trees map[string]tree
+	disk  map[string]tree // what is durable of trees
+	boot  map[string][]byte
+	// lose makes a power cut lose what was not synced.
+	lose bool
+
+	offered   string
+	bad       map[string]string // state → why its trial fails
+	install   map[string]error  // state → why it does not install
+	conflict  error             // of the /etc merge
+	offerErr  error
+	planErr   error
+	same      bool // the plan is empty
+	nested    []string
+	free      int64
+	current   int
+	trialBoot bool
+	boots     int
+	rebooting bool
+	disarmed  int
+
+	steps  []string
+	cutAt  int // number of the step at which it happens, from 1; 0: never
+	before bool
+	cutDid bool
+}
+
+func newWorld(t *testing.T) *world {
+	w := &world{
+		t: t, dir: t.TempDir(), bad: map[string]string{}, install: map[string]error{}, offered: "old", free: 100 << 30,
+		trees: map[string]tree{"deployments/1": {release: "old"}},
+		boot: map[string][]byte{
+			"committed.env": bootcontrol.NewBlock("committed=1", "previous="),
+			"grubenv":       bootcontrol.NewBlock("trial=", "tries="),
+		},
+	}
+	w.disk = maps.Clone(w.trees)
+	records, err := OpenRecords(w.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := records.PutDeployment(Deployment{ID: 1, State: "old"}); err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+// step counts an act and carries it out, unless this is where it is cut.
+func (w *world) step(name string, act func()) {
+	w.steps = append(w.steps, name)
+	here := w.cutAt == len(w.steps)
+	if here && w.before {
+		w.cutDid = true
+		panic(cut{"before " + name})
+	}
+	act()
+	if here {
+		w.cutDid = true
+		panic(cut{"after " + name})
+	}
+}
+
+// Roots.
+
+func (w *world) Path(rel string) string { return filepath.Join("/mem", rel) }
+
+func (w *world) Snapshot(src, dst string, readOnly bool) (err error) {
+	w.step("snapshot "+dst, func() {
+		from, ok := w.trees[src]
+		if _, there := w.trees[dst]; !ok || there {
+			err = fmt.Errorf("cannot snapshot %s as %s: source %v, target %v", src, dst, ok, there)
+			return
+		}
+		from.readOnly = readOnly
+		w.trees[dst] = from
+	})
+	return err
+}
+
+func (w *world) Delete(_ context.Context, rel string) error {
+	if _, ok := w.trees[rel]; !ok {
+		return nil
+	}
+	if rel == deployment(w.current) {
+		w.t.Errorf("the booted deployment was deleted")
+	}
+	w.step("delete "+rel, func() { delete(w.trees, rel) })
+	return nil
+}
+
+func (w *world) Rename(src, dst string) (err error) {
+	w.step("rename "+dst, func() {
+		from, ok := w.trees[src]
+		if _, there := w.trees[dst]; !ok || there {
+			err = fmt.Errorf("cannot rename %s to %s", src, dst)
+			return
+		}
+		w.trees[dst] = from
+		delete(w.trees, src)
+	})
+	return err
+}
+
+func (w *world) Exists(rel string) bool { _, ok := w.trees[rel]; return ok }
+
+func (w *world) Nested(context.Context, string) ([]string, error) { return w.nested, nil }
+
+func (w *world) List(dir string) ([]string, error) {
+	var names []string
+	for rel := range w.trees {
+		if filepath.Dir(rel) == dir {
+			names = append(names, filepath.Base(rel))
+		}
+	}
+	slices.Sort(names)
+	return names, nil
+}
+
+func (w *world) Sync() error {
+	w.step("sync", func() { w.disk = maps.Clone(w.trees) })
+	return nil
+}
+
+func (w *world) Free() (int64, error) { return w.free, nil }
+
+// Releases.
+
+func (w *world) Offer(context.Context) (Offer, error) {
+	if w.offerErr != nil {
+		return Offer{}, w.offerErr
+	}
+	return Offer{State: w.offered}, nil
+}
+
+func (w *world) Plan(context.Context, Offer, string, Deployment) (apt.Plan, error) {
+	if w.planErr != nil {
+		return apt.Plan{}, w.planErr
+	}
+	list := []apt.Package{{Name: "app", Version: w.offered, Architecture: "all", Size: 1 << 20}}
+	if w.same {
+		return apt.Plan{List: list}, nil
+	}
+	return apt.Plan{List: list, Fetch: list}, nil
+}
+
+func (w *world) Download(_ context.Context, _ Offer, _ apt.Plan, _ string, progress func(string)) error {
+	w.step("download", func() { progress("1 of 1 packages") })
+	return nil
+}
+
+func (w *world) Install(_ context.Context, o Offer, _ apt.Plan, root string, log io.Writer) error {
+	rel := strings.TrimPrefix(root, "/mem/")
+	w.step("install begins", func() { w.trees[rel] = tree{release: o.State, partial: true} })
+	if err := w.install[o.State]; err != nil {
+		fmt.Fprintln(log, "dpkg: error processing package app (--configure):")
+		return err
+	}
+	w.step("install ends", func() { w.trees[rel] = tree{release: o.State} })
+	return nil
+}
+
+func (w *world) Verify(_ context.Context, _ apt.Plan, root string, manifest io.Writer) error {
+	w.step("verify", func() {})
+	if w.trees[strings.TrimPrefix(root, "/mem/")].partial {
+		return errors.New("half installed")
+	}
+	_, err := io.WriteString(manifest, "f 0644 0:0 - - \"/x\"\n")
+	return err
+}
+
+func (w *world) Reachable(context.Context) error { return nil }
+func (w *world) Clean() error                    { w.step("clean", func() {}); return nil }
+
+// System.
+
+func (w *world) BootID() (string, error) { return "boot-" + strconv.Itoa(w.boots), nil }
+
+func (w *world) Reboot(context.Context) error {
+	w.step("reboot", func() { w.rebooting = true })
+	return nil
+}
+
+func (w *world) ArmTrial(root string, _ time.Duration) error {
+	w.step("arm trial", func() {})
+	if _, ok := w.trees[strings.TrimPrefix(root, "/mem/")]; !ok {
+		return fs.ErrNotExist
+	}
+	return nil
+}
+
+func (w *world) DisarmTrial(context.Context) error {
+	w.step("disarm trial", func() { w.disarmed++ })
+	return nil
+}
+
+func (w *world) Baseline(context.Context) (health.Baseline, error) { return health.Baseline{}, nil }
+
+func (w *world) Watch(context.Context, health.Baseline, time.Duration, func(string)) ([]string, error) {
+	w.step("watch", func() {})
+	if why := w.bad[w.trees[deployment(w.current)].release]; why != "" {
+		return nil, &health.Bad{Reason: why}
+	}
+	return nil, nil
+}
+
+// blocks is the boot control of a world.
+type blocks struct{ w *world }
+
+func (b blocks) ReadBlock(name string) ([]byte, error) {
+	if block, ok := b.w.boot[name]; ok {
+		return bytes.Clone(block), nil
+	}
+	return nil, fs.ErrNotExist
+}
+
+func (b blocks) WriteBlock(name string, block []byte) error {
+	b.w.step("write "+name, func() { b.w.boot[name] = bytes.Clone(block) })
+	return nil
+}
+
+// control is the real boot control on the world's blocks.
+type control struct {
+	*boot.Control
+	w *world
+}
+
+func (c control) Current() (int, error) { return c.w.current, nil }
+
+// loaderDisk is what the loader sees of the world.
+type loaderDisk struct{ w *world }
+
+func (l loaderDisk) Read(name string) ([]byte, error) { return blocks{l.w}.ReadBlock(name) }
+func (l loaderDisk) Overwrite(name string, block []byte) error {
+	l.w.boot[name] = bytes.Clone(block)
+	return nil
+}
+func (l loaderDisk) Deployments() ([]int, error) {
+	var all []int
+	for rel := range l.w.trees {
+		if n, err := strconv.Atoi(strings.TrimPrefix(rel, "deployments/")); err == nil {
+			all = append(all, n)
+		}
+	}
+	return all, nil
+}
+func (l loaderDisk) HasInit(n int) bool    { _, ok := l.w.trees[deployment(n)]; return ok }
+func (l loaderDisk) HasRelease(n int) bool { return l.HasInit(n) }
+
+// powerOn lets the loader decide and checks what it boots.
+func (w *world) powerOn() {
+	w.t.Helper()
+	d, err := bootcontrol.Decide(loaderDisk{w})
+	if err != nil {
+		w.t.Fatalf("the device does not boot: %v", err)
+	}
+	w.current, w.trialBoot, w.rebooting = d.Deployment, d.Trial, false
+	w.boots++
+	booted := w.trees[deployment(w.current)]
+	if booted.partial || booted.readOnly {
+		w.t.Fatalf("boot %d: deployment %d is booted and is %+v", w.boots, w.current, booted)
+	}
+}
+
+// powerCut loses what is not durable.
+func (w *world) powerCut() {
+	if w.lose {
+		w.trees = maps.Clone(w.disk)
+	} else {
+		w.disk = maps.Clone(w.trees)
+	}
+}
+
+// session starts the updater on the running device and lets it do its work
+// once. It reports whether it was cut.
+func (w *world) session(update bool) (wasCut bool, err error) {
+	w.t.Helper()
+	m, done := w.machine()
+	defer done()
+	defer func() {
+		if r := recover(); r != nil {
+			if _, ok := r.(cut); !ok {
+				panic(r)
+			}
+			wasCut = true
+		}
+	}()
+	if err := m.Recover(w.t.Context()); err != nil {
+		return false, err
+	}
+	if !update || m.Rebooting() {
+		return false, nil
+	}
+	return false, m.Update(w.t.Context(), Options{})
+}
+
+func (w *world) machine() (*Machine, func()) {
+	w.t.Helper()
+	log, err := journal.Open(filepath.Join(w.dir, "journal"), func() time.Time {
+		now := time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
+		w.step("journal", func() {})
+		return now
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	records, err := OpenRecords(w.dir)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	m := &Machine{
+		Settings: Settings{Follow: "production", TopLevel: []string{"app"}, RebootAuto: true, Tries: 2, TrialTimeout: time.Minute, InstallTimeout: time.Minute},
+		Releases: w, Roots: w, Boot: control{boot.New(blocks{w}), w}, System: w, Journal: log, Records: records,
+		Merge: func(_, _, target string) (merge.Result, error) {
+			w.step("merge", func() {})
+			return merge.Result{}, w.conflict
+		},
+		Clock: func() time.Time { return time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC) },
+	}
+	return m, func() {
+		if err := log.Close(); err != nil {
+			w.t.Error(err)
+		}
+	}
+}
+
+// settle runs sessions and reboots until nothing happens any more, and returns
+// the error of the last session.
+func (w *world) settle() error {
+	w.t.Helper()
+	for range 20 {
+		wasCut, err := w.session(true)
+		if wasCut {
+			w.powerCut()
+			w.powerOn()
+			continue
+		}
+		if !w.rebooting {
+			return err
+		}
+		w.powerCut() // an orderly reboot loses nothing
+		w.powerOn()
+	}
+	w.t.Fatalf("the device does not come to rest; its steps: %v", w.steps)
+	return nil
+}
+
+// release is what runs, and whether it is committed.
+func (w *world) release() (state string, committed bool) {
+	w.t.Helper()
+	d, err := boot.New(blocks{w}).Default()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return w.trees[deployment(w.current)].release, d.Committed == w.current
+}
+
+// leftOvers names subvolumes that nobody needs.
+func (w *world) leftOvers() []string {
+	d, err := boot.New(blocks{w}).Default()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	var left []string
+	for rel := range w.trees {
+		n, err := strconv.Atoi(filepath.Base(rel))
+		if err != nil || n != d.Committed && !(d.HasPrevious && n == d.Previous) {
+			left = append(left, rel)
+		}
+	}
+	slices.Sort(left)
+	return left
+}

@@ -1,0 +1,415 @@
+package update
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"aptfleet/device-updater/internal/journal"
+)
+
+// TestCutAtEachStep is the promise of the package: wherever the power fails or
+// the updater is killed, the device boots a whole deployment, and then arrives
+// at the release that is offered, or stays where it was if that is bad.
+func TestCutAtEachStep(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		bad  string // why the new release is not healthy
+	}{{"good", ""}, {"bad", "app.service failed"}} {
+		steps := stepsOf(t, c.bad)
+		if len(steps) < 25 {
+			t.Fatalf("only %d steps: %v", len(steps), steps)
+		}
+		for at := 1; at <= len(steps); at++ {
+			for _, how := range []string{"before", "after"} {
+				for _, what := range []string{"power", "power that loses what is not synced", "kill"} {
+					t.Run(fmt.Sprintf("%s/%02d %s %s/%s", c.name, at, how, steps[at-1], what), func(t *testing.T) {
+						w := newWorld(t)
+						w.lose = what == "power that loses what is not synced"
+						w.offered, w.bad["new"] = "new", c.bad
+						w.cutAt, w.before = at, how == "before"
+						w.powerOn()
+						runToCut(w, what == "kill")
+						if !w.cutDid {
+							t.Fatalf("never came to step %d", at)
+						}
+						err := w.settle()
+						checkEnd(t, w, c.bad != "", err)
+					})
+				}
+			}
+		}
+	}
+}
+
+// stepsOf returns the steps of an undisturbed run.
+func stepsOf(t *testing.T, bad string) []string {
+	t.Helper()
+	w := newWorld(t)
+	w.offered, w.bad["new"] = "new", bad
+	w.powerOn()
+	checkEnd(t, w, bad != "", w.settle())
+	return w.steps
+}
+
+// runToCut runs the device until it was cut. A killed updater finds the same
+// boot again unless a reboot was asked for.
+func runToCut(w *world, kill bool) {
+	w.t.Helper()
+	for range 20 {
+		wasCut, _ := w.session(true)
+		if wasCut && kill && !w.rebooting {
+			return
+		}
+		if wasCut || w.rebooting {
+			if wasCut {
+				w.powerCut()
+			} else {
+				w.disk = cloneTrees(w.trees)
+			}
+			w.powerOn()
+		}
+		if wasCut || !w.rebooting && w.cutDid {
+			return
+		}
+	}
+}
+
+func cloneTrees(trees map[string]tree) map[string]tree {
+	c := make(map[string]tree, len(trees))
+	for k, v := range trees {
+		c[k] = v
+	}
+	return c
+}
+
+func checkEnd(t *testing.T, w *world, bad bool, err error) {
+	t.Helper()
+	state, committed := w.release()
+	records, recErr := OpenRecords(w.dir)
+	if recErr != nil {
+		t.Fatal(recErr)
+	}
+	failed, recErr := records.Failed()
+	if recErr != nil {
+		t.Fatal(recErr)
+	}
+	want := "new"
+	if bad {
+		want = "old"
+		var refused *Refused
+		if !errors.As(err, &refused) {
+			t.Errorf("the last check says %v, want that the release is refused", err)
+		}
+		if len(failed) != 1 || failed[0].State != "new" || failed[0].Reason == "" {
+			t.Errorf("failed releases: %+v", failed)
+		}
+	} else if err != nil {
+		t.Errorf("the last check says %v", err)
+	}
+	if state != want || !committed {
+		t.Errorf("the device runs %s (committed: %v), want %s", state, committed, want)
+	}
+	if left := w.leftOvers(); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+	if w.disarmed == 0 {
+		t.Error("nobody stopped the time limit of the trial")
+	}
+	// It stays like that, whatever the power does.
+	boots := w.boots
+	for range 3 {
+		w.powerCut()
+		w.powerOn()
+		if w.trialBoot {
+			t.Error("a power cycle later it is on trial again")
+		}
+		if cut, _ := w.session(true); cut {
+			t.Error("cut twice")
+		}
+	}
+	if state, _ := w.release(); state != want || w.boots != boots+3 {
+		t.Errorf("three power cycles later it runs %s", state)
+	}
+}
+
+// TestTrialNeverCommitted: PID 1 ends each trial because the updater in the
+// release does nothing.
+func TestTrialNeverCommitted(t *testing.T) {
+	w := newWorld(t)
+	w.offered = "new"
+	w.powerOn()
+	if _, err := w.session(true); err != nil || !w.rebooting {
+		t.Fatalf("%v, rebooting: %v", err, w.rebooting)
+	}
+	w.disk = cloneTrees(w.trees)
+	for i, want := range []bool{true, true, false} {
+		w.powerOn()
+		if w.trialBoot != want {
+			t.Fatalf("boot %d: trial %v, want %v", i, w.trialBoot, want)
+		}
+	}
+	err := w.settle()
+	if state, committed := w.release(); state != "old" || !committed {
+		t.Errorf("it runs %s, committed: %v", state, committed)
+	}
+	if err == nil || !strings.Contains(err.Error(), "it did not boot far enough") {
+		t.Errorf("the reason is %v", err)
+	}
+}
+
+func TestAnotherReleaseIsTriedAfterAFailure(t *testing.T) {
+	w := newWorld(t)
+	w.offered, w.bad["new"] = "new", "app.service failed"
+	w.powerOn()
+	if err := w.settle(); err == nil {
+		t.Fatal("the bad release was taken")
+	}
+	w.offered = "newer"
+	if err := w.settle(); err != nil {
+		t.Fatal(err)
+	}
+	if state, committed := w.release(); state != "newer" || !committed {
+		t.Errorf("it runs %s, committed: %v", state, committed)
+	}
+}
+
+func TestRetry(t *testing.T) {
+	w := newWorld(t)
+	w.offered, w.bad["new"] = "new", "app.service failed"
+	w.powerOn()
+	if err := w.settle(); err == nil {
+		t.Fatal("the bad release was taken")
+	}
+	w.bad["new"] = ""
+	if err := w.settle(); err == nil {
+		t.Fatal("it was tried again though nobody said so")
+	}
+	m, done := w.machine()
+	if err := m.Recover(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Update(t.Context(), Options{Retry: true}); err != nil {
+		t.Fatal(err)
+	}
+	done()
+	w.powerOn()
+	if err := w.settle(); err != nil {
+		t.Fatal(err)
+	}
+	if state, _ := w.release(); state != "new" {
+		t.Errorf("it runs %s", state)
+	}
+}
+
+func TestInstallFailureIsRemembered(t *testing.T) {
+	w := newWorld(t)
+	w.offered, w.install["new"] = "new", errors.New("apt-get ended with status 100")
+	w.powerOn()
+	for range 2 {
+		err := w.settle()
+		if err == nil || !strings.Contains(err.Error(), "dpkg: error processing package app (--configure)") {
+			t.Errorf("the reason is %v", err)
+		}
+	}
+	if n := strings.Count(strings.Join(w.steps, "\n"), "install begins"); n != 1 {
+		t.Errorf("it was tried %d times", n)
+	}
+	if left := w.leftOvers(); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+// TestPassingTroubleIsNotRemembered: what says nothing about the release.
+func TestPassingTroubleIsNotRemembered(t *testing.T) {
+	for name, trouble := range map[string]func(*world){
+		"server":    func(w *world) { w.offerErr = errors.New("connection refused") },
+		"solve":     func(w *world) { w.planErr = errors.New("cannot compute the packages") },
+		"disk full": func(w *world) { w.free = 1 << 20 },
+		"nested":    func(w *world) { w.nested = []string{"var/lib/machines"} },
+		"merge":     func(w *world) { w.conflict = errors.New("two accounts have number 999") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.offered = "new"
+			trouble(w)
+			w.powerOn()
+			err := w.settle()
+			if err == nil {
+				t.Fatal("want a reason")
+			}
+			records, recErr := OpenRecords(w.dir)
+			if recErr != nil {
+				t.Fatal(recErr)
+			}
+			status, recErr := records.Status()
+			if recErr != nil || status.WhyNot == "" || !strings.Contains(err.Error(), status.WhyNot) && !strings.Contains(status.WhyNot, err.Error()) {
+				t.Errorf("why not is %q, the error %q", status.WhyNot, err)
+			}
+			w.offerErr, w.planErr, w.free, w.nested, w.conflict = nil, nil, 100<<30, nil, nil
+			if err := w.settle(); err != nil {
+				t.Errorf("afterwards: %v", err)
+			}
+			if state, _ := w.release(); state != "new" {
+				t.Errorf("it runs %s", state)
+			}
+		})
+	}
+}
+
+func TestSamePackagesNeedNoReboot(t *testing.T) {
+	w := newWorld(t)
+	w.offered, w.same = "new", true
+	w.powerOn()
+	if err := w.settle(); err != nil {
+		t.Fatal(err)
+	}
+	records, err := OpenRecords(w.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := records.Deployment(1)
+	if err != nil || d.State != "new" || w.boots != 1 {
+		t.Errorf("deployment 1 is %+v after %d boots (%v)", d, w.boots, err)
+	}
+}
+
+func TestStagedWaitsAndIsReplaced(t *testing.T) {
+	w := newWorld(t)
+	w.offered = "new"
+	w.powerOn()
+	manual := func(o Options) *Machine {
+		t.Helper()
+		m, done := w.machine()
+		defer done()
+		m.Settings.RebootAuto = false
+		if err := m.Recover(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := m.Update(t.Context(), o); err != nil {
+			t.Fatal(err)
+		}
+		return m
+	}
+	m := manual(Options{})
+	if last := m.Journal.Last(); last.Phase != journal.Staged || w.rebooting {
+		t.Fatalf("%+v, rebooting: %v", last, w.rebooting)
+	}
+	w.powerCut()
+	w.powerOn()
+	w.offered = "newer"
+	m = manual(Options{})
+	if last := m.Journal.Last(); last.Phase != journal.Staged || last.State != "newer" {
+		t.Fatalf("%+v", last)
+	}
+	manual(Options{Reboot: true})
+	if !w.rebooting {
+		t.Fatal("no reboot")
+	}
+	w.powerOn()
+	if err := w.settle(); err != nil {
+		t.Fatal(err)
+	}
+	if state, _ := w.release(); state != "newer" {
+		t.Errorf("it runs %s", state)
+	}
+}
+
+func TestRollbackStays(t *testing.T) {
+	w := newWorld(t)
+	w.offered = "new"
+	w.powerOn()
+	if err := w.settle(); err != nil {
+		t.Fatal(err)
+	}
+	m, done := w.machine()
+	if err := m.Recover(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	done()
+	w.powerOn()
+	err := w.settle()
+	if state, committed := w.release(); state != "old" || !committed {
+		t.Errorf("it runs %s, committed: %v", state, committed)
+	}
+	if err == nil || !strings.Contains(err.Error(), "a person rolled it back") {
+		t.Errorf("the check after it says %v", err)
+	}
+}
+
+func TestRollbackToABadDeploymentComesBack(t *testing.T) {
+	w := newWorld(t)
+	w.offered = "new"
+	w.powerOn()
+	if err := w.settle(); err != nil {
+		t.Fatal(err)
+	}
+	w.bad["old"] = "its data is too new"
+	m, done := w.machine()
+	if err := m.Recover(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	done()
+	w.powerOn()
+	if err := w.settle(); err != nil {
+		t.Error(err)
+	}
+	if state, committed := w.release(); state != "new" || !committed {
+		t.Errorf("it runs %s, committed: %v", state, committed)
+	}
+}
+
+func TestCommittedThatDoesNotLoad(t *testing.T) {
+	w := newWorld(t)
+	w.offered = "new"
+	w.powerOn()
+	if err := w.settle(); err != nil {
+		t.Fatal(err)
+	}
+	delete(w.trees, deployment(w.current))
+	w.powerCut()
+	w.powerOn()
+	err := w.settle()
+	if state, committed := w.release(); state != "old" || !committed {
+		t.Errorf("it runs %s, committed: %v", state, committed)
+	}
+	if err == nil || !strings.Contains(err.Error(), "does not load") {
+		t.Errorf("the check after it says %v", err)
+	}
+}
+
+func TestCancel(t *testing.T) {
+	w := newWorld(t)
+	w.offered = "new"
+	w.powerOn()
+	m, done := w.machine()
+	defer done()
+	if err := m.Recover(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if m.Cancel() {
+		t.Error("nothing runs and something was cancelled")
+	}
+	m.Notify = func(s Status) {
+		if s.Phase == string(journal.Install) {
+			m.Cancel()
+		}
+	}
+	w.install["new"] = ErrCancelled // what a killed apt leads to
+	if err := m.Update(t.Context(), Options{}); !errors.Is(err, ErrCancelled) {
+		t.Errorf("%v", err)
+	}
+	if failed, err := m.Records.Failed(); err != nil || len(failed) > 0 {
+		t.Errorf("a cancelled release is remembered as failed: %+v, %v", failed, err)
+	}
+	if left := w.leftOvers(); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
