@@ -102,7 +102,7 @@ contents:
   - {src: hello.conf, dst: /etc/hello.conf, type: config}
   - {src: tree, dst: /usr/share/hello/tree, type: tree}
   - {src: data/**/*.txt, dst: /usr/share/hello/data}
-  - {src: ../bin/hello, dst: /usr/lib/hello/hello, type: symlink}
+  - {src: ../../bin/hello, dst: /usr/lib/hello/hello, type: symlink}
   - {dst: /var/lib/hello, type: dir, file_info: {mode: 0750}}
 scripts: {postinstall: postinst, preremove: prerm}
 deb:
@@ -200,7 +200,7 @@ func TestContents(t *testing.T) {
 		"-rwxr-xr-x root/root        17 2020-01-01 00:00 ./usr/share/hello/tree/c\n",
 		"./usr/share/hello/data/one.txt\n",
 		"./usr/share/hello/data/deep/2.txt\n",
-		"./usr/lib/hello/hello -> ../bin/hello\n",
+		"./usr/lib/hello/hello -> ../../bin/hello\n",
 		"drwxr-x--- root/root         0 2020-01-01 00:00 ./var/lib/hello/\n",
 		"./usr/share/doc/hello/changelog.gz\n",
 		"./usr/share/doc/hello/copyright\n",
