@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -231,6 +232,20 @@ func TestLive(t *testing.T) {
 		browser.Click(ctx, "#more-devices summary"),
 		browser.Script(ctx, `window.loadedOnce = true; document.getElementById("canary-review").focus();`, nil))
 
+	// Times of many ages, outside of what a live update replaces.
+	ages := []time.Duration{-time.Minute, 2 * time.Second, 14 * time.Second, 55 * time.Second, 61 * time.Second, 59*time.Minute + 40*time.Second, time.Hour, 23 * time.Hour, 24 * time.Hour, 50 * time.Hour}
+	seconds := make([]float64, len(ages))
+	for i, age := range ages {
+		seconds[i] = age.Seconds()
+	}
+	must(t, browser.Script(ctx, `
+		for (const age of arguments[0]) {
+			const e = document.createElement("time");
+			e.className = "probe";
+			e.dateTime = new Date(Date.now() - age * 1000).toISOString();
+			document.querySelector("header").append(e);
+		}`, nil, seconds))
+
 	w.promoted("demo", "canary", "production", "bert", "from the command line")
 	must(t,
 		browser.WaitText(ctx, "#moves li", "production was promoted to 20261120T104040Z"),
@@ -253,6 +268,20 @@ func TestLive(t *testing.T) {
 	r.Phase, r.Progress = "DOWNLOAD", "12 of 40 packages"
 	w.device("demo", "demo", r)
 	must(t, browser.WaitText(ctx, "#device-demo", "12 of 40 packages"))
+
+	// Script words ages as the server does: it has ticked once when none is empty.
+	must(t, webdriver.Wait(ctx, func() (bool, string, error) {
+		var told []string
+		err := browser.Script(ctx, `return [...document.querySelectorAll(".probe")].map(e => e.textContent)`, &told)
+		return len(told) == len(ages) && !slices.Contains(told, ""), strings.Join(told, ", "), err
+	}))
+	var told []string
+	must(t, browser.Script(ctx, `return [...document.querySelectorAll(".probe")].map(e => e.textContent)`, &told))
+	for i, age := range ages {
+		if later := ago(age + 10*time.Second); told[i] != ago(age) && told[i] != later { // it ticked a few seconds later
+			t.Errorf("script says %q of an age of %s, the server %q", told[i], age, ago(age))
+		}
+	}
 	quiet(t, ctx, browser, "the live page")
 }
 

@@ -141,7 +141,7 @@ func stories() []story {
 				r.Phase, r.WhyNot = "STAGED", "it is staged and waits for the maintenance window at 02:00"
 				r.Deployments = append(r.Deployments, protocol.Deployment{ID: 2, State: r.Wanted, Snapshot: r.WantedName, Role: "staged", Version: "2.0"})
 			})
-		}, path: "/pipelines/demo", as: "anna", says: []string{"Updating", "waits for the maintenance window at 02:00"}},
+		}, path: "/pipelines/demo", as: "anna", says: []string{"Not there yet", "waits for the maintenance window at 02:00"}},
 		{name: "unsigned-release", tell: func(w *world) {
 			demo(w)
 			r := w.report("demo", "production", "1.0")

@@ -170,7 +170,7 @@ func newDevice(now time.Time, d fleet.Device, offers map[string]offer) deviceVie
 // judge decides the status from what else is known.
 func judge(now, seen time.Time, view deviceView) deviceStatus {
 	switch {
-	case view.Steps != nil:
+	case view.Steps != nil && view.WhyNot == "":
 		return deviceUpdating
 	case view.Moves() && view.refuses(view.Should):
 		return deviceFailed
