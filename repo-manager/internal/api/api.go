@@ -100,6 +100,7 @@ const defaultMaxUpload = 4 << 30
 type server struct {
 	Config
 	heartbeat time.Duration // between two comments in an idle event stream
+	silence   time.Duration // after which an upload that does not go on is given up
 }
 
 // New returns the handler of /api/v1/ and /healthz, for the admin listener
@@ -118,7 +119,7 @@ func newServer(config Config) *server {
 	if config.MaxUpload == 0 {
 		config.MaxUpload = defaultMaxUpload
 	}
-	return &server{Config: config, heartbeat: 15 * time.Second}
+	return &server{Config: config, heartbeat: 15 * time.Second, silence: 2 * time.Minute}
 }
 
 // handler builds the gin engine for a table.

@@ -8,8 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -284,6 +286,53 @@ func TestUploadStreams(t *testing.T) {
 	defer resp.Body.Close()
 	if resp.StatusCode != 201 {
 		t.Errorf("status %d", resp.StatusCode)
+	}
+}
+
+// TestSilentUploadEnds holds a body back for ever.
+func TestSilentUploadEnds(t *testing.T) {
+	w := &world{}
+	ended := make(chan error, 1)
+	w.receive = func(body io.Reader) error {
+		_, err := io.Copy(io.Discard, body)
+		ended <- err
+		return &release.Error{Code: release.Invalid, Text: "cannot add it: the upload broke off"}
+	}
+	s := newServer(w.config(io.Discard))
+	s.silence = 50 * time.Millisecond
+	server := httptest.NewServer(s.handler(routes()))
+	defer server.Close()
+	conn, err := net.Dial("tcp", server.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := io.WriteString(conn, "POST /api/v1/pipelines/demo/repositories/apps/packages HTTP/1.1\r\nHost: x\r\n"+
+		"Authorization: Bearer uploader\r\nContent-Length: 100\r\n\r\nhalf"); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-ended; !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("the body ended with %v", err)
+	}
+}
+
+func TestUploadNames(t *testing.T) {
+	for given, want := range map[string]string{
+		"": "the package", "a.deb": "a.deb", "\x1b[2J": `\x1b[2J`, strings.Repeat("ä", 200): strings.Repeat("ä", 127),
+	} {
+		if got := fileName(given); got != want {
+			t.Errorf("%q becomes %q", given, got)
+		}
+	}
+}
+
+func TestAnswersAreNotKept(t *testing.T) {
+	h, _, _ := newAPI(t)
+	for _, target := range []string{"/api/v1/system", "/nothing"} {
+		header := ask(t, h, "GET", target, "", bearer("viewer")).Header()
+		if header.Get("Cache-Control") != "no-store" || header.Get("X-Content-Type-Options") != "nosniff" {
+			t.Errorf("%s: %v", target, header)
+		}
 	}
 }
 

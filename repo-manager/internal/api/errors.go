@@ -78,7 +78,6 @@ func writeError(w http.ResponseWriter, r *http.Request, status int, body protoco
 	if status == http.StatusUnauthorized {
 		w.Header().Set("WWW-Authenticate", `Bearer realm="aptfleet"`)
 	}
-	w.Header().Set("X-Content-Type-Options", "nosniff")
 	if strings.Contains(r.Header.Get("Accept"), "application/json") {
 		if raw, err := json.Marshal(protocol.ErrorBody{Error: body}); err == nil {
 			w.Header().Set("Content-Type", "application/json; charset=utf-8")

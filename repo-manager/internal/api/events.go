@@ -24,7 +24,6 @@ func events(s *server, c *gin.Context, _ access.Identity) (int, any, error) {
 	defer cancel()
 	w := c.Writer
 	w.Header().Set("Content-Type", "text/event-stream; charset=utf-8")
-	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("X-Accel-Buffering", "no")
 	w.WriteHeader(http.StatusOK)
 	flusher := http.NewResponseController(w)

@@ -125,7 +125,7 @@ func (w *world) Undo(_ context.Context, a release.Actor, _, stage, reason string
 }
 func (w *world) Changes(context.Context) ([]release.Change, error) { return nil, w.err }
 func (w *world) Change(_ context.Context, id int64) (release.Change, error) {
-	return release.Change{ID: id, Status: release.Doing, Created: noon}, w.err
+	return release.Change{ID: id, Pipeline: "demo", Status: release.Doing, Created: noon}, w.err
 }
 func (w *world) AbortChange(_ context.Context, id int64) (release.Change, error) {
 	return release.Change{ID: id, Status: release.Aborted, Created: noon}, w.err

@@ -22,14 +22,16 @@ const (
 	keyError = "aptfleet.error"
 )
 
-// logged gives every request an id and one line in the log. A panic becomes
-// a 500 with its stack in the log.
+// logged gives every request an id and one line in the log, and every answer
+// the headers that all have. A panic becomes a 500 with its stack in the log.
 func (s *server) logged(c *gin.Context) {
 	id := c.GetHeader(requestIDHeader)
 	if !goodRequestID(id) {
 		id = rand.Text()[:16]
 	}
 	c.Header(requestIDHeader, id)
+	c.Header("X-Content-Type-Options", "nosniff")
+	c.Header("Cache-Control", "no-store") // answers hold secrets, and change
 	start := time.Now()
 	defer func() {
 		level := slog.LevelInfo

@@ -1,9 +1,13 @@
 package api
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"slices"
+	"strings"
+	"time"
 
 	"github.com/gin-gonic/gin"
 
@@ -17,10 +21,7 @@ import (
 // package is called is in its control file.
 func upload(s *server, c *gin.Context, who access.Identity) (int, any, error) {
 	ctx, pipeline, repository := c.Request.Context(), c.Param("p"), c.Param("r")
-	name := printable(c.Query("name"))
-	if name == "" {
-		name = "the package"
-	}
+	name := fileName(c.Query("name"))
 	older, err := flag(c, "allow-older")
 	if err != nil {
 		return 0, nil, err
@@ -31,7 +32,12 @@ func upload(s *server, c *gin.Context, who access.Identity) (int, any, error) {
 	if c.Request.ContentLength > s.MaxUpload {
 		return 0, nil, tooLarge(name, s.MaxUpload)
 	}
-	body := http.MaxBytesReader(c.Writer, c.Request.Body, s.MaxUpload)
+	body := &patient{
+		body:    http.MaxBytesReader(c.Writer, c.Request.Body, s.MaxUpload),
+		conn:    http.NewResponseController(c.Writer),
+		silence: s.silence,
+	}
+	defer body.release()
 	in, err := s.Receiver.Receive(ctx, body, name)
 	if err != nil {
 		return 0, nil, err
@@ -50,6 +56,38 @@ func upload(s *server, c *gin.Context, who access.Identity) (int, any, error) {
 	}
 	return http.StatusCreated, toUpload(done), nil
 }
+
+// maxName bounds a file's name in messages, in bytes.
+const maxName = 255
+
+// fileName makes the name that a client gave to its file fit for messages.
+func fileName(given string) string {
+	if given == "" {
+		return "the package"
+	}
+	return printable(strings.ToValidUTF8(given[:min(len(given), maxName)], ""))
+}
+
+// patient reads a body that may take as long as it likes, as long as it goes
+// on: a connection that is silent for too long is given up.
+type patient struct {
+	body    io.Reader
+	conn    *http.ResponseController
+	silence time.Duration
+}
+
+// Read reads from the body. A connection without deadlines, as in a test, is
+// waited for without one.
+func (p *patient) Read(b []byte) (int, error) {
+	if err := p.conn.SetReadDeadline(time.Now().Add(p.silence)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return 0, err
+	}
+	return p.body.Read(b)
+}
+
+// release takes the deadline off the connection, which may carry more
+// requests. If that fails the connection is gone, and with it the deadline.
+func (p *patient) release() { _ = p.conn.SetReadDeadline(time.Time{}) }
 
 // mayReceive refuses an upload to a place that takes none, before its body
 // is read.

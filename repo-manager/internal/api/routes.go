@@ -32,9 +32,12 @@ type route struct {
 	method string
 	path   string
 	role   string
-	scope  string // path parameters that the role must cover, e.g. "p/r"
+	scope  string // what the role must cover: path parameters, e.g. "p/r", or ofChange
 	handle handler
 }
+
+// ofChange is the scope of a row about a change: the pipeline it works on.
+const ofChange = "change"
 
 // routes is the whole API of the admin listener and the Unix socket.
 func routes() []route {
@@ -66,7 +69,7 @@ func routes() []route {
 
 		{http.MethodGet, "/api/v1/changes", viewer, "", listChanges},
 		{http.MethodGet, "/api/v1/changes/:id", viewer, "", getChange},
-		{http.MethodPost, "/api/v1/changes/:id/abort", releaser, "", abortChange},
+		{http.MethodPost, "/api/v1/changes/:id/abort", releaser, ofChange, abortChange},
 		{http.MethodGet, "/api/v1/events", viewer, "", events},
 
 		{http.MethodGet, "/api/v1/users", admin, "", listUsers},
@@ -101,7 +104,11 @@ func (s *server) serve(r route) gin.HandlerFunc {
 				return
 			}
 			c.Set(keyUser, who.User)
-			if err := authorise(who, r.role, scopeOf(c, r.scope)); err != nil {
+			scope, err := s.scopeOf(c, r.scope)
+			if err == nil {
+				err = authorise(who, r.role, scope)
+			}
+			if err != nil {
 				s.fail(c, err)
 				return
 			}
@@ -120,16 +127,20 @@ func (s *server) serve(r route) gin.HandlerFunc {
 	}
 }
 
-// scopeOf fills a row's scope with the request's path parameters.
-func scopeOf(c *gin.Context, scope string) string {
-	if scope == "" {
-		return ""
+// scopeOf fills a row's scope with what the request is about.
+func (s *server) scopeOf(c *gin.Context, scope string) (string, error) {
+	switch scope {
+	case "":
+		return "", nil
+	case ofChange:
+		change, err := s.change(c)
+		return change.Pipeline, err
 	}
 	var parts []string
 	for name := range strings.SplitSeq(scope, "/") {
 		parts = append(parts, c.Param(name))
 	}
-	return strings.Join(parts, "/")
+	return strings.Join(parts, "/"), nil
 }
 
 // authorise returns an error that names the role who lacks.

@@ -7,6 +7,7 @@ import (
 
 	"aptfleet/internal/protocol"
 	"aptfleet/repo-manager/internal/access"
+	"aptfleet/repo-manager/internal/release"
 )
 
 func health(_ *server, c *gin.Context, _ access.Identity) (int, any, error) {
@@ -30,12 +31,17 @@ func listChanges(s *server, c *gin.Context, _ access.Identity) (int, any, error)
 }
 
 func getChange(s *server, c *gin.Context, _ access.Identity) (int, any, error) {
+	change, err := s.change(c)
+	return http.StatusOK, toChange(change), err
+}
+
+// change finds the change that a request is about.
+func (s *server) change(c *gin.Context) (release.Change, error) {
 	id, err := number("a change's id", c.Param("id"), 1)
 	if err != nil {
-		return 0, nil, err
+		return release.Change{}, err
 	}
-	change, err := s.Releases.Change(c.Request.Context(), id)
-	return http.StatusOK, toChange(change), err
+	return s.Releases.Change(c.Request.Context(), id)
 }
 
 // abortChange asks a change to stop; the answer may still say "doing".
