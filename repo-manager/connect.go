@@ -46,6 +46,7 @@ func (c *cli) flags(root *cobra.Command) {
 	env(&c.data, "data", "APTFLEET_DATA", defaultData, "the server's data `directory`, "+defaultData+" unless given")
 	env(&c.pipeline, "pipeline", "APTFLEET_PIPELINE", "", "`name` of the pipeline; may be left out when there is only one")
 	f.BoolVar(&c.io.JSON, "json", c.io.JSON, "print one JSON value, and errors as JSON too")
+	f.Lookup("json").DefValue = "false" // execute may have seen it already
 }
 
 // client returns a client of the server that the flags name.

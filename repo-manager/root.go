@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -48,6 +49,7 @@ policy; 5 not authorised; 11 locked by another change; 130 interrupted.`,
   repo-manager package add apps hello_1.0_amd64.deb
   repo-manager snapshot create --note "first release"
   repo-manager promote dev --to canary --reason "tested on the bench"`,
+		Version:       version(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
@@ -72,7 +74,7 @@ policy; 5 not authorised; 11 locked by another change; 130 interrupted.`,
 	}
 	root.AddCommand(release...)
 	root.AddCommand(server...)
-	finish(root)
+	finish(root, io)
 	return root
 }
 
@@ -92,7 +94,7 @@ func needs(cmd *cobra.Command, names ...string) error {
 
 // finish makes wrong usage of every command one kind of error, and gives
 // commands that only hold others something to say.
-func finish(command *cobra.Command) {
+func finish(command *cobra.Command, io *term.IO) {
 	hint := command.CommandPath() + " --help"
 	command.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
 		return &term.UsageError{Text: err.Error(), Hint: hint}
@@ -108,6 +110,10 @@ func finish(command *cobra.Command) {
 	if command.HasSubCommands() && command.RunE == nil {
 		command.Args = cobra.ArbitraryArgs
 		command.RunE = func(cmd *cobra.Command, given []string) error {
+			if len(given) == 0 && !io.JSON {
+				cmd.SetOut(io.Err)
+				return errors.Join(cmd.Help(), term.Status(term.ExitUsage))
+			}
 			if len(given) == 0 {
 				return &term.UsageError{Text: fmt.Sprintf("%s needs a command", cmd.CommandPath()), Hint: hint}
 			}
@@ -120,6 +126,6 @@ func finish(command *cobra.Command) {
 		}
 	}
 	for _, child := range command.Commands() {
-		finish(child)
+		finish(child, io)
 	}
 }

@@ -120,7 +120,6 @@ func run(t *testing.T, terminal bool, answers map[string]any, args ...string) (s
 
 func TestWrongUsage(t *testing.T) {
 	for _, args := range [][]string{
-		{"snapshot"},
 		{"snapshot", "sow"},
 		{"frobnicate"},
 		{"snapshot", "show"},
@@ -138,6 +137,14 @@ func TestWrongUsage(t *testing.T) {
 		var body protocol.ErrorBody
 		if err := json.Unmarshal([]byte(errs), &body); err != nil || status != term.ExitUsage || out != "" || body.Error.Code != "usage" {
 			t.Errorf("%v --json: exit %d, stdout %q, stderr %q", args, status, out, errs)
+		}
+	}
+	for _, args := range [][]string{{}, {"snapshot"}} {
+		if status, out, errs := run(t, false, nil, args...); status != term.ExitUsage || out != "" || !strings.Contains(errs, "Examples:") {
+			t.Errorf("%v: exit %d, stdout %q, stderr %q", args, status, out, errs)
+		}
+		if status, _, errs := run(t, false, nil, append(args, "--json")...); status != term.ExitUsage || !strings.Contains(errs, "needs a command") {
+			t.Errorf("%v --json: exit %d, stderr %q", args, status, errs)
 		}
 	}
 	if _, _, errs := run(t, false, nil, "snapshot", "sow"); !strings.Contains(errs, "did you mean show?") {
