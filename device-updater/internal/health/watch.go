@@ -54,9 +54,13 @@ func (w *Watcher) Watch(ctx context.Context) (warnings []string, err error) {
 		return nil, err
 	}
 	reached := w.Reachable == nil || !w.Baseline.Reachable
+	waiting := "its health did not hold long enough"
 	for {
 		missing, bad, err := w.look(ctx, restarts, &reached)
 		now := w.Clock()
+		if missing.what != "" && ctx.Err() == nil {
+			waiting = missing.what
+		}
 		switch {
 		case ctx.Err() != nil:
 		case err != nil:
@@ -86,10 +90,7 @@ func (w *Watcher) Watch(ctx context.Context) (warnings []string, err error) {
 		}
 		select {
 		case <-ctx.Done():
-			if missing.what == "" {
-				missing.what = "its health did not hold long enough"
-			}
-			return nil, &Bad{fmt.Sprintf("%s when the time for the trial was up", missing.what)}
+			return nil, &Bad{waiting + " when the time for the trial was up"}
 		case <-time.After(w.Pause):
 		}
 	}

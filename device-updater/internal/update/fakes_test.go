@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -68,7 +69,7 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	w := &world{
-		t: t, dir: t.TempDir(), bad: map[string]string{}, install: map[string]error{}, offered: "old", free: 100 << 30,
+		t: t, dir: memoryDir(t), bad: map[string]string{}, install: map[string]error{}, offered: "old", free: 100 << 30,
 		trees: map[string]tree{"deployments/1": {release: "old"}},
 		boot: map[string][]byte{
 			"committed.env": bootcontrol.NewBlock("committed=1", "previous="),
@@ -84,6 +85,21 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	return w
+}
+
+// memoryDir is a directory that is synced at once, where there is one: the
+// records of many hundred devices go there.
+func memoryDir(t *testing.T) string {
+	dir, err := os.MkdirTemp("/dev/shm", "aptfleet-update")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
 }
 
 // step counts an act and carries it out, unless this is where it is cut.

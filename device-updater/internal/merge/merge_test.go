@@ -1,0 +1,239 @@
+package merge_test
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"aptfleet/device-updater/internal/merge"
+)
+
+// files describes a tree: path → content. A content that starts with "->" is a
+// symbolic link, "/" is an empty directory, a "0600 " prefix is the mode.
+type files map[string]string
+
+func plant(t *testing.T, tree files) string {
+	t.Helper()
+	dir := t.TempDir()
+	for path, content := range tree {
+		path = filepath.Join(dir, path)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		var err error
+		switch {
+		case content == "/":
+			err = os.MkdirAll(path, 0o755)
+		case strings.HasPrefix(content, "->"):
+			err = os.Symlink(content[2:], path)
+		case strings.HasPrefix(content, "0600 "):
+			err = os.WriteFile(path, []byte(content[5:]), 0o600)
+		default:
+			err = os.WriteFile(path, []byte(content), 0o644)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+func harvest(t *testing.T, dir string) files {
+	t.Helper()
+	tree := files{}
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || path == dir {
+			return err
+		}
+		rel := strings.TrimPrefix(path, dir+"/")
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		switch {
+		case d.IsDir():
+			if entries, err := os.ReadDir(path); err != nil || len(entries) > 0 {
+				return err
+			}
+			tree[rel] = "/"
+		case info.Mode()&fs.ModeSymlink != 0:
+			to, err := os.Readlink(path)
+			tree[rel] = "->" + to
+			return err
+		default:
+			content, err := os.ReadFile(path)
+			prefix := ""
+			if info.Mode().Perm() == 0o600 {
+				prefix = "0600 "
+			}
+			tree[rel] = prefix + string(content)
+			return err
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tree
+}
+
+func TestTrees(t *testing.T) {
+	for _, c := range []struct {
+		name                    string
+		base, running, new, got files
+		conflicts               string
+	}{
+		{
+			"untouched: the release's",
+			files{"a": "1"}, files{"a": "1"}, files{"a": "2"}, files{"a": "2"}, "",
+		}, {
+			"changed locally", files{"a": "1"}, files{"a": "local"}, files{"a": "1"}, files{"a": "local"}, "",
+		}, {
+			"changed by both alike", files{"a": "1"}, files{"a": "2"}, files{"a": "2"}, files{"a": "2"}, "",
+		}, {
+			"changed by both", files{"a": "1"}, files{"a": "local"}, files{"a": "2"},
+			files{"a": "local", "a.aptfleet-new": "2"}, "a",
+		}, {
+			"added locally", files{}, files{"d/a": "local"}, files{}, files{"d/a": "local"}, "",
+		}, {
+			"added by both", files{}, files{"a": "local"}, files{"a": "2"}, files{"a": "local", "a.aptfleet-new": "2"}, "a",
+		}, {
+			"added by the release", files{}, files{}, files{"a": "2"}, files{"a": "2"}, "",
+		}, {
+			"removed locally", files{"d/a": "1", "b": "1"}, files{"b": "1"}, files{"d/a": "1", "b": "1"}, files{"b": "1"}, "",
+		}, {
+			"removed locally, changed by the release", files{"a": "1", "b": ""}, files{"b": ""}, files{"a": "2", "b": ""},
+			files{"b": "", "a.aptfleet-new": "2"}, "a",
+		}, {
+			"removed by the release", files{"a": "1"}, files{"a": "1"}, files{}, files{}, "",
+		}, {
+			"removed by the release, changed locally", files{"a": "1"}, files{"a": "local"}, files{}, files{"a": "local"}, "a",
+		}, {
+			"mode", files{"a": "1"}, files{"a": "0600 1"}, files{"a": "1"}, files{"a": "0600 1"}, "",
+		}, {
+			"link", files{"a": "->x"}, files{"a": "->local"}, files{"a": "->x"}, files{"a": "->local"}, "",
+		}, {
+			"file became a link", files{"a": "1"}, files{"a": "->local"}, files{"a": "1"}, files{"a": "->local"}, "",
+		}, {
+			"link changed by both", files{"a": "->x"}, files{"a": "->local"}, files{"a": "->y"}, files{"a": "->local", "a.aptfleet-new": "->y"}, "a",
+		}, {
+			"directory became a file locally", files{"a/b": "1"}, files{"a": "local"}, files{"a/b": "1"}, files{"a": "local"}, "",
+		}, {
+			"file became a directory locally", files{"a": "1"}, files{"a/b": "local"}, files{"a": "1"}, files{"a/b": "local"}, "",
+		}, {
+			"locally emptied directory that the release fills", files{"d/a": "1"}, files{}, files{"d/a": "1", "d/b": "2"}, files{"d/b": "2"}, "",
+		}, {
+			"made by programs", files{"ld.so.cache": "1"}, files{"ld.so.cache": "local"}, files{"ld.so.cache": "2"}, files{"ld.so.cache": "2"}, "",
+		}, {
+			"left from an earlier conflict", files{}, files{"a.aptfleet-new": "1"}, files{}, files{}, "",
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			target := plant(t, c.new)
+			result, err := merge.Trees(plant(t, c.base), plant(t, c.running), target)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := harvest(t, target); fmt.Sprint(got) != fmt.Sprint(c.got) {
+				t.Errorf("got %v, want %v", got, c.got)
+			}
+			if got := strings.Join(result.Conflicts, " "); got != c.conflicts {
+				t.Errorf("conflicts %q, want %q", got, c.conflicts)
+			}
+		})
+	}
+}
+
+func TestAccounts(t *testing.T) {
+	const root = "root:x:0:0:root:/root:/bin/sh\n"
+	for _, c := range []struct{ name, file, base, running, new, got string }{
+		{
+			"added by both sides", "passwd", root,
+			root + "alice:x:1000:1000::/home/alice:/bin/sh\n",
+			root + "app:x:999:999::/:/usr/sbin/nologin\n",
+			root + "app:x:999:999::/:/usr/sbin/nologin\nalice:x:1000:1000::/home/alice:/bin/sh\n",
+		}, {
+			"changed locally", "passwd", root + "a:x:5:5::/:/bin/sh\n", root + "a:x:5:5::/:/bin/bash\n", root + "a:x:5:5::/:/bin/sh\nb:x:6:6::/:/bin/sh\n",
+			root + "a:x:5:5::/:/bin/bash\nb:x:6:6::/:/bin/sh\n",
+		}, {
+			"removed locally", "passwd", root + "a:x:5:5::/:/bin/sh\n", root, root + "a:x:5:5::/:/bin/sh\nb:x:6:6::/:/bin/sh\n", root + "b:x:6:6::/:/bin/sh\n",
+		}, {
+			"removed by the release", "passwd", root + "a:x:5:5::/:/bin/sh\n", root + "a:x:5:5::/:/bin/sh\nc:x:7:7::/:/bin/sh\n", root, root + "c:x:7:7::/:/bin/sh\n",
+		}, {
+			"password set locally", "shadow", "root:*:1::::::\n", "root:$y$hash:2::::::\n", "root:*:1::::::\napp:!:3::::::\n", "root:$y$hash:2::::::\napp:!:3::::::\n",
+		}, {
+			"members from both", "group", "dialout:x:20:\n", "dialout:x:20:alice\n", "dialout:x:20:app\n", "dialout:x:20:alice,app\n",
+		}, {
+			"administrators and members from both", "gshadow", "dialout:*::\n", "dialout:*:root:alice\n", "dialout:*::app\n", "dialout:*:root:alice,app\n",
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			target := plant(t, files{c.file: c.new})
+			result, err := merge.Trees(plant(t, files{c.file: c.base}), plant(t, files{c.file: c.running}), target)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := harvest(t, target)[c.file]; got != c.got || len(result.Conflicts) > 0 {
+				t.Errorf("got\n%swant\n%sconflicts %v", got, c.got, result.Conflicts)
+			}
+		})
+	}
+}
+
+func TestTwoAccountsWithOneNumber(t *testing.T) {
+	const root = "root:x:0:0:root:/root:/bin/sh\n"
+	_, err := merge.Trees(
+		plant(t, files{"passwd": root}),
+		plant(t, files{"passwd": root + "alice:x:999:999::/:/bin/sh\n"}),
+		plant(t, files{"passwd": root + "app:x:999:999::/:/bin/sh\n"}),
+	)
+	if err == nil || !strings.Contains(err.Error(), "999") {
+		t.Errorf("want an error that names the number, got %v", err)
+	}
+}
+
+// TestNothingIsLost: a local change is either in the result, or it was the same
+// as the release's; the release's version of a conflict is beside it; without
+// local changes the result is the release.
+func TestNothingIsLost(t *testing.T) {
+	rapid.Check(t, func(r *rapid.T) {
+		side := func(name string) files {
+			tree := files{"keep": "k"}
+			for _, path := range []string{"a", "b", "d/c", "d/e"} {
+				if v := rapid.IntRange(0, 3).Draw(r, name+path); v > 0 {
+					tree[path] = fmt.Sprint(v)
+				}
+			}
+			return tree
+		}
+		base, running, fresh := side("base "), side("running "), side("new ")
+		target := plant(t, fresh)
+		result, err := merge.Trees(plant(t, base), plant(t, running), target)
+		if err != nil {
+			r.Fatal(err)
+		}
+		got := harvest(t, target)
+		for _, path := range []string{"a", "b", "d/c", "d/e"} {
+			want := fresh[path]
+			if running[path] != base[path] {
+				want = running[path]
+			}
+			if got[path] != want {
+				r.Errorf("%s is %q, want %q (base %v, running %v, new %v)", path, got[path], want, base, running, fresh)
+			}
+			conflict := running[path] != base[path] && fresh[path] != base[path] && running[path] != fresh[path]
+			if conflict != slices.Contains(result.Conflicts, path) {
+				r.Errorf("%s: conflict %v, reported %v", path, conflict, result.Conflicts)
+			}
+			if beside, ok := got[path+merge.Suffix]; ok != (conflict && fresh[path] != "") || ok && beside != fresh[path] {
+				r.Errorf("%s: %q lies beside it", path, beside)
+			}
+		}
+	})
+}
