@@ -315,6 +315,12 @@ func TestMovedMeanwhile(t *testing.T) {
 	must(t,
 		browser.Click(ctx, "main a.button"),
 		browser.WaitText(ctx, "h1", "Promote to canary"),
+		browser.WaitText(ctx, "#diff-upgraded", "1 upgraded"))
+	must(t, browser.Script(ctx, `return document.getElementById("reason").value`, &typed))
+	if typed != "half a sen" {
+		t.Errorf("the fresh review begins with the reason %q", typed)
+	}
+	must(t,
 		browser.Click(ctx, "main form button"),
 		browser.WaitText(ctx, "#notice", "canary now offers"))
 }

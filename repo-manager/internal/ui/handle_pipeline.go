@@ -70,8 +70,7 @@ func (s *server) pipeline(w http.ResponseWriter, r *http.Request, v visitor) err
 		return err
 	}
 	view := pipelineView{
-		frame: s.frame(v, b.Name, ""), Name: b.Name, Distribution: b.Distribution,
-		Architectures: b.Architectures, Components: b.Components,
+		frame: s.frame(v, b.Name, ""), Name: b.Name, Components: b.Components,
 		Width: "stages-" + strconv.Itoa(len(b.stages)),
 	}
 	view.Events, view.Live = pipelineURL(b.Name)+"/events", "replace"

@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"aptfleet/repo-manager/internal/release"
 	"aptfleet/snapshots"
@@ -34,7 +35,7 @@ type reviewView struct {
 	Devices     []movingDevice
 	MoreDevices int
 	MayNot      string
-	Reason      string
+	Reason      string // typed into a review that was overtaken
 
 	Button string
 	Action string // where the form goes
@@ -69,7 +70,7 @@ func (s *server) reviewPromotion(w http.ResponseWriter, r *http.Request, v visit
 	if err != nil {
 		return err
 	}
-	view, err := s.review(r.Context(), v, b, stage, to)
+	view, err := s.review(r.Context(), v, b, stage, to, r.URL.Query().Get("reason"))
 	if err != nil {
 		return err
 	}
@@ -96,7 +97,7 @@ func (s *server) reviewUndo(w http.ResponseWriter, r *http.Request, v visitor) e
 	if err != nil {
 		return err
 	}
-	view, err := s.review(r.Context(), v, b, stage, to)
+	view, err := s.review(r.Context(), v, b, stage, to, r.URL.Query().Get("reason"))
 	if err != nil {
 		return err
 	}
@@ -135,7 +136,7 @@ func (s *server) lookAt(r *http.Request) (board, release.Stage, error) {
 }
 
 // review compares what a stage offers with what it would offer.
-func (s *server) review(ctx context.Context, v visitor, b board, stage release.Stage, to release.Offer) (reviewView, error) {
+func (s *server) review(ctx context.Context, v visitor, b board, stage release.Stage, to release.Offer, reason string) (reviewView, error) {
 	view := reviewView{
 		frame: s.frame(v, b.Name, stage.Name), Pipeline: b.Name, Stage: stage.Name,
 		From: offerOf(stage.Offer), To: offerOf(to), First: stage.Offer.State.IsZero(),
@@ -143,6 +144,7 @@ func (s *server) review(ctx context.Context, v visitor, b board, stage release.S
 	}
 	view.Crumbs = append(view.Crumbs, crumb{Name: stage.Name, URL: stageURL(b.Name, stage.Name, "")})
 	view.Events, view.Live = pipelineURL(b.Name)+"/events", "warn"
+	view.Reason = reason
 	if snapshot := b.snapshot(to); snapshot != nil {
 		view.Note, view.Packages = snapshot.Note, snapshot.Packages
 	}
@@ -206,7 +208,7 @@ func (s *server) promote(w http.ResponseWriter, r *http.Request, v visitor) erro
 	if err != nil {
 		return err
 	}
-	again := stageURL(b.Name, stage.Name, "promote") + "?snapshot=" + url.QueryEscape(ref)
+	again := stageURL(b.Name, stage.Name, "promote") + "?" + url.Values{"snapshot": {ref}, "reason": {form.reason}}.Encode()
 	if err := s.unmoved(b, stage, form, ref, to, again); err != nil {
 		return err
 	}
@@ -228,13 +230,16 @@ func (s *server) undo(w http.ResponseWriter, r *http.Request, v visitor) error {
 	if err != nil {
 		return err
 	}
-	again := stageURL(b.Name, stage.Name, "undo")
+	again := stageURL(b.Name, stage.Name, "undo") + "?" + url.Values{"reason": {form.reason}}.Encode()
 	if err := s.unmoved(b, stage, form, "Undo", to, again); err != nil {
 		return err
 	}
 	move, err := s.Release.Undo(r.Context(), v.Actor(), b.Name, stage.Name, form.reason, &form.expect)
 	return s.moved(w, r, b, stage, form, move, err, again)
 }
+
+// A reason has at most so many characters; the field of the form says so too.
+const maxReason = 500
 
 // decision is a filled form of a review.
 type decision struct {
@@ -252,6 +257,12 @@ func (s *server) decided(r *http.Request, v visitor) (board, release.Stage, deci
 		return b, stage, decision{}, &release.Error{Code: release.Forbidden, Text: mayNot(v, stage.Name)}
 	}
 	d := decision{reason: strings.TrimSpace(r.PostForm.Get("reason"))}
+	if utf8.RuneCountInString(d.reason) > maxReason {
+		return b, stage, decision{}, &release.Error{
+			Code: release.Invalid, Text: fmt.Sprintf("cannot keep the reason: it has more than %d characters", maxReason),
+			Hint: "Go back and shorten it.",
+		}
+	}
 	for field, id := range map[string]*snapshots.ID{"expect": &d.expect, "reviewed": &d.reviewed} {
 		text := r.PostForm.Get(field)
 		if text == "" && field == "expect" {

@@ -259,6 +259,7 @@ func stories() []story {
 		}(), status: 409, says: []string{"Something moved meanwhile", "unnamed state", "Review it again"}},
 		{name: "forged", tell: pending, method: "POST", path: "/pipelines/demo/stages/production/promote", as: "anna", form: url.Values{"csrf": {"guess"}}, status: 403, says: []string{"it does not belong to this session"}},
 		{name: "forbidden", tell: pending, method: "POST", path: "/pipelines/demo/stages/production/promote", as: "vera", form: url.Values{"csrf": {"csrf-of-session-of-vera"}}, status: 403, says: []string{"You may not do this"}},
+		{name: "long-reason", tell: pending, method: "POST", path: "/pipelines/demo/stages/production/promote", as: "anna", form: url.Values{"csrf": {"csrf-of-session-of-anna"}, "snapshot": {"canary"}, "reason": {strings.Repeat("é", 501)}}, status: 400, says: []string{"more than 500 characters"}},
 		{name: "bad-form", tell: pending, method: "POST", path: "/pipelines/demo/stages/production/promote", as: "anna", form: url.Values{"csrf": {"csrf-of-session-of-anna"}, "snapshot": {"canary"}, "reviewed": {"zzz"}}, status: 400, says: []string{"field reviewed"}},
 		{name: "unknown-pipeline", tell: demo, path: "/pipelines/" + url.PathEscape(hostile), as: "anna", status: 404, says: []string{"There is nothing here"}},
 		{name: "unknown-stage", tell: demo, path: "/pipelines/demo/stages/nightly", as: "anna", status: 404, says: []string{"Its stages are dev, canary, production."}},

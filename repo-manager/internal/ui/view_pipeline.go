@@ -78,19 +78,17 @@ type changeView struct {
 // pipelineView is the Pipeline page.
 type pipelineView struct {
 	frame
-	Name          string
-	Distribution  string
-	Architectures []string
-	Components    []release.Component
-	Columns       []column
-	Width         string // "stages-3": how many columns the board has
-	Fleet         fleetView
-	Activity      []moveView
-	Older         []moveView
-	Changes       []changeView
-	Moved         *moveView // notice after an act
-	MovedUndo     string    // link of the notice
-	Empty         string    // "components", "packages": what the visitor should do first; "" when under way
+	Name       string
+	Components []release.Component
+	Columns    []column
+	Width      string // "stages-3": how many columns the board has
+	Fleet      fleetView
+	Activity   []moveView
+	Older      []moveView
+	Changes    []changeView
+	Moved      *moveView // notice after an act
+	MovedUndo  string    // link of the notice
+	Empty      string    // "components", "packages": what the visitor should do first; "" when under way
 }
 
 // newMove words a move.
