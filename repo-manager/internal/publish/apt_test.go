@@ -1,6 +1,7 @@
 package publish
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -11,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"aptfleet/snapshots"
 )
@@ -296,5 +298,48 @@ func TestAptRefuses(t *testing.T) {
 				t.Errorf("apt knows %q", got)
 			}
 		})
+	}
+}
+
+// A client that updates while the stage moves again and again never meets an
+// index that its InRelease does not describe.
+
+func TestAptUpdatesWhileTheStageMoves(t *testing.T) {
+	f := newFixture(t)
+	packages := many(t, 1500)
+	states := []snapshots.State{f.state(packages...)}
+	for i := range 3 {
+		states = append(states, f.state(append(packages[i*50:], described(t, "tool", fmt.Sprint(i), "amd64"))...))
+	}
+	f.now = f.now.Add(-time.Hour) // one second per publication leads back to now
+	f.offer(states[0])
+	a := newAPT(t, f, "demo/dev")
+	done, stop := make(chan int), make(chan struct{})
+	go func() {
+		publications := 0
+		defer func() { done <- publications }()
+		for ; ; publications++ {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			f.now = f.now.Add(time.Second)
+			if err := f.Stage(context.Background(), demo, "dev", states[publications%len(states)], Meta{Date: f.now}); err != nil {
+				t.Error(err)
+				return
+			}
+		}
+	}()
+	defer func() {
+		close(stop)
+		publications := <-done
+		t.Logf("%d publications during 8 updates", publications)
+		if publications < 16 {
+			t.Error("too few to fall between the answers of one update")
+		}
+	}()
+	for range 8 {
+		a.update()
 	}
 }

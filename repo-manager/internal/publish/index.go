@@ -11,7 +11,6 @@ import (
 	"path"
 	"strconv"
 	"strings"
-	"time"
 
 	"aptfleet/repo-manager/internal/blobs"
 	"aptfleet/snapshots"
@@ -177,7 +176,7 @@ func (p *Publisher) build(ctx context.Context, key indexKey, index snapshots.Ind
 // seal marks the files of indices as durable. The caller has synced.
 func (p *Publisher) seal() error {
 	for key := range p.unsealed {
-		if err := p.tree.write(path.Join(key.dir(), sumsFile), []byte(p.sums[key].lines("")), time.Time{}); err != nil {
+		if err := p.tree.write(path.Join(key.dir(), sumsFile), []byte(p.sums[key].lines(""))); err != nil {
 			return fmt.Errorf("cannot write index: %w", err)
 		}
 		delete(p.unsealed, key)

@@ -71,7 +71,7 @@ func (p *Publisher) supersede(at place, before map[string]bool, next []named) er
 		}
 		lines = append(lines, fmt.Sprintf("%s %s\n", when.Format(time.RFC3339), name))
 	}
-	return p.tree.write(path.Join(at.root, supersededFile), []byte(strings.Join(lines, "")), time.Time{})
+	return p.tree.write(path.Join(at.root, supersededFile), []byte(strings.Join(lines, "")))
 }
 
 // readSuperseded reads what supersede wrote; lines that make no sense are as

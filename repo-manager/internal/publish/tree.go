@@ -51,34 +51,59 @@ func (t tree) mkdir(rel string) error {
 	return os.MkdirAll(t.path(rel), 0o755)
 }
 
+// prepare makes a temporary name with create. finish renames it to rel, with
+// ok, or takes it away; it must be called once.
+func (t tree) prepare(op, rel string, create func(tmp string) error) (finish func(ok bool) error, err error) {
+	dir, err := os.MkdirTemp(t.path(temporary), "")
+	if err != nil {
+		return nil, err
+	}
+	tmp := filepath.Join(dir, "new")
+	finish = func(ok bool) error {
+		if !ok {
+			return os.RemoveAll(dir)
+		}
+		err := t.step(op, rel)
+		if err == nil {
+			err = os.Rename(tmp, t.path(rel))
+		}
+		return errors.Join(err, os.RemoveAll(dir))
+	}
+	if err := create(tmp); err != nil {
+		return nil, errors.Join(err, finish(false))
+	}
+	return finish, nil
+}
+
 // place makes a temporary name with create and renames it to rel. On an error
 // the temporary name is gone.
 func (t tree) place(op, rel string, create func(tmp string) error) error {
-	dir, err := os.MkdirTemp(t.path(temporary), "")
+	finish, err := t.prepare(op, rel, create)
 	if err != nil {
 		return err
 	}
-	tmp := filepath.Join(dir, "new")
-	err = create(tmp)
-	if err == nil {
-		err = t.step(op, rel)
-	}
-	if err == nil {
-		err = os.Rename(tmp, t.path(rel))
-	}
-	return errors.Join(err, os.RemoveAll(dir))
+	return finish(true)
 }
 
-// write makes rel a file that holds data. Its modification time is at, unless
-// at is zero. A file that is so already stays as it is.
-func (t tree) write(rel string, data []byte, at time.Time) error {
+// write makes rel a file that holds data. One that does stays as it is.
+func (t tree) write(rel string, data []byte) error {
+	finish, err := t.prepareFile(rel, data, time.Time{})
+	if err != nil {
+		return err
+	}
+	return finish(true)
+}
+
+// prepareFile is prepare for a file that holds data and was modified at at,
+// unless that is zero. If rel is such a file already, finish does nothing.
+func (t tree) prepareFile(rel string, data []byte, at time.Time) (finish func(ok bool) error, err error) {
 	if there, err := os.ReadFile(t.path(rel)); err == nil && bytes.Equal(there, data) {
 		info, err := os.Lstat(t.path(rel))
 		if err == nil && info.Mode().IsRegular() && (at.IsZero() || info.ModTime().Equal(at)) {
-			return nil
+			return func(bool) error { return nil }, nil
 		}
 	}
-	return t.place("write", rel, func(tmp string) error {
+	return t.prepare("write", rel, func(tmp string) error {
 		if err := os.WriteFile(tmp, data, 0o644); err != nil {
 			return err
 		}

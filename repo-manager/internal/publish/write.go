@@ -8,7 +8,6 @@ import (
 	"os"
 	"path"
 	"strings"
-	"time"
 
 	"aptfleet/internal/faultpoint"
 	"aptfleet/snapshots"
@@ -175,11 +174,28 @@ func (p *Publisher) writeIndices(at place, indices []named) error {
 	return nil
 }
 
-// commit makes what was written durable and then moves the base.
-func (p *Publisher) commit(at place, signed Signed) error {
+// commit makes what was written durable, the new signed files among it, and
+// then moves the base.
+func (p *Publisher) commit(at place, signed Signed) (err error) {
 	date, err := dateOf(signed.Text)
 	if err != nil {
 		return err
+	}
+	var renames []func(ok bool) error
+	defer func() { // those that an error leaves over
+		for _, rename := range renames {
+			err = errors.Join(err, rename(false))
+		}
+	}()
+	for _, file := range []struct {
+		name string
+		data []byte
+	}{{gpgFile, signed.Gpg}, {releaseFile, signed.Text}, {inReleaseFile, signed.InRelease}} {
+		rename, err := p.tree.prepareFile(path.Join(at.dists, file.name), file.data, date)
+		if err != nil {
+			return err
+		}
+		renames = append(renames, rename)
 	}
 	if err := p.tree.sync(); err != nil {
 		return err
@@ -188,11 +204,10 @@ func (p *Publisher) commit(at place, signed Signed) error {
 		return err
 	}
 	faultpoint.Hit("publish:indices-written")
-	for _, file := range []struct {
-		name string
-		data []byte
-	}{{gpgFile, signed.Gpg}, {releaseFile, signed.Text}, {inReleaseFile, signed.InRelease}} {
-		if err := p.tree.write(path.Join(at.dists, file.name), file.data, date.Truncate(time.Second)); err != nil {
+	for len(renames) > 0 {
+		rename := renames[0]
+		renames = renames[1:]
+		if err := rename(true); err != nil {
 			return err
 		}
 	}
