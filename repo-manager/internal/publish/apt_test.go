@@ -303,7 +303,6 @@ func TestAptRefuses(t *testing.T) {
 
 // A client that updates while the stage moves again and again never meets an
 // index that its InRelease does not describe.
-
 func TestAptUpdatesWhileTheStageMoves(t *testing.T) {
 	f := newFixture(t)
 	packages := many(t, 1500)
