@@ -1,8 +1,13 @@
 package mirror
 
 import (
+	"strings"
 	"testing"
 	"time"
+
+	"aptfleet/internal/deb"
+	"aptfleet/repo-manager/internal/pool"
+	"aptfleet/snapshots"
 )
 
 func TestParseTime(t *testing.T) {
@@ -54,4 +59,32 @@ func TestLocalPath(t *testing.T) {
 			t.Errorf("%q: %v", name, err)
 		}
 	}
+}
+
+// Whatever a stanza says, what is taken over stays inside the archive and the
+// pool, and is what the state will hold.
+func FuzzAdopt(f *testing.F) {
+	const sum = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+	stanza := func(name, file string) string {
+		return "Package: " + name + "\nVersion: 1:2-3\nArchitecture: all\nFilename: " + file + "\nSize: 1\nMD5sum: 00\nSHA256: " + sum + "\n"
+	}
+	for _, seed := range []string{"", stanza("hello", "pool/h/hello_2-3_all.deb"), stanza("hello", "./hello.deb"), stanza("hello", "../../etc/shadow"), stanza("../hello", "hello.deb"), stanza("hello", "/etc/shadow")} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		parsed, err := deb.ParseStanza(raw)
+		if err != nil {
+			return // not a stanza
+		}
+		s, err := adopt(parsed)
+		if err != nil {
+			return
+		}
+		if localPath(s.source) != nil || strings.Contains(s.file, "/") || s.Filename != pool.Filename(s.SHA256, s.file) {
+			t.Fatalf("taken over: %+v", s)
+		}
+		if again, err := snapshots.ParsePackage(s.Stanza); err != nil || again.Ref() != s.Ref() {
+			t.Fatalf("%+v is read back as %+v, %v", s, again, err)
+		}
+	})
 }
