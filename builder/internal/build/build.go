@@ -97,7 +97,38 @@ func Build(ctx context.Context, o Options) (Result, error) {
 	if err := os.MkdirAll(o.Output, 0o755); err != nil {
 		return Result{}, fmt.Errorf("cannot write package: %w", err)
 	}
-	return result, write(&result, spec)
+	// data.tar is collected beside the package: /tmp may be memory.
+	spec.TempDir = o.Output
+	for i := range spec.Entries {
+		spec.Entries[i].Open = interruptible(ctx, spec.Entries[i].Open)
+	}
+	if err := write(&result, spec); err != nil {
+		return Result{}, err
+	}
+	return result, nil
+}
+
+// interruptible makes the reading of a file end with ctx.
+func interruptible(ctx context.Context, open func() (io.ReadCloser, error)) func() (io.ReadCloser, error) {
+	return func() (io.ReadCloser, error) {
+		content, err := open()
+		if err != nil {
+			return nil, err
+		}
+		return interruptibleFile{ctx, content}, nil
+	}
+}
+
+type interruptibleFile struct {
+	ctx context.Context
+	io.ReadCloser
+}
+
+func (f interruptibleFile) Read(p []byte) (int, error) {
+	if err := f.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return f.ReadCloser.Read(p)
 }
 
 // manifestFile finds the manifest of a source.

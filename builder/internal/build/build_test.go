@@ -171,21 +171,39 @@ func TestTwoBuildsAreIdentical(t *testing.T) {
 
 // TestLintianFindsNoErrors: what lintian calls an error would be one.
 func TestLintianFindsNoErrors(t *testing.T) {
+	args := []string{"--fail-on", "error", "--tag-display-limit", "0"}
 	for name, s := range map[string]source{
-		"a rich package":      newSource(t, rich, richFiles),
+		"a rich package":      newSource(t, strings.Replace(rich, "name: hello", "name: hello-rich", 1), richFiles),
 		"one with a revision": newSource(t, strings.Replace(rich, "version: 1.2.3", "version: 1.2.3\nrelease: 1\nepoch: 2", 1), richFiles),
-		"a metapackage":       newSource(t, header+"version: 1.0\nsection: metapackages\ndepends: [adduser]\n", nil),
+		"a metapackage":       newSource(t, strings.Replace(header, "name: hello", "name: hello-meta", 1)+"version: 1.0\nsection: metapackages\ndepends: [adduser]\n", nil),
 		"demo-app":            {t, "../../../examples/demo-app"},
 		"demo-device":         {t, "../../../examples/demo-device"},
 	} {
 		r := s.build("")
-		out, err := command(t, "lintian", "--fail-on", "error", "--display-info", "--tag-display-limit", "0", r.File).CombinedOutput()
-		if err != nil {
-			t.Errorf("%s: %v\n%s", name, err, out)
-		}
 		if len(r.Warnings) > 0 {
 			t.Errorf("%s: warnings %q", name, r.Warnings)
 		}
+		args = append(args, r.File)
+	}
+	if out, err := command(t, "lintian", args...).CombinedOutput(); err != nil {
+		t.Errorf("lintian: %v\n%s", err, out)
+	}
+}
+
+// TestAnInterruptedBuildLeavesNothing interrupts the packing of a terabyte.
+func TestAnInterruptedBuildLeavesNothing(t *testing.T) {
+	s := newSource(t, header+"version: 1\ncontents: [{src: big, dst: /usr/share/big}]\n", map[string]string{"big": ""})
+	if err := os.Truncate(filepath.Join(s.dir, "big"), 1<<40); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
+	defer cancel()
+	out := t.TempDir()
+	if _, err := build.Build(ctx, build.Options{Source: s.dir, Output: out, Env: noEnvironment}); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v", err)
+	}
+	if left, err := os.ReadDir(out); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
 	}
 }
 
