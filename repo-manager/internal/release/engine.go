@@ -182,6 +182,28 @@ func (e *Engine) load(ctx context.Context, p Pipeline) (*line, error) {
 	return l, nil
 }
 
+// reload reads a pipeline again after a commit that reported a failure: a
+// database that fails at the very end may have kept it.
+func (e *Engine) reload(ctx context.Context, pipeline string) {
+	pipelines, err := e.Store.Pipelines(ctx)
+	if err != nil {
+		e.Log.Error("cannot read pipelines", "error", err)
+		return
+	}
+	for _, p := range pipelines {
+		if p.Name != pipeline {
+			continue
+		}
+		l, err := e.load(ctx, p)
+		if err != nil {
+			e.Log.Error("cannot read pipeline", "pipeline", pipeline, "error", err)
+			return
+		}
+		e.setLine(l)
+		e.unpublished[pipeline] = true
+	}
+}
+
 // line returns a pipeline as it stands now.
 func (e *Engine) line(pipeline string) (*line, error) {
 	e.mu.RLock()

@@ -109,11 +109,6 @@ func (d *draft) replace(ctx context.Context, a Actor, component string, pkgs []s
 	if _, err := d.line.component(component, Mirror); err != nil {
 		return err
 	}
-	for _, f := range files {
-		if err := d.store(f); err != nil {
-			return err
-		}
-	}
 	before := make(map[string]bool)
 	for _, key := range d.line.keys(Component{Name: component}) {
 		for p, err := range snapshots.All(ctx, d.e.Chunks, d.line.head(), key) {
@@ -129,6 +124,11 @@ func (d *draft) replace(ctx context.Context, a Actor, component string, pkgs []s
 			return fail(Refused, "", "cannot replace mirror %s: %s is for none of the architectures of pipeline %s", component, p.Ref(), d.line.Name)
 		}
 		after[p.Name] = append(after[p.Name], p)
+	}
+	for _, f := range files {
+		if err := d.store(f); err != nil {
+			return err
+		}
 	}
 	for name := range before {
 		if _, err := d.named(ctx, component, name); err != nil {

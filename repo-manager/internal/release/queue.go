@@ -175,9 +175,10 @@ func (e *Engine) editAll(ctx context.Context, pipeline string, group []*job) {
 	var accepted []*job
 	var answers []func()
 	for _, j := range group {
+		before := len(d.put)
 		answer, err := j.edit(ctx, d)
 		if err != nil {
-			j.done <- err
+			j.done <- errors.Join(err, d.takeBack(ctx, before))
 			continue
 		}
 		accepted = append(accepted, j)
@@ -185,7 +186,7 @@ func (e *Engine) editAll(ctx context.Context, pipeline string, group []*job) {
 	}
 	err = d.commit(ctx)
 	if err != nil && !isUnpublished(err) {
-		err = errors.Join(err, d.takeBack())
+		err = errors.Join(err, d.takeBack(ctx, 0))
 	}
 	for i, j := range accepted {
 		if err == nil {

@@ -106,12 +106,21 @@ func (d *draft) store(f File) error {
 	return nil
 }
 
-// takeBack removes from the pool what a batch put there that failed.
-func (d *draft) takeBack() error {
-	for _, f := range d.put {
+// takeBack removes from the pool what came after the first files of a draft:
+// an edit was refused, or the whole batch failed.
+func (d *draft) takeBack(ctx context.Context, first int) error {
+	for _, f := range d.put[first:] {
+		// A commit that reported a failure may have happened all the same.
+		if known, err := d.e.Store.HasFile(ctx, f.SHA256); err != nil || known {
+			return err
+		}
 		if err := d.e.Pool.Remove(f.SHA256, f.Name); err != nil {
 			return err // the intents stay and the next start repeats this
 		}
+	}
+	d.put = d.put[:first]
+	if first > 0 {
+		return nil
 	}
 	return d.intents.clear()
 }
@@ -129,7 +138,7 @@ func (d *draft) commit(ctx context.Context) error {
 		d.head = head
 	}
 	if d.head.ID() == d.line.head().ID() {
-		return d.intents.clear()
+		return d.takeBack(ctx, 0)
 	}
 	if err := d.follow(ctx, strings.Join(d.actors, ", "), summary(d.arrivals), d.head); err != nil {
 		return err

@@ -65,7 +65,7 @@ func TestRollingRepository(t *testing.T) {
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			inWorld(t, func(w *world) {
+			inWorld(t, func(t *testing.T, w *world) {
 				before := ""
 				for i, s := range c.steps {
 					upload, err := w.addSalted(s.name, s.version, s.arch, s.salt, s.older)
@@ -87,7 +87,7 @@ func TestRollingRepository(t *testing.T) {
 }
 
 func TestKeep(t *testing.T) {
-	inWorld(t, func(w *world) {
+	inWorld(t, func(t *testing.T, w *world) {
 		_, err := w.CreateRepository(t.Context(), ann, "demo", "ci", 3)
 		must(t, err)
 		var last release.Upload
@@ -122,7 +122,7 @@ func TestKeep(t *testing.T) {
 
 // Two components of a pipeline are one source to apt.
 func TestSameVersionInTwoComponents(t *testing.T) {
-	inWorld(t, func(w *world) {
+	inWorld(t, func(t *testing.T, w *world) {
 		_, err := w.CreateRepository(t.Context(), ann, "demo", "other", 1)
 		must(t, err)
 		_, err = w.add("app", "1.0", "amd64")
@@ -139,7 +139,7 @@ func TestSameVersionInTwoComponents(t *testing.T) {
 // Uploads that wait together share states; a bad one fails alone; none is
 // lost; time between publications is kept.
 func TestGroupCommit(t *testing.T) {
-	inWorld(t, func(w *world) {
+	inWorld(t, func(t *testing.T, w *world) {
 		const uploads = 30
 		var wait sync.WaitGroup
 		var mu sync.Mutex
@@ -181,7 +181,7 @@ func TestGroupCommit(t *testing.T) {
 // However fast uploads come, each publication has a later Date, and none is
 // more than MaxAhead in front of the clock.
 func TestDatesOfAStage(t *testing.T) {
-	inWorld(t, func(w *world) {
+	inWorld(t, func(t *testing.T, w *world) {
 		_, last := w.inRelease("dev")
 		began := time.Now()
 		for _, version := range []string{"1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12"} {
@@ -205,7 +205,7 @@ func TestDatesOfAStage(t *testing.T) {
 // A commit that fails changes nothing, leaves nothing, and does not stop what
 // comes after it.
 func TestCommitFails(t *testing.T) {
-	inWorld(t, func(w *world) {
+	inWorld(t, func(t *testing.T, w *world) {
 		_, err := w.add("app", "1.0", "amd64")
 		must(t, err)
 		before := w.stage("dev")
@@ -228,7 +228,7 @@ func TestCommitFails(t *testing.T) {
 // What is committed and cannot be published is not answered with success, and
 // is published as soon as that works again.
 func TestPublicationFails(t *testing.T) {
-	inWorld(t, func(w *world) {
+	inWorld(t, func(t *testing.T, w *world) {
 		_, before := w.inRelease("dev")
 		w.publisher.fails.Store(true)
 		if _, err := w.add("app", "1.0", "amd64"); err == nil {
@@ -245,7 +245,7 @@ func TestPublicationFails(t *testing.T) {
 
 // A restart publishes what the last server could not.
 func TestRestartPublishes(t *testing.T) {
-	inWorld(t, func(w *world) {
+	inWorld(t, func(t *testing.T, w *world) {
 		w.publisher.fails.Store(true)
 		if _, err := w.add("app", "1.0", "amd64"); err == nil {
 			t.Error("an upload that was not published was answered with success")
@@ -263,7 +263,7 @@ func TestRestartPublishes(t *testing.T) {
 // leaves a file that nothing refers to; the next one takes it back, and only
 // it.
 func TestIntents(t *testing.T) {
-	inWorld(t, func(w *world) {
+	inWorld(t, func(t *testing.T, w *world) {
 		kept, err := w.add("app", "1.0", "amd64")
 		must(t, err)
 		lost := w.receive("lost", "1.0", "amd64", "")
@@ -282,16 +282,16 @@ func TestIntents(t *testing.T) {
 }
 
 func TestMirror(t *testing.T) {
-	inWorld(t, func(w *world) {
+	inWorld(t, func(t *testing.T, w *world) {
 		config := release.MirrorConfig{URL: "https://mirror.example/debian", Suite: "trixie", Components: []string{"main"}, Packages: []string{"hello"}, Keyring: []byte("k")}
 		_, err := w.CreateMirror(t.Context(), ann, "demo", "debian", release.MirrorConfig{})
 		wantCode(t, err, release.Invalid, "it has no URL")
 		_, err = w.CreateMirror(t.Context(), ann, "demo", "debian", config)
 		must(t, err)
-		_, err = w.Add(t.Context(), ann, "demo", "debian", w.receive("app", "1", "all", ""), false)
+		upload := w.receive("app", "1", "all", "")
+		_, err = w.Add(t.Context(), ann, "demo", "debian", upload, false)
 		wantCode(t, err, release.Refused, "it is a mirror")
-		must(t, os.RemoveAll(filepath.Join(w.dir, "incoming")))
-		must(t, os.Mkdir(filepath.Join(w.dir, "incoming"), 0o700))
+		must(t, upload.Discard())
 
 		var packages []snapshots.Package
 		var files []release.File
@@ -324,5 +324,6 @@ func TestMirror(t *testing.T) {
 		give("hello", "3", "riscv64")
 		_, err = w.ReplaceMirror(t.Context(), ann, "demo", "debian", packages, files)
 		wantCode(t, err, release.Refused, "riscv64")
+		must(t, os.Remove(files[0].Path)) // a refused file stays its giver's
 	})
 }

@@ -158,6 +158,7 @@ func (t *turn) commit(ctx context.Context) error {
 	}
 	faultpoint.Hit(t.kind + ":synced")
 	if err := t.e.Store.Commit(ctx, t.batch); err != nil {
+		t.e.reload(ctx, t.line.Name)
 		return because(err, "cannot commit to the database")
 	}
 	faultpoint.Hit(t.kind + ":committed")

@@ -59,7 +59,7 @@ func (m *moody) Stage(ctx context.Context, base publish.Base, stage string, st s
 
 // inWorld runs a test with a fresh world that has the pipeline demo (amd64,
 // arm64) with the repository apps.
-func inWorld(t *testing.T, f func(w *world)) {
+func inWorld(t *testing.T, f func(t *testing.T, w *world)) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{t: t, dir: dir, store: new(storetest.Memory)}
@@ -72,7 +72,7 @@ func inWorld(t *testing.T, f func(w *world)) {
 		must(t, err)
 		_, err = w.CreateRepository(t.Context(), ann, "demo", "apps", 1)
 		must(t, err)
-		f(w)
+		f(t, w)
 		w.mustBeClean()
 	})
 }
