@@ -13,6 +13,8 @@
 //	exits CODE PROGRAM ARG...  run a program that must end with this exit status
 //	secret NAME                put the single line of stdout into $NAME
 //	terminal COMMAND           run a shell command whose standard streams are a terminal
+//	listen, heard PATTERN      open the server's event stream; wait for "KIND PIPELINE SUBJECT"
+//	silent NAME                put the URL of a port where nobody ever answers into $NAME
 //	shape                      replace stdout by its JSON with ids, times and secrets named
 //
 // To take what the programs print now as what they should print, set

@@ -53,6 +53,7 @@ func TestStories(t *testing.T) {
 			env.Setenv("TERM", "xterm")
 			env.Setenv("SHELL", "/bin/sh") // what script(1) runs commands with
 			env.Values[serverKey{}] = &server{data: filepath.Join(env.WorkDir, "data")}
+			env.Values[earsKey{}] = &ears{came: make(chan string, 1000)}
 			return nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
@@ -67,6 +68,9 @@ func TestStories(t *testing.T) {
 			"secret":   secret,
 			"terminal": terminal,
 			"shape":    shape,
+			"listen":   listen,
+			"heard":    heard,
+			"silent":   silent,
 		},
 	})
 }
