@@ -38,7 +38,7 @@ func TestMakeRun(t *testing.T) {
 		r := start(t, dir)
 		ready := r.ready(moment)
 		r.interrupt(t)
-		t.Logf("Ctrl-C after %.1f s, ready %v, last line: %s", moment.Seconds(), ready, r.last())
+		t.Logf("Ctrl-C after %.1f s, ready %v, its end: %s", moment.Seconds(), ready, r.end())
 		nothingLeft(t, dir)
 	}
 
@@ -241,13 +241,11 @@ func (r *running) text() string {
 	return strings.Join(r.lines, "\n")
 }
 
-func (r *running) last() string {
+// end is the last few lines, on one line.
+func (r *running) end() string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if len(r.lines) == 0 {
-		return ""
-	}
-	return r.lines[len(r.lines)-1]
+	return strings.Join(r.lines[max(0, len(r.lines)-4):], " | ")
 }
 
 // nothingLeft fails the test if a process, mount or loop device of the
@@ -322,7 +320,7 @@ func pasteInto(t *testing.T, root, commands string) string {
 	shell := exec.CommandContext(ctx, "bash", "-e")
 	if root != "" {
 		shell = exec.CommandContext(ctx, "unshare", "--mount", "--pid", "--fork", "--kill-child",
-			"chroot", root, "sh", "-ec", "mount -t proc proc /proc; exec sh -e")
+			"--mount-proc="+filepath.Join(root, "proc"), "chroot", root, "sh", "-e")
 	}
 	shell.Dir = "/"
 	shell.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:" + goDir(t), "HOME=" + t.TempDir(), "DEBIAN_FRONTEND=noninteractive", "LC_ALL=C.UTF-8"}

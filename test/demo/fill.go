@@ -10,6 +10,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"aptfleet/internal/client"
@@ -323,7 +324,7 @@ func (d *demo) follows(ctx context.Context, version string) error {
 				d.say.note("the device runs demo-app " + version + ", committed")
 				return nil
 			}
-			if line := "device: " + r.Phase + " " + r.Progress; line != last {
+			if line := strings.TrimSpace("device: " + r.Phase + " " + r.Progress); line != last && r.Phase != "IDLE" {
 				d.say.progress(line)
 				last = line
 			}

@@ -75,14 +75,20 @@ func (d *demo) run(ctx context.Context, fresh bool) error {
 			return err
 		}
 	}
-	for _, dir := range []string{"log", "packages", "cache"} {
+	// What a run that was killed left half-made.
+	if err := os.RemoveAll(filepath.Join(d.dir, "tmp")); err != nil {
+		return fmt.Errorf("cannot prepare %s: %w", d.dir, err)
+	}
+	for _, dir := range []string{"log", "packages", "cache", "tmp"} {
 		if err := os.MkdirAll(filepath.Join(d.dir, dir), 0o755); err != nil {
 			return fmt.Errorf("cannot prepare %s: %w", d.dir, err)
 		}
 	}
-	// Scripts and caches of the device's root belong below the one directory.
-	if err := os.Setenv("APTFLEET_CACHE", filepath.Join(d.dir, "cache")); err != nil {
-		return err
+	// What other programs keep belongs below the one directory, too.
+	for name, dir := range map[string]string{"APTFLEET_CACHE": "cache", "TMPDIR": "tmp"} {
+		if err := os.Setenv(name, filepath.Join(d.dir, dir)); err != nil {
+			return err
+		}
 	}
 
 	srv, err := startServer(ctx, d)

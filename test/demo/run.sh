@@ -93,5 +93,5 @@ CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o "$DEMO_DIR/bin/" ./device-u
 
 # Everything runs in namespaces of its own: when this ends, however it ends,
 # the kernel removes every mount and process, and with them the loop devices.
-exec unshare --mount --propagation private --pid --fork --kill-child=SIGTERM --mount-proc \
+exec unshare --mount --propagation slave --pid --fork --kill-child=SIGTERM --mount-proc \
 	"$DEMO_DIR/bin/demo" --source "$PWD"
