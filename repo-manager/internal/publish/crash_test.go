@@ -11,6 +11,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -145,6 +146,7 @@ func TestAPublicationThatIsCutShort(t *testing.T) {
 				if got := f.consistent(base); got != after.ID().String() && got != before.ID().String() && (kind == "stage" || got != "") {
 					t.Fatalf("cut %d: %s offers %q", n, base, got)
 				}
+				f.tear(after, before)
 				f.reopen()
 				if err := publish(); err != nil {
 					t.Fatalf("cut %d, then again: %v", n, err)
@@ -160,6 +162,65 @@ func TestAPublicationThatIsCutShort(t *testing.T) {
 				t.Errorf("only %d cuts: the test does not see the changes", cuts)
 			}
 		})
+	}
+}
+
+// tear does to files what a power failure may do to those that no sync had
+// reached: they keep their size and lose their content. These are the indices
+// without a sums file; if there are such, also the frames that after has and
+// before has not.
+func (f *fixture) tear(after, before snapshots.State) {
+	f.t.Helper()
+	torn, err := filepath.Glob(filepath.Join(f.public, ".indices/*/*/Packages.*"))
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	torn = slices.DeleteFunc(torn, func(name string) bool {
+		_, err := os.Stat(filepath.Join(filepath.Dir(name), "sums"))
+		return err == nil
+	})
+	if len(torn) > 0 {
+		for _, key := range after.Keys() {
+			for _, chunk := range after.Index(key).Chunks {
+				if !slices.Contains(before.Index(key).Chunks, chunk) {
+					torn = append(torn, f.store.FramePath(chunk.ID, ".gz"), f.store.FramePath(chunk.ID, ".zst"))
+				}
+			}
+		}
+	}
+	for _, name := range torn {
+		info, err := os.Stat(name)
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err == nil {
+			err = os.WriteFile(name, make([]byte, info.Size()), 0o444)
+		}
+		if err != nil {
+			f.t.Fatal(err)
+		}
+	}
+}
+
+// The order of a publication: index files and their names, one sync, and only
+// then the signed files, InRelease last.
+func TestInReleaseIsRenamedLast(t *testing.T) {
+	f := newFixture(t)
+	f.offer(f.state(described(t, "tool", "1", "amd64")))
+	var steps []string
+	f.tree.before = func(op, name string) error {
+		steps = append(steps, op+" "+path.Base(name))
+		return nil
+	}
+	f.offer(f.state(described(t, "tool", "2", "amd64")))
+	sync := slices.Index(steps, "sync .")
+	want := []string{"sync .", "write sums", "write Release.gpg", "write Release", "write InRelease", "syncdir trixie"}
+	if sync < 0 || !slices.Equal(steps[sync:], want) {
+		t.Errorf("steps are %q, want %q at the end", steps, want)
+	}
+	links := slices.DeleteFunc(slices.Clone(steps[:max(sync, 0)]), func(step string) bool { return !strings.HasPrefix(step, "link ") })
+	if len(links) != 4 { // gz and zst, by hash and by name; the other indices stay
+		t.Errorf("before the sync: %q", steps[:max(sync, 0)])
 	}
 }
 
