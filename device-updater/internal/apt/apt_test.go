@@ -1,0 +1,419 @@
+package apt_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"aptfleet/device-updater/internal/apt"
+	"aptfleet/device-updater/internal/sandbox"
+	"aptfleet/internal/sign"
+	"aptfleet/test/debian"
+)
+
+func TestMain(m *testing.M) {
+	if len(os.Args) == 2 && os.Args[1] == sandbox.Argument {
+		os.Exit(sandbox.Main())
+	}
+	os.Exit(m.Run())
+}
+
+// shelf is an archive of hand-made packages, served on loopback.
+type shelf struct {
+	t    *testing.T
+	dir  string
+	key  *sign.Key
+	url  string
+	arch string
+}
+
+func newShelf(t *testing.T) *shelf {
+	t.Helper()
+	key, err := sign.Generate("Archive", "archive@aptfleet.example", time.Now().Add(-time.Hour))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &shelf{t: t, dir: t.TempDir(), key: key}
+	if s.arch, err = debian.Architecture(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(http.FileServer(http.Dir(s.dir)))
+	t.Cleanup(server.Close)
+	s.url = server.URL
+	s.write("keyring.asc", certificate(t, key))
+	return s
+}
+
+func certificate(t *testing.T, key *sign.Key) []byte {
+	t.Helper()
+	c, err := key.Certificate()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func (s *shelf) write(name string, content []byte) {
+	s.t.Helper()
+	path := filepath.Join(s.dir, name)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		s.t.Fatal(err)
+	}
+	if err := os.WriteFile(path, content, 0o644); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// pkg is a package to make: control fields besides the usual, and files.
+type pkg struct {
+	name, version, fields string
+	files                 map[string]string
+	postinst              string
+}
+
+// release publishes packages as the contents of a base.
+func (s *shelf) release(base string, packages ...pkg) {
+	s.t.Helper()
+	var index bytes.Buffer
+	for _, p := range packages {
+		tree := s.t.TempDir()
+		control := fmt.Sprintf("Package: %s\nVersion: %s\nArchitecture: all\nMaintainer: A <a@aptfleet.example>\nDescription: x\n%s", p.name, p.version, p.fields)
+		files := map[string]string{"DEBIAN/control": control}
+		if p.postinst != "" {
+			files["DEBIAN/postinst"] = "#!/bin/sh\nset -e\n" + p.postinst + "\n"
+		}
+		var conffiles string
+		for path, content := range p.files {
+			files[path] = content
+			if strings.HasPrefix(path, "etc/") {
+				conffiles += "/" + path + "\n"
+			}
+		}
+		if conffiles != "" {
+			files["DEBIAN/conffiles"] = conffiles
+		}
+		for path, content := range files {
+			if err := os.MkdirAll(filepath.Dir(filepath.Join(tree, path)), 0o755); err != nil {
+				s.t.Fatal(err)
+			}
+			mode := os.FileMode(0o644)
+			if path == "DEBIAN/postinst" {
+				mode = 0o755
+			}
+			if err := os.WriteFile(filepath.Join(tree, path), []byte(content), mode); err != nil {
+				s.t.Fatal(err)
+			}
+		}
+		if err := os.Chmod(tree, 0o755); err != nil {
+			s.t.Fatal(err)
+		}
+		name := fmt.Sprintf("%s_%s_all.deb", p.name, strings.ReplaceAll(p.version, ":", "."))
+		deb := filepath.Join(s.t.TempDir(), name)
+		if out, err := exec.Command("dpkg-deb", "--root-owner-group", "-Znone", "-b", tree, deb).CombinedOutput(); err != nil {
+			s.t.Fatalf("dpkg-deb: %v\n%s", err, out)
+		}
+		content, err := os.ReadFile(deb)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		sum := sha256.Sum256(content)
+		s.write(base+"/pool/"+name, content)
+		fmt.Fprintf(&index, "%sFilename: pool/%s\nSize: %d\nSHA256: %x\n\n", control, name, len(content), sum)
+	}
+	path := "main/binary-" + s.arch + "/Packages"
+	s.write(base+"/dists/trixie/"+path, index.Bytes())
+	release := fmt.Sprintf("Origin: Aptfleet\nCodename: trixie\nDate: %s\nArchitectures: %s\nComponents: main\nSHA256:\n %x %d %s\n",
+		time.Now().UTC().Add(-time.Minute).Format(time.RFC1123), s.arch, sha256.Sum256(index.Bytes()), index.Len(), path)
+	signed, err := s.key.ClearSign([]byte(release), time.Now().Add(-time.Minute))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.write(base+"/dists/trixie/InRelease", signed)
+}
+
+func (s *shelf) private(base string) *apt.Private {
+	s.t.Helper()
+	p, err := apt.NewPrivate(filepath.Join(s.t.TempDir(), "apt"), apt.Source{
+		URL: s.url + "/" + base, Distribution: "trixie", Components: []string{"main"}, Keyring: filepath.Join(s.dir, "keyring.asc"),
+	})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return p
+}
+
+func names(list []apt.Package) string {
+	var all []string
+	for _, p := range list {
+		all = append(all, p.Name+"="+p.Version)
+	}
+	return strings.Join(all, " ")
+}
+
+// TestSolveDependsOnTheReleaseAlone: the list has essential and required
+// packages, what was asked for and what that needs, and nothing recommended.
+func TestSolveDependsOnTheReleaseAlone(t *testing.T) {
+	s := newShelf(t)
+	s.release("one",
+		pkg{name: "base", version: "1", fields: "Essential: yes\n"},
+		pkg{name: "login", version: "1", fields: "Priority: required\n"},
+		pkg{name: "app", version: "1:2.0", fields: "Depends: lib (>= 1) | lib2\nRecommends: extra\n"},
+		pkg{name: "lib", version: "1"}, pkg{name: "lib2", version: "1"}, pkg{name: "extra", version: "1"}, pkg{name: "other", version: "1"},
+	)
+	p := s.private("one")
+	if err := p.Update(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	list, err := p.Solve(t.Context(), []string{"app"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := names(list); got != "app=1:2.0 base=1 lib=1 login=1" {
+		t.Errorf("solved to %s", got)
+	}
+	if inRelease, err := p.InRelease(); err != nil || !bytes.Contains(inRelease, []byte("Codename: trixie")) {
+		t.Errorf("InRelease: %q, %v", inRelease, err)
+	}
+	for _, wanted := range []string{"nowhere", "app-"} {
+		if list, err := p.Solve(t.Context(), []string{wanted}); err == nil {
+			t.Errorf("%s: solved to %s", wanted, names(list))
+		}
+	}
+}
+
+func TestUpdateRefuses(t *testing.T) {
+	stranger, err := sign.Generate("Stranger", "s@aptfleet.example", time.Now().Add(-time.Hour))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		spoil func(*shelf)
+		says  string
+	}{
+		"another key": {func(s *shelf) { s.write("keyring.asc", certificate(s.t, stranger)) }, "sign"},
+		"an index":    {func(s *shelf) { s.write("one/dists/trixie/main/binary-"+s.arch+"/Packages", []byte("Package: evil\n")) }, "one/dists"},
+		"no InRelease": {func(s *shelf) {
+			if err := os.Remove(filepath.Join(s.dir, "one/dists/trixie/InRelease")); err != nil {
+				s.t.Fatal(err)
+			}
+		}, "Release"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newShelf(t)
+			s.release("one", pkg{name: "app", version: "1"})
+			c.spoil(s)
+			if err := s.private("one").Update(t.Context()); err == nil || !strings.Contains(err.Error(), c.says) {
+				t.Errorf("want an error about %s, got %v", c.says, err)
+			}
+		})
+	}
+}
+
+// TestDownload: what is already here and good is kept, what is here and is not
+// what the index says is fetched again, what is not needed goes.
+func TestDownload(t *testing.T) {
+	s := newShelf(t)
+	s.release("one", pkg{name: "app", version: "1", fields: "Depends: lib\n"}, pkg{name: "lib", version: "1"})
+	dir := filepath.Join(t.TempDir(), "apt")
+	p, err := apt.NewPrivate(dir, apt.Source{URL: s.url + "/one", Distribution: "trixie", Components: []string{"main"}, Keyring: filepath.Join(s.dir, "keyring.asc")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != 0o700 {
+		t.Fatalf("%v, %v: others may enter", info.Mode(), err)
+	}
+	if err := p.Update(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	list, err := p.Solve(t.Context(), []string{"app"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	plan := apt.MakePlan(list, nil, nil, s.arch)
+	forged := filepath.Join(dir, "archives/lib_1_all.deb")
+	if err := os.WriteFile(forged, bytes.Repeat([]byte("x"), int(plan.Fetch[1].Size)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	old := filepath.Join(dir, "archives/old_1_all.deb")
+	if err := os.WriteFile(old, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var seen []string
+	if err := p.Download(t.Context(), plan, nil, func(done, total int) { seen = append(seen, fmt.Sprint(done, "/", total)) }); err != nil {
+		t.Fatal(err)
+	}
+	if len(seen) == 0 || seen[len(seen)-1] != "2/2" {
+		t.Errorf("progress %v", seen)
+	}
+	if _, err := os.Stat(old); !os.IsNotExist(err) {
+		t.Errorf("an old download stays: %v", err)
+	}
+	if err := p.Recheck(t.Context(), plan); err != nil {
+		t.Error(err)
+	}
+	// What changes on the disk afterwards is found before it is installed.
+	if err := os.WriteFile(forged, bytes.Repeat([]byte("x"), int(plan.Fetch[1].Size)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Recheck(t.Context(), plan); err == nil || !strings.Contains(err.Error(), "lib:all=1") {
+		t.Errorf("a changed download: %v", err)
+	}
+	// A server whose .deb is not what the index says.
+	s.write("one/pool/lib_1_all.deb", bytes.Repeat([]byte("y"), int(plan.Fetch[1].Size)))
+	if err := p.Download(t.Context(), plan, nil, nil); err == nil || !strings.Contains(err.Error(), "cannot download packages: ") {
+		t.Errorf("a tampered package: %v", err)
+	}
+	if err := apt.Clean(dir); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := filepath.Glob(filepath.Join(dir, "archives/*.deb")); err != nil || len(left) > 0 {
+		t.Errorf("left %v, %v", left, err)
+	}
+}
+
+// TestInstall turns a real trixie root from one release into others: an
+// upgrade, a downgrade, a rename that takes a conffile along, a package that
+// leaves and one that does not install.
+func TestInstall(t *testing.T) {
+	tar, err := debian.Root(t.Context(), debian.Spec{Suite: "trixie"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	root := filepath.Join(t.TempDir(), "root")
+	if err := os.Mkdir(root, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := debian.Unpack(t.Context(), tar, root); err != nil {
+		t.Fatal(err)
+	}
+	s := newShelf(t)
+	base := s.asIs(root)
+	app := func(name, version, fields string) pkg {
+		return pkg{name: name, version: version, fields: fields, files: map[string]string{
+			"etc/app.conf": "of " + version + "\n", "usr/share/app/version": version + "\n",
+		}, postinst: "test ! -e /run/systemd/system\ntest -x /usr/sbin/policy-rc.d\n! /usr/sbin/policy-rc.d\ntest \"$SYSTEMD_OFFLINE\" = 1"}
+	}
+	move := func(stage string, topLevel string, packages ...pkg) (string, error) {
+		t.Helper()
+		s.release(stage, packages...)
+		s.append(stage, base)
+		return s.install(root, stage, topLevel)
+	}
+	if out, err := move("1", "app", app("app", "1", "Depends: lib\n"), pkg{name: "lib", version: "1"}); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	s.has(root, "usr/share/app/version", "1\n")
+	if err := os.WriteFile(filepath.Join(root, "etc/app.conf"), []byte("local\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := move("2", "app2", app("app2", "2", "Replaces: app\nConflicts: app\nProvides: app\n")); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	s.has(root, "usr/share/app/version", "2\n")
+	s.has(root, "etc/app.conf", "local\n")
+	if _, err := os.Stat(filepath.Join(root, "var/lib/dpkg/info/lib.list")); !os.IsNotExist(err) {
+		t.Errorf("lib has not left: %v", err)
+	}
+	if out, err := move("1b", "app", app("app", "1", "Depends: lib\n"), pkg{name: "lib", version: "0.5"}); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	s.has(root, "usr/share/app/version", "1\n")
+	states, err := os.ReadFile(filepath.Join(root, "var/lib/apt/extended_states"))
+	if err != nil || !bytes.Contains(states, []byte("Package: lib\n")) || bytes.Contains(states, []byte("Package: app\n")) {
+		t.Errorf("extended_states: %v\n%s", err, states)
+	}
+	if _, err := os.Stat(filepath.Join(root, "usr/sbin/policy-rc.d")); !os.IsNotExist(err) {
+		t.Errorf("policy-rc.d was left behind: %v", err)
+	}
+	broken := app("app", "3", "")
+	broken.postinst = "echo cannot start >&2; exit 1"
+	if out, err := move("3", "app", broken); err == nil || !strings.Contains(out, "dpkg: error processing package app") {
+		t.Errorf("a package that does not install: %v\n%s", err, out)
+	}
+}
+
+// asIs returns the Packages stanzas of everything installed in root: a release
+// that keeps it all.
+func (s *shelf) asIs(root string) []byte {
+	s.t.Helper()
+	status, err := os.ReadFile(filepath.Join(root, "var/lib/dpkg/status"))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	var out bytes.Buffer
+	for i, stanza := range strings.Split(strings.TrimSpace(string(status)), "\n\n") {
+		lines := slices.DeleteFunc(strings.Split(stanza, "\n"), func(l string) bool { return strings.HasPrefix(l, "Status: ") })
+		// Never fetched: it is installed at this version.
+		fmt.Fprintf(&out, "%s\nFilename: pool/none%d.deb\nSize: 1\nSHA256: %064d\n\n", strings.Join(lines, "\n"), i, i)
+	}
+	return out.Bytes()
+}
+
+// append adds stanzas to the index of a base and signs it again.
+func (s *shelf) append(base string, stanzas []byte) {
+	s.t.Helper()
+	path := "main/binary-" + s.arch + "/Packages"
+	index, err := os.ReadFile(filepath.Join(s.dir, base, "dists/trixie", path))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	index = append(index, stanzas...)
+	s.write(base+"/dists/trixie/"+path, index)
+	release := fmt.Sprintf("Origin: Aptfleet\nCodename: trixie\nDate: %s\nArchitectures: %s\nComponents: main\nSHA256:\n %x %d %s\n",
+		time.Now().UTC().Add(-time.Minute).Format(time.RFC1123), s.arch, sha256.Sum256(index), len(index), path)
+	signed, err := s.key.ClearSign([]byte(release), time.Now().Add(-time.Minute))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.write(base+"/dists/trixie/InRelease", signed)
+}
+
+// install moves root to a base and returns what was printed.
+func (s *shelf) install(root, base, topLevel string) (string, error) {
+	s.t.Helper()
+	ctx := s.t.Context()
+	p := s.private(base)
+	if err := p.Update(ctx); err != nil {
+		s.t.Fatal(err)
+	}
+	list, err := p.Solve(ctx, []string{topLevel, "apt"})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	status, err := os.ReadFile(filepath.Join(root, "var/lib/dpkg/status"))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	installed, err := apt.ParseStatus(bytes.NewReader(status))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	plan := apt.MakePlan(list, installed, nil, s.arch)
+	if err := p.Download(ctx, plan, status, nil); err != nil {
+		s.t.Fatal(err)
+	}
+	var out bytes.Buffer
+	run := func(ctx context.Context, c sandbox.Command, w io.Writer) error { return sandbox.Run(ctx, c, w) }
+	if err := p.Install(ctx, run, root, plan, []string{topLevel}, &out); err != nil {
+		return out.String(), err
+	}
+	return out.String(), apt.Audit(ctx, run, root, list)
+}
+
+func (s *shelf) has(root, path, want string) {
+	s.t.Helper()
+	if got, err := os.ReadFile(filepath.Join(root, path)); err != nil || string(got) != want {
+		s.t.Errorf("%s is %q (%v), want %q", path, got, err, want)
+	}
+}

@@ -1,0 +1,189 @@
+package apt
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+)
+
+const hash = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+
+func TestParseURIs(t *testing.T) {
+	text := strings.Join([]string{
+		"Reading package lists...",
+		"'http://127.0.0.1/p/pool/ab/" + hash + "/libb_1.0+dfsg-1_all.deb' libb_1%3a1.0+dfsg-1_all.deb 12 SHA256:" + strings.ToUpper(hash),
+		"'http://127.0.0.1/p/pool/ab/" + hash + "/aa_2_amd64.deb' aa_2~rc1_amd64.deb 9999999999 SHA256:" + hash,
+		"",
+	}, "\n")
+	got, err := parseURIs(strings.NewReader(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []Package{
+		{Name: "aa", Version: "2~rc1", Architecture: "amd64", SHA256: hash, Size: 9999999999, File: "aa_2~rc1_amd64.deb"},
+		{Name: "libb", Version: "1:1.0+dfsg-1", Architecture: "all", SHA256: hash, Size: 12, File: "libb_1%3a1.0+dfsg-1_all.deb"},
+	}
+	if fmt.Sprint(got) != fmt.Sprint(want) || got[1] != want[1] {
+		t.Errorf("got %+v", got)
+	}
+}
+
+func TestParseURIsRefuses(t *testing.T) {
+	for _, line := range []string{
+		"'http://x/aa_1_amd64.deb' aa_1_amd64.deb 12",
+		"'http://x/aa_1_amd64.deb' aa_1_amd64.deb 12 MD5Sum:abc",
+		"'http://x/aa_1_amd64.deb' aa_1_amd64.deb 12 SHA256:abc",
+		"'http://x/aa_1_amd64.deb' aa_1_amd64.deb -1 SHA256:" + hash,
+		"'http://x/aa_1_amd64.deb' aa_1.deb 12 SHA256:" + hash,
+		"'http://x/a_1_amd64.deb' ../aa_1_amd64.deb 12 SHA256:" + hash,
+		"'http://x/a_1_amd64.deb' aa_%zz_amd64.deb 12 SHA256:" + hash,
+		"'http://x/a_1_amd64.deb' aa_x%20y_amd64.deb 12 SHA256:" + hash,
+		"'http://x/a_1_amd64.deb' -o_1_amd64.deb 12 SHA256:" + hash,
+	} {
+		if got, err := parseURIs(strings.NewReader(line)); err == nil {
+			t.Errorf("%s: read as %+v", line, got)
+		}
+	}
+}
+
+func FuzzParseURIs(f *testing.F) {
+	f.Add("'http://x/aa_1_amd64.deb' aa_1_amd64.deb 12 SHA256:" + hash)
+	f.Add("E: no")
+	f.Fuzz(func(t *testing.T, text string) {
+		list, err := parseURIs(strings.NewReader(text))
+		if err != nil {
+			return
+		}
+		for _, p := range list {
+			if strings.Contains(p.File, "/") || strings.HasPrefix(p.argument(), "-") || strings.ContainsAny(p.argument(), " \n") {
+				t.Errorf("%+v would reach apt as %q", p, p.argument())
+			}
+		}
+	})
+}
+
+const status = `Package: app
+Status: install ok installed
+Architecture: all
+Version: 1
+Description: x
+ y
+
+Package: gone
+Status: deinstall ok config-files
+Architecture: amd64
+Version: 3
+
+Package: lib
+Status: install ok installed
+Architecture: amd64
+Version: 1:2
+
+Package: never
+Status: unknown ok not-installed
+Architecture: amd64
+
+`
+
+func TestPlan(t *testing.T) {
+	installed, err := ParseStatus(strings.NewReader(status))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := func(name, arch, version, sum string) Package {
+		return Package{Name: name, Architecture: arch, Version: version, SHA256: sum, Size: 10}
+	}
+	for _, c := range []struct {
+		name          string
+		list          []Package
+		known         map[string]string
+		fetch, remove string
+		arguments     string
+	}{
+		{
+			"the same", []Package{p("app", "all", "1", "a"), p("lib", "amd64", "1:2", "b")}, nil,
+			"", "gone", "app=1 lib:amd64=1:2 gone-",
+		}, {
+			"upgrade and downgrade", []Package{p("app", "all", "2", "a"), p("lib", "amd64", "1", "b")}, nil,
+			"app:all=2 lib:amd64=1", "gone", "app=2 lib:amd64=1 gone-",
+		}, {
+			"renamed", []Package{p("app2", "all", "2", "a"), p("lib", "amd64", "1:2", "b")}, nil,
+			"app2:all=2", "app gone", "app2=2 lib:amd64=1:2 app- gone-",
+		}, {
+			"from all to one architecture", []Package{p("app", "amd64", "1", "a"), p("lib", "amd64", "1:2", "b")}, nil,
+			"app:amd64=1", "gone", "app:amd64=1 lib:amd64=1:2 gone-",
+		}, {
+			"comes back", []Package{p("app", "all", "1", "a"), p("gone", "amd64", "3", "c"), p("lib", "amd64", "1:2", "b")}, nil,
+			"gone:amd64=3", "", "app=1 gone:amd64=3 lib:amd64=1:2",
+		}, {
+			"built anew", []Package{p("app", "all", "1", "new"), p("lib", "amd64", "1:2", "b")},
+			map[string]string{"app:all=1": "old", "lib:amd64=1:2": "b"},
+			"app:all=1", "gone", "app=1 lib:amd64=1:2 gone-",
+		},
+	} {
+		plan := MakePlan(c.list, installed, c.known, "amd64")
+		var fetch, remove []string
+		for _, f := range plan.Fetch {
+			fetch = append(fetch, f.String())
+		}
+		for _, r := range plan.Remove {
+			remove = append(remove, r.Name)
+		}
+		if got := strings.Join(fetch, " "); got != c.fetch {
+			t.Errorf("%s: fetch %q, want %q", c.name, got, c.fetch)
+		}
+		if got := strings.Join(remove, " "); got != c.remove {
+			t.Errorf("%s: remove %q, want %q", c.name, got, c.remove)
+		}
+		if got := strings.Join(plan.arguments(), " "); got != c.arguments {
+			t.Errorf("%s: arguments %q, want %q", c.name, got, c.arguments)
+		}
+		if plan.FetchSize() != int64(10*len(fetch)) {
+			t.Errorf("%s: size %d", c.name, plan.FetchSize())
+		}
+	}
+}
+
+func TestMismatch(t *testing.T) {
+	list := []Package{{Name: "a", Version: "1", Architecture: "all"}, {Name: "b", Version: "1", Architecture: "amd64"}}
+	is := func(p Package, s string) Installed { return Installed{p, s} }
+	const ok = "install ok installed"
+	for name, c := range map[string]struct {
+		installed []Installed
+		want      string
+	}{
+		"equal":      {[]Installed{is(list[0], ok), is(list[1], ok)}, ""},
+		"missing":    {[]Installed{is(list[0], ok)}, "b:amd64=1 is not installed"},
+		"version":    {[]Installed{is(list[0], ok), is(Package{Name: "b", Version: "2", Architecture: "amd64"}, ok)}, "b:amd64=1 is not installed"},
+		"half":       {[]Installed{is(list[0], ok), is(list[1], "install ok half-configured")}, `b is "install ok half-configured"`},
+		"too many":   {[]Installed{is(list[0], ok), is(list[1], ok), is(Package{Name: "c", Version: "1", Architecture: "all"}, ok)}, "c:all=1 is installed and not in the list"},
+		"left-overs": {[]Installed{is(list[0], ok), is(list[1], ok), is(Package{Name: "c", Version: "1", Architecture: "all"}, "deinstall ok config-files")}, `c is "deinstall ok config-files"`},
+	} {
+		if got := Mismatch(list, c.installed); got != c.want {
+			t.Errorf("%s: %q, want %q", name, got, c.want)
+		}
+	}
+}
+
+func TestExtendedStates(t *testing.T) {
+	list := []Package{{Name: "app", Architecture: "all"}, {Name: "lib", Architecture: "all"}, {Name: "x", Architecture: "i386"}}
+	want := "Package: lib\nArchitecture: amd64\nAuto-Installed: 1\n\nPackage: x\nArchitecture: i386\nAuto-Installed: 1\n\n"
+	if got := extendedStates(list, []string{"app"}, "amd64"); got != want {
+		t.Errorf("got\n%s", got)
+	}
+}
+
+func TestComplaint(t *testing.T) {
+	plain := fmt.Errorf("exit status 100")
+	for text, want := range map[string]string{
+		"":                                      "exit status 100",
+		"W: a\nE: b\nE: c\nnoise\n":             "b; c",
+		"W: only a warning\n":                   "only a warning",
+		"E: 1\nE: 2\nE: 3\nE: 4\n":              "1; 2; 3",
+		"E: \nE: Unable to locate package x\n ": "Unable to locate package x",
+	} {
+		if got := complaint(text, plain).Error(); got != want {
+			t.Errorf("%q: %q, want %q", text, got, want)
+		}
+	}
+}
