@@ -74,6 +74,9 @@ func (a *Agent) Flush(ctx context.Context) {
 	err := a.post(ctx, *report)
 	a.mu.Lock()
 	a.lastErr = err
+	if err != nil && a.newest == nil {
+		a.newest = report // tried again with the next one, or at the end
+	}
 	a.mu.Unlock()
 }
 
