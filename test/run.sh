@@ -76,7 +76,7 @@ step 600 'packages' bash -euc 'gotest packages -timeout 9m "$@"' - "${inner[@]}"
 if ! $fast && [ -z "$failed" ]; then
 	limit=1200
 	[ -n "$long" ] && limit=10800
-	step $limit 'the pipeline as a whole' bash -euc 'gotest whole -p 2 -timeout "$1" "${@:2}"' - ${limit}s "${outer[@]}"
+	step $limit 'the pipeline as a whole' bash -euc 'gotest whole -count=1 -p 2 -timeout "$1" "${@:2}"' - ${limit}s "${outer[@]}"
 fi
 
 count() { cat "$results"/*.json 2>/dev/null | grep -c "\"Action\":\"$1\".*\"Test\":" || true; }

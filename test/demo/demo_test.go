@@ -33,10 +33,15 @@ func TestMakeRun(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
-	for range interrupted {
-		moment := time.Duration(random.Int64N(int64(15 * time.Second)))
+	for i := range interrupted {
 		r := start(t, dir)
-		ready := r.ready(moment)
+		// Two while it builds, the others once there is a server to stop.
+		moment := time.Duration(random.Int64N(int64(5 * time.Second)))
+		if i >= 2 {
+			r.await(r.page, 5*time.Minute)
+			moment = time.Duration(random.Int64N(int64(20 * time.Second)))
+		}
+		ready := r.await(r.up, moment)
 		r.interrupt(t)
 		t.Logf("Ctrl-C after %.1f s, ready %v, its end: %s", moment.Seconds(), ready, r.end())
 		nothingLeft(t, dir)
@@ -44,7 +49,7 @@ func TestMakeRun(t *testing.T) {
 
 	r := start(t, dir)
 	t.Cleanup(func() { r.interrupt(t) })
-	if !r.ready(8 * time.Minute) {
+	if !r.await(r.up, 8*time.Minute) {
 		t.Fatalf("make run is not ready after 8 minutes; it said:\n%s", r.text())
 	}
 	guide := blocks(r.text())
@@ -107,7 +112,7 @@ func TestWithoutDevice(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "demo")
 	r := start(t, dir, "DEVICE=none")
 	t.Cleanup(func() { r.interrupt(t) })
-	if !r.ready(5 * time.Minute) {
+	if !r.await(r.up, 5*time.Minute) {
 		t.Fatalf("make run DEVICE=none is not ready after 5 minutes; it said:\n%s", r.text())
 	}
 	guide := blocks(r.text())
@@ -158,7 +163,8 @@ func TestPreflightSaysEverythingAtOnce(t *testing.T) {
 type running struct {
 	cmd   *exec.Cmd
 	ended chan struct{}
-	up    chan struct{}
+	page  chan struct{} // closed when the page is up
+	up    chan struct{} // closed when the whole guide was printed
 
 	mu    sync.Mutex
 	lines []string
@@ -174,7 +180,7 @@ func environment(dir string, more ...string) []string {
 // start runs `make run` in a process group of its own, as a shell would.
 func start(t *testing.T, dir string, more ...string) *running {
 	t.Helper()
-	r := &running{cmd: exec.Command("make", "run"), ended: make(chan struct{}), up: make(chan struct{})}
+	r := &running{cmd: exec.Command("make", "run"), ended: make(chan struct{}), page: make(chan struct{}), up: make(chan struct{})}
 	r.cmd.Dir, r.cmd.Env = "../..", environment(dir, more...)
 	r.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	out, in := io.Pipe()
@@ -190,7 +196,10 @@ func start(t *testing.T, dir string, more ...string) *running {
 			r.mu.Lock()
 			r.lines = append(r.lines, scanner.Text())
 			r.mu.Unlock()
-			if strings.HasPrefix(scanner.Text(), "Ctrl-C stops everything") {
+			switch {
+			case strings.Contains(scanner.Text(), "the page is up: "):
+				close(r.page)
+			case strings.HasPrefix(scanner.Text(), "Ctrl-C stops everything"):
 				close(r.up)
 			}
 		}
@@ -206,10 +215,10 @@ func start(t *testing.T, dir string, more ...string) *running {
 	return r
 }
 
-// ready reports whether the whole guide was printed within the given time.
-func (r *running) ready(limit time.Duration) bool {
+// await reports whether it got there within the given time.
+func (r *running) await(there <-chan struct{}, limit time.Duration) bool {
 	select {
-	case <-r.up:
+	case <-there:
 		return true
 	case <-r.ended:
 		return false
