@@ -32,6 +32,7 @@ type fielded struct {
 	stage   string
 	archive string // base URL the device knows
 	token   string
+	reboot  string // auto or manual
 	trial   trial
 }
 
@@ -50,7 +51,7 @@ func newDevice(t *testing.T, change ...func(*fielded)) *fielded {
 		t.Fatal("the pipeline has too few stages for so many devices: raise stageCount")
 	}
 	name := fmt.Sprintf("device-%02d", n)
-	d := &fielded{t: t, stage: stageName(n), archive: world.server.url, trial: trial{Tries: 2, Timeout: "60s", Observe: "3s"}}
+	d := &fielded{t: t, stage: stageName(n), archive: world.server.url, reboot: "auto", trial: trial{Tries: 2, Timeout: "60s", Observe: "3s"}}
 	for _, c := range change {
 		c(d)
 	}
@@ -85,7 +86,7 @@ func (d *fielded) configure() {
 	d.t.Helper()
 	config, err := yaml.Marshal(map[string]any{
 		"name": d.Name(), "archive": d.archive, "pipeline": pipeline, "follow": d.stage, "components": components,
-		"keyring": keyringPath, "packages": []string{"demo-device"}, "token": d.token, "poll": "1s", "reboot": "auto",
+		"keyring": keyringPath, "packages": []string{"demo-device"}, "token": d.token, "poll": "1s", "reboot": d.reboot,
 		"trial": d.trial,
 	})
 	if err == nil {
@@ -148,12 +149,17 @@ func (d *fielded) patient() context.Context {
 // await polls until cond holds.
 func (d *fielded) await(what string, cond func() bool) {
 	d.t.Helper()
+	d.awaitEvery(30*time.Millisecond, what, cond)
+}
+
+func (d *fielded) awaitEvery(pause time.Duration, what string, cond func() bool) {
+	d.t.Helper()
 	ctx := d.patient()
 	for !cond() {
 		select {
 		case <-ctx.Done():
 			d.t.Fatalf("%s did not see %s within %v", d.Name(), what, patience)
-		case <-time.After(20 * time.Millisecond):
+		case <-time.After(pause):
 		}
 	}
 }
@@ -182,10 +188,11 @@ func (d *fielded) committed() int {
 
 // record is what a test needs of a line of the updater's journal.
 type record struct {
-	Phase      string `json:"phase"`
-	State      string `json:"state"`
-	Deployment int    `json:"deployment"`
-	Reason     string `json:"reason"`
+	At         time.Time `json:"at"`
+	Phase      string    `json:"phase"`
+	State      string    `json:"state"`
+	Deployment int       `json:"deployment"`
+	Reason     string    `json:"reason"`
 }
 
 // journal returns the whole lines of the updater's journal.

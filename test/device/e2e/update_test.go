@@ -12,6 +12,7 @@ import (
 
 	"aptfleet/internal/protocol"
 	"aptfleet/test/debian"
+	"aptfleet/test/device"
 	"aptfleet/test/device/bootcontrol"
 )
 
@@ -28,6 +29,13 @@ func TestAGoodUpdateIsCommittedAfterItsTrial(t *testing.T) {
 
 	d.promote("2")
 	promoted := time.Now()
+	if _, err := d.AwaitBoots(d.patient(), func(b []device.Boot) bool { return len(b) == 2 }); err != nil {
+		t.Fatal(err)
+	}
+	d.up()
+	if i := slices.IndexFunc(d.journal(), func(r record) bool { return r.Phase == "REBOOT" }); i >= 0 {
+		times.add("downtime: from REBOOT until the new release is up", time.Since(d.journal()[i].At))
+	}
 	d.awaitCommit("2")
 	d.runs("2", "demo-app")
 
@@ -62,8 +70,15 @@ func TestAGoodUpdateIsCommittedAfterItsTrial(t *testing.T) {
 		})
 	})
 	// The next ordinary boot is no trial.
-	d.off()
-	d.on()
+	rebooted := time.Now()
+	if _, err := d.Exec(d.patient(), "systemctl", "reboot"); err != nil {
+		t.Logf("the reboot cut its own command short: %v", err)
+	}
+	if _, err := d.AwaitBoots(d.patient(), func(b []device.Boot) bool { return len(b) == 3 }); err != nil {
+		t.Fatal(err)
+	}
+	d.up()
+	times.add("an ordinary reboot until it is up, to compare", time.Since(rebooted))
 	if last := d.lastBoot(); last.Trial || last.Deployment != 2 {
 		t.Errorf("the boot after the commit: %+v", last)
 	}
