@@ -68,16 +68,35 @@ func (tb *Table) Print(none string) {
 			widths[i] = max(widths[i], utf8.RuneCountInString(c.text))
 		}
 	}
+	last := len(header) - 1
+	room := t.Width
+	for _, w := range widths[:last] {
+		room -= w + 2
+	}
 	for _, row := range append([][]cell{header}, tb.rows...) {
+		row[last].text = shorten(row[last].text, room)
 		var line strings.Builder
 		for i, c := range row {
 			line.WriteString(t.paint(c.text, c.style, true))
-			if i < len(row)-1 {
+			if i < last {
 				line.WriteString(strings.Repeat(" ", widths[i]-utf8.RuneCountInString(c.text)+2))
 			}
 		}
 		fmt.Fprintln(t.Out, strings.TrimRight(line.String(), " "))
 	}
+}
+
+// minShort is the least of a text that is worth showing shortened.
+const minShort = 12
+
+// shorten cuts text to room runes, marked by an ellipsis; where there is
+// hardly any room, or nobody knows how much, the terminal may wrap it.
+func shorten(text string, room int) string {
+	runes := []rune(text)
+	if room < minShort || len(runes) <= room {
+		return text
+	}
+	return string(runes[:room-1]) + "…"
 }
 
 // Facts prints what is known about one thing, a fact a line: aligned after

@@ -37,7 +37,7 @@ type IO struct {
 	OutTerminal bool // Out is read by a person now
 	ErrTerminal bool // Err is read by a person now
 	Colour      bool // escape sequences may be used on terminals
-	Width       int  // columns of Out's terminal; 0 when unknown
+	Width       int  // columns of Out's terminal, into which tables fit their last one; 0 when unknown
 
 	JSON bool             // --json was given
 	Now  func() time.Time // for "3 days ago"

@@ -58,6 +58,25 @@ func TestTable(t *testing.T) {
 	}
 }
 
+func TestTableFitsTheTerminal(t *testing.T) {
+	for width, want := range map[int]string{
+		0:  "NAME  NOTE\na     a long explanation of it\n",
+		30: "NAME  NOTE\na     a long explanation of it\n",
+		29: "NAME  NOTE\na     a long explanation of …\n",
+		18: "NAME  NOTE\na     a long expl…\n",
+		17: "NAME  NOTE\na     a long explanation of it\n", // too narrow to be worth it
+	} {
+		io, out, _ := fake(true, false)
+		io.Width = width
+		table := io.NewTable("name", "note")
+		table.Row("a", "a long explanation of it")
+		table.Print("")
+		if out.String() != want {
+			t.Errorf("width %d: %q, want %q", width, out, want)
+		}
+	}
+}
+
 func TestEmptyTable(t *testing.T) {
 	for _, terminal := range []bool{true, false} {
 		io, out, errs := fake(terminal, false)
