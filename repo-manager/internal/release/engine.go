@@ -71,7 +71,7 @@ type Engine struct {
 	lines map[string]*line // each value is replaced, never modified
 
 	// Of the writer goroutine alone:
-	unpublished map[string]bool // pipelines whose last publication failed
+	unpublished map[string]time.Time // pipelines whose last publication failed, and when to try again
 
 	ctx  context.Context
 	stop context.CancelFunc
@@ -111,7 +111,7 @@ func Open(ctx context.Context, config Config) (*Engine, error) {
 	e := &Engine{
 		Config:      config,
 		lines:       make(map[string]*line),
-		unpublished: make(map[string]bool),
+		unpublished: make(map[string]time.Time),
 		done:        make(chan struct{}),
 	}
 	e.queue.init()
@@ -132,7 +132,8 @@ func Open(ctx context.Context, config Config) (*Engine, error) {
 		}
 		e.lines[p.Name] = l
 		if err := e.republish(ctx, l); err != nil {
-			return nil, fmt.Errorf("cannot publish pipeline %s: %w", p.Name, err)
+			e.Log.Error("cannot publish everything; will try again", "pipeline", p.Name, "error", err)
+			e.unpublished[p.Name] = e.now().Add(retryAfter)
 		}
 	}
 	e.ctx, e.stop = context.WithCancel(context.WithoutCancel(ctx))
@@ -200,7 +201,7 @@ func (e *Engine) reload(ctx context.Context, pipeline string) {
 			return
 		}
 		e.setLine(l)
-		e.unpublished[pipeline] = true
+		e.unpublished[pipeline] = e.now()
 	}
 }
 

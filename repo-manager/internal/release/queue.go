@@ -72,7 +72,7 @@ func (e *Engine) do(j *job) error {
 
 // retryAfter is how long the writer waits before it publishes again what it
 // could not.
-const retryAfter = 5 * time.Second
+const retryAfter = 15 * time.Second
 
 // write is the writer: all acts of all pipelines, one round after the other.
 func (e *Engine) write() {

@@ -168,7 +168,7 @@ func (t *turn) commit(ctx context.Context) error {
 		t.e.hub.send(event.Kind, event.Pipeline, event.Subject, event.At)
 	}
 	if err != nil {
-		t.e.unpublished[t.line.Name] = true
+		t.e.unpublished[t.line.Name] = t.e.now().Add(retryAfter)
 		t.e.Log.Error("cannot publish what is committed; will try again", "pipeline", t.line.Name, "error", err)
 		return &unpublishedError{because(err, "cannot publish pipeline %s: it is recorded and will be published as soon as possible", t.line.Name)}
 	}
@@ -184,12 +184,6 @@ func (t *turn) show(ctx context.Context) error {
 		}
 	}
 	faultpoint.Hit(t.kind + ":base-published")
-	if t.e.unpublished[t.line.Name] {
-		if err := t.e.republish(ctx, t.line); err != nil {
-			return err
-		}
-		delete(t.e.unpublished, t.line.Name)
-	}
 	for position := range t.line.standings {
 		if !t.stages[position] {
 			continue
@@ -203,27 +197,31 @@ func (t *turn) show(ctx context.Context) error {
 }
 
 // republish makes the tree of a pipeline what the database says. It is cheap
-// where it is so already.
+// where it is so already. What cannot be published does not keep the rest from
+// it: a fixed base whose blobs are damaged must not stop the stages.
 func (e *Engine) republish(ctx context.Context, l *line) error {
 	bases, err := e.Store.Bases(ctx, l.Name)
 	if err != nil {
 		return err
 	}
+	var failed []error
 	for _, b := range bases {
-		state, err := snapshots.Load(ctx, e.Chunks, b.State)
-		if err != nil {
-			return err
-		}
-		if err := e.Publisher.Fixed(ctx, l.base(state), b.Dir, state, *b.signed()); err != nil {
-			return fmt.Errorf("cannot publish %s: %w", b.Dir, err)
+		if err := e.republishBase(ctx, l, b); err != nil {
+			failed = append(failed, fmt.Errorf("cannot publish %s: %w", b.Dir, err))
 		}
 	}
 	for position := range l.standings {
-		if err := e.publishStage(ctx, l, position); err != nil {
-			return err
-		}
+		failed = append(failed, e.publishStage(ctx, l, position))
 	}
-	return nil
+	return errors.Join(failed...)
+}
+
+func (e *Engine) republishBase(ctx context.Context, l *line, b Base) error {
+	state, err := snapshots.Load(ctx, e.Chunks, b.State)
+	if err != nil {
+		return err
+	}
+	return e.Publisher.Fixed(ctx, l.base(state), b.Dir, state, *b.signed())
 }
 
 // publishStage publishes a stage as its standing says.
@@ -258,17 +256,29 @@ func (b Base) signed() *publish.Signed {
 func (e *Engine) refresh(ctx context.Context) time.Duration {
 	next := time.Hour
 	for _, l := range e.all() {
-		if e.unpublished[l.Name] {
-			if err := e.republish(ctx, l); err != nil {
-				e.Log.Error("cannot publish", "pipeline", l.Name, "error", err)
-				next = min(next, retryAfter)
-				continue
-			}
-			delete(e.unpublished, l.Name)
-		}
+		next = min(next, e.retry(ctx, l))
 		next = min(next, e.refreshLine(ctx, l))
 	}
 	return next
+}
+
+// retry publishes a pipeline that could not be, if it is time to, and returns
+// when to look again.
+func (e *Engine) retry(ctx context.Context, l *line) time.Duration {
+	at, failed := e.unpublished[l.Name]
+	if !failed {
+		return time.Hour
+	}
+	if wait := at.Sub(e.now()); wait > 0 {
+		return wait
+	}
+	if err := e.republish(ctx, l); err != nil {
+		e.Log.Error("cannot publish everything; repo-manager check tells more", "pipeline", l.Name, "error", err)
+		e.unpublished[l.Name] = e.now().Add(retryAfter)
+		return retryAfter
+	}
+	delete(e.unpublished, l.Name)
+	return time.Hour
 }
 
 // refreshLine signs anew what has less than half of its time left.
