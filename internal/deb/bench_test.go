@@ -30,3 +30,23 @@ func BenchmarkRead(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkStanzaReader reads an index of 1000 paragraphs.
+func BenchmarkStanzaReader(b *testing.B) {
+	data := bytes.Repeat([]byte(control+"X-Field: some text of a usual length\n"+"\n"), 1000)
+	b.SetBytes(int64(len(data)))
+	b.ReportAllocs()
+	for b.Loop() {
+		r := deb.NewStanzaReader(bytes.NewReader(data), deb.MaxStanza)
+		n := 0
+		for {
+			if _, err := r.Next(); err != nil {
+				break
+			}
+			n++
+		}
+		if n != 1000 {
+			b.Fatalf("read %d paragraphs", n)
+		}
+	}
+}

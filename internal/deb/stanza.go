@@ -48,29 +48,24 @@ func ParseStanza(b []byte) (Stanza, error) {
 // the field is absent. Continuation lines follow their newline as they are
 // written, with their leading space. Case does not matter.
 func (s Stanza) Get(field string) string {
-	for f := range s.split() {
-		if strings.EqualFold(f.name, field) {
-			return f.value()
-		}
+	f, found := s.find(field)
+	if !found {
+		return ""
 	}
-	return ""
+	return s.value(f)
 }
 
 // Has reports whether the field is present, even when it is empty.
 func (s Stanza) Has(field string) bool {
-	for f := range s.split() {
-		if strings.EqualFold(f.name, field) {
-			return true
-		}
-	}
-	return false
+	_, found := s.find(field)
+	return found
 }
 
 // Fields yields the names and values of all fields in their order.
 func (s Stanza) Fields() iter.Seq2[string, string] {
 	return func(yield func(string, string) bool) {
 		for f := range s.split() {
-			if !yield(f.name, f.value()) {
+			if !yield(string(s.raw[f.start:f.colon]), s.value(f)) {
 				return
 			}
 		}
@@ -85,20 +80,16 @@ func (s Stanza) With(field, value string) Stanza {
 	if value == "" || value[0] == '\n' {
 		text = field + ":" + value + "\n"
 	}
-	for f := range s.split() {
-		if strings.EqualFold(f.name, field) {
-			return Stanza{slices.Concat(s.raw[:f.start], []byte(text), s.raw[f.end:])}
-		}
+	if f, found := s.find(field); found {
+		return Stanza{slices.Concat(s.raw[:f.start], []byte(text), s.raw[f.end:])}
 	}
 	return Stanza{slices.Concat(s.raw, []byte(text))}
 }
 
 // Without returns a stanza that lacks the field.
 func (s Stanza) Without(field string) Stanza {
-	for f := range s.split() {
-		if strings.EqualFold(f.name, field) {
-			return Stanza{slices.Concat(s.raw[:f.start], s.raw[f.end:])}
-		}
+	if f, found := s.find(field); found {
+		return Stanza{slices.Concat(s.raw[:f.start], s.raw[f.end:])}
 	}
 	return s
 }
@@ -108,15 +99,20 @@ func (s Stanza) Without(field string) Stanza {
 func (s Stanza) Bytes() []byte { return s.raw }
 
 // field is where one field lies in a stanza's bytes, continuation lines and
-// newline included.
-type field struct {
-	name       string
-	start, end int
-	raw        []byte
+// last newline included.
+type field struct{ start, colon, end int }
+
+func (s Stanza) value(f field) string {
+	return string(bytes.Trim(s.raw[f.colon+1:f.end], " \t\n"))
 }
 
-func (f field) value() string {
-	return string(bytes.Trim(f.raw[len(f.name)+1:], " \t\n"))
+func (s Stanza) find(name string) (field, bool) {
+	for f := range s.split() {
+		if f.colon-f.start == len(name) && strings.EqualFold(string(s.raw[f.start:f.colon]), name) {
+			return f, true
+		}
+	}
+	return field{}, false
 }
 
 // split yields the fields of a stanza that was checked when it was parsed.
@@ -130,9 +126,7 @@ func (s Stanza) split() iter.Seq[field] {
 					break
 				}
 			}
-			raw := s.raw[start:end]
-			name := string(raw[:bytes.IndexByte(raw, ':')])
-			if !yield(field{name: name, start: start, end: end, raw: raw}) {
+			if !yield(field{start, start + bytes.IndexByte(s.raw[start:end], ':'), end}) {
 				return
 			}
 			start = end
@@ -145,8 +139,14 @@ type StanzaReader struct {
 	r         *bufio.Reader
 	maxStanza int
 	line      int
+	buffer    []byte // of the line under way
+	raw       []byte // of the paragraph under way
+	names     []span // its field names, in raw
 	err       error
 }
+
+// span is a part of a paragraph's bytes.
+type span struct{ start, end int }
 
 // NewStanzaReader reads from r paragraphs of at most maxStanza bytes each.
 func NewStanzaReader(r io.Reader, maxStanza int) *StanzaReader {
@@ -168,45 +168,48 @@ func (sr *StanzaReader) Next() (Stanza, error) {
 }
 
 func (sr *StanzaReader) next() (Stanza, error) {
-	var raw []byte
-	var names []string
+	sr.raw, sr.names = sr.raw[:0], sr.names[:0]
 	for {
-		line, err := sr.readLine(len(raw))
+		line, err := sr.readLine(len(sr.raw))
 		switch {
-		case errors.Is(err, io.EOF) && len(raw) == 0:
+		case errors.Is(err, io.EOF) && len(sr.raw) == 0:
 			return Stanza{}, io.EOF
 		case errors.Is(err, io.EOF):
-			return Stanza{raw}, nil
+			return Stanza{bytes.Clone(sr.raw)}, nil
 		case err != nil:
 			return Stanza{}, err
 		}
 		if len(bytes.TrimLeft(line, " \t")) == 1 { // only the newline
-			if len(line) > 1 && len(raw) > 0 {
+			switch {
+			case len(sr.raw) == 0:
+				continue
+			case len(line) > 1:
 				return Stanza{}, sr.fail("a line of spaces inside a field (an empty line of a text is written \" .\")")
 			}
-			if len(raw) > 0 {
-				return Stanza{raw}, nil
-			}
-			continue
+			return Stanza{bytes.Clone(sr.raw)}, nil
 		}
-		if i := bytes.IndexFunc(line[:len(line)-1], isControl); i >= 0 {
-			return Stanza{}, sr.fail("the control character 0x%02x is not allowed", line[i])
+		for _, c := range line[:len(line)-1] {
+			if isControl(rune(c)) {
+				return Stanza{}, sr.fail("the control character 0x%02x is not allowed", c)
+			}
 		}
 		if isBlank(line[0]) {
-			if len(raw) == 0 {
+			if len(sr.raw) == 0 {
 				return Stanza{}, sr.fail("a continuation line before the first field")
 			}
-		} else if names, err = sr.addName(names, line); err != nil {
+		} else if err := sr.addName(line); err != nil {
 			return Stanza{}, err
 		}
-		raw = append(raw, line...)
+		sr.raw = append(sr.raw, line...)
 	}
 }
 
 // readLine returns the next line with its newline, which it adds to a last
-// line without one. It holds no more than maxStanza bytes in memory.
+// line without one. It holds no more than maxStanza bytes in memory; what it
+// returns is valid until the next call.
 func (sr *StanzaReader) readLine(have int) ([]byte, error) {
-	var line []byte
+	line := sr.buffer[:0]
+	defer func() { sr.buffer = line }()
 	for {
 		part, err := sr.r.ReadSlice('\n')
 		line = append(line, part...)
@@ -228,30 +231,32 @@ func (sr *StanzaReader) readLine(have int) ([]byte, error) {
 	}
 }
 
-// addName checks the name at the start of a field's first line.
-func (sr *StanzaReader) addName(names []string, line []byte) ([]string, error) {
+// addName checks the name at the start of a field's first line, which is about
+// to be added to the paragraph.
+func (sr *StanzaReader) addName(line []byte) error {
 	colon := bytes.IndexByte(line, ':')
 	if colon <= 0 {
-		return nil, sr.fail("%q is no field: want \"Name: value\"", shorten(string(line[:len(line)-1])))
+		return sr.fail("%q is no field: want \"Name: value\"", shorten(string(line[:len(line)-1])))
 	}
-	name := string(line[:colon])
+	name := line[:colon]
 	if name[0] == '#' || name[0] == '-' {
-		return nil, sr.fail("a field name cannot start with %q", name[0])
+		return sr.fail("a field name cannot start with %q", name[0])
 	}
-	for i := range len(name) {
-		if name[i] <= ' ' || name[i] >= 0x7f {
-			return nil, sr.fail("%q is not allowed in a field name", name[i])
+	for _, c := range name {
+		if c <= ' ' || c >= 0x7f {
+			return sr.fail("%q is not allowed in a field name", c)
 		}
 	}
-	for _, other := range names {
-		if strings.EqualFold(other, name) {
-			return nil, sr.fail("the field %s occurs twice", shorten(name))
+	for _, other := range sr.names {
+		if other.end-other.start == len(name) && bytes.EqualFold(sr.raw[other.start:other.end], name) {
+			return sr.fail("the field %s occurs twice", shorten(string(name)))
 		}
 	}
-	if len(names) == maxFields {
-		return nil, sr.fail("the paragraph has more than %d fields", maxFields)
+	if len(sr.names) == maxFields {
+		return sr.fail("the paragraph has more than %d fields", maxFields)
 	}
-	return append(names, name), nil
+	sr.names = append(sr.names, span{len(sr.raw), len(sr.raw) + len(name)})
+	return nil
 }
 
 func (sr *StanzaReader) fail(format string, args ...any) error {
