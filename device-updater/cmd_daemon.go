@@ -34,6 +34,7 @@ func (p *program) daemon(ctx context.Context) error {
 	}
 	log := slog.New(slog.NewTextHandler(p.io.Err, nil))
 	worker := daemon.New(d.machine, d.config.Poll, d.tell, log)
+	d.machine.Notify = worker.Notify
 	ctx, stop := context.WithCancel(ctx)
 	finished := make(chan error, 1)
 	go func() {

@@ -31,8 +31,20 @@ type Request struct {
 	Retry  bool `json:"retry,omitempty"`  // Update: also what failed before
 }
 
+// Machine is what the daemon runs: an update.Machine.
+type Machine interface {
+	Recover(ctx context.Context) error
+	Check(ctx context.Context) (update.Offer, error)
+	Update(ctx context.Context, o update.Options) error
+	Rollback(ctx context.Context) error
+	Retry() error
+	Rebooting() bool
+	Cancel() bool
+	Status() update.Status
+}
+
 // Do carries a request out on a machine that has recovered.
-func Do(ctx context.Context, m *update.Machine, r Request) error {
+func Do(ctx context.Context, m Machine, r Request) error {
 	switch r.Act {
 	case Check:
 		_, err := m.Check(ctx)
@@ -52,11 +64,10 @@ func Do(ctx context.Context, m *update.Machine, r Request) error {
 
 // Daemon is one running daemon.
 type Daemon struct {
-	Machine *update.Machine
-	Poll    time.Duration // 0: only on request
-	Tell    func()        // reports to the server; must not block
-	Log     *slog.Logger
-
+	machine Machine
+	poll    time.Duration // 0: only on request
+	tell    func()
+	log     *slog.Logger
 	said    string // the last warning: the same is not repeated at every check
 	queue   chan job
 	mu      sync.Mutex
@@ -68,26 +79,28 @@ type job struct {
 	done    chan error // buffered
 }
 
-// New returns a daemon and makes the machine's Notify its own.
-func New(m *update.Machine, poll time.Duration, tell func(), log *slog.Logger) *Daemon {
-	d := &Daemon{Machine: m, Poll: poll, Tell: tell, Log: log, queue: make(chan job, 16), changed: make(chan struct{})}
-	m.Notify = func(update.Status) {
-		d.mu.Lock()
-		close(d.changed)
-		d.changed = make(chan struct{})
-		d.mu.Unlock()
-		d.Tell()
-	}
-	return d
+// New returns a daemon that checks every poll, or only on request if that is
+// 0. tell reports to the server and must not block.
+func New(m Machine, poll time.Duration, tell func(), log *slog.Logger) *Daemon {
+	return &Daemon{machine: m, poll: poll, tell: tell, log: log, queue: make(chan job, 16), changed: make(chan struct{})}
+}
+
+// Notify is to be called when the status of the machine has changed.
+func (d *Daemon) Notify(update.Status) {
+	d.mu.Lock()
+	close(d.changed)
+	d.changed = make(chan struct{})
+	d.mu.Unlock()
+	d.tell()
 }
 
 // Run recovers, then works until ctx ends. Errors of single acts are logged and
 // do not end it: a device must stay updatable.
 func (d *Daemon) Run(ctx context.Context) {
 	recovered := d.recover(ctx)
-	d.Tell()
+	d.tell()
 	var tick <-chan time.Time
-	if d.Poll > 0 {
+	if d.poll > 0 {
 		// The first check follows the start at once.
 		tick = time.After(0)
 	}
@@ -106,16 +119,16 @@ func (d *Daemon) Run(ctx context.Context) {
 		switch {
 		case !recovered:
 			next.done <- errors.New("cannot start: what was interrupted could not be brought to an end; see the log of aptfleet-updater.service")
-		case d.Machine.Rebooting():
+		case d.machine.Rebooting():
 			next.done <- &update.Refused{Reason: "the device is about to reboot"}
 		default:
-			err := Do(ctx, d.Machine, next.request)
+			err := Do(ctx, d.machine, next.request)
 			d.warn(ctx, next.request.Act, err)
 			next.done <- err
 		}
-		d.Tell()
-		if d.Poll > 0 {
-			tick = time.After(d.Poll)
+		d.tell()
+		if d.poll > 0 {
+			tick = time.After(d.poll)
 		}
 	}
 }
@@ -129,15 +142,15 @@ func (d *Daemon) warn(ctx context.Context, act Act, err error) {
 		text = err.Error()
 	}
 	if text != "" && text != d.said {
-		d.Log.Warn(text, "act", string(act))
+		d.log.Warn(text, "act", string(act))
 	}
 	d.said = text
 }
 
 func (d *Daemon) recover(ctx context.Context) bool {
-	if err := d.Machine.Recover(ctx); err != nil {
+	if err := d.machine.Recover(ctx); err != nil {
 		if ctx.Err() == nil {
-			d.Log.Error(err.Error(), "act", "recover")
+			d.log.Error(err.Error(), "act", "recover")
 		}
 		return false
 	}

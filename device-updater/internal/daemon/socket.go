@@ -39,7 +39,7 @@ func (d *Daemon) Serve(ctx context.Context, path string) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /v1/act", d.act)
 	mux.HandleFunc("POST /v1/cancel", func(w http.ResponseWriter, _ *http.Request) {
-		if !d.Machine.Cancel() {
+		if !d.machine.Cancel() {
 			w.WriteHeader(http.StatusNotFound)
 		}
 	})
@@ -82,7 +82,7 @@ func (d *Daemon) act(w http.ResponseWriter, r *http.Request) {
 	send := func(e event) bool { return out.Encode(e) == nil && flush.Flush() == nil }
 	for {
 		changed := d.change()
-		status := d.Machine.Status()
+		status := d.machine.Status()
 		if !send(event{Status: &status}) {
 			return
 		}

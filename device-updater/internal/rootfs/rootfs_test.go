@@ -201,6 +201,8 @@ func TestState(t *testing.T) {
 		}
 	}
 	put(t, filepath.Join(top, "deployments/2/var/lib/app/new"), "new of 2")
+	put(t, filepath.Join(top, "deployments/1/etc/machine-id"), "0123456789abcdef0123456789abcdef\n")
+	put(t, filepath.Join(top, "deployments/2/etc/machine-id"), "ffffffffffffffffffffffffffffffff\n")
 	boot := func(n int, id string) string {
 		t.Helper()
 		root := filepath.Join(t.TempDir(), "root")
@@ -259,6 +261,12 @@ func TestState(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(top, "deployments/2/var/lib/unknown")); !os.IsNotExist(err) {
 		t.Errorf("state went into the deployment: %v", err)
+	}
+	if err := (rootfs.State{Root: one, Sysroot: top, Deployment: 1}).CheckIdentity(); err != nil {
+		t.Error(err)
+	}
+	if err := (rootfs.State{Root: two, Sysroot: top, Deployment: 2}).CheckIdentity(); err == nil {
+		t.Error("deployment 2 has another machine-id and nobody says so")
 	}
 	// What was removed does not come back at the next boot of a deployment.
 	if err := os.Remove(filepath.Join(two, "var/lib/app/new")); err != nil {

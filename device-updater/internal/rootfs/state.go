@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -61,6 +62,9 @@ func (s State) Mount() error {
 	if err := s.seed(deployment, own); err != nil {
 		return err
 	}
+	if err := s.identify(deployment); err != nil {
+		return err
+	}
 	for _, d := range stateDirs {
 		target := filepath.Join(s.Root, d.path)
 		source := filepath.Join(s.Sysroot, "state", d.name)
@@ -79,6 +83,51 @@ func (s State) Mount() error {
 		if err := bindOnce(source, filepath.Join(s.Root, "var/lib", name)); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// machineIDPattern is what machine-id(5) says a valid file holds.
+var machineIDPattern = regexp.MustCompile(`^[0-9a-f]{32}\n?$`)
+
+// identify keeps the master copy of the machine's id when there is none yet.
+func (s State) identify(deployment string) error {
+	master := filepath.Join(s.Sysroot, "identity/machine-id")
+	if _, err := os.Lstat(master); err == nil {
+		return nil
+	}
+	id, err := os.ReadFile(filepath.Join(deployment, "etc/machine-id"))
+	if errors.Is(err, fs.ErrNotExist) || err == nil && !machineIDPattern.Match(id) {
+		return nil // this boot has none that lasts
+	}
+	if err != nil {
+		return fmt.Errorf("cannot keep the machine's id: %w", err)
+	}
+	if err := os.MkdirAll(filepath.Dir(master), 0o755); err != nil {
+		return fmt.Errorf("cannot keep the machine's id: %w", err)
+	}
+	if err := atomicfile.Write(master, id, 0o444); err != nil {
+		return fmt.Errorf("cannot keep the machine's id: %w", err)
+	}
+	return nil
+}
+
+// CheckIdentity returns an error if the running system has another id than the
+// master copy. Without a master copy there is nothing to compare.
+func (s State) CheckIdentity() error {
+	master, err := os.ReadFile(filepath.Join(s.Sysroot, "identity/machine-id"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("cannot compare the machine's id: %w", err)
+	}
+	id, err := os.ReadFile(filepath.Join(s.Root, "etc/machine-id"))
+	if err != nil {
+		return fmt.Errorf("cannot compare the machine's id: %w", err)
+	}
+	if strings.TrimSpace(string(id)) != strings.TrimSpace(string(master)) {
+		return fmt.Errorf("/etc/machine-id is %s and this machine is %s", strings.TrimSpace(string(id)), strings.TrimSpace(string(master)))
 	}
 	return nil
 }

@@ -15,6 +15,7 @@ import (
 // Systemd is the System of a machine whose PID 1 is systemd.
 type Systemd struct {
 	Reachable func(context.Context) error
+	Identity  func() error // whether this still is the machine it was
 	Clock     func() time.Time
 }
 
@@ -71,6 +72,9 @@ func (Systemd) Baseline(ctx context.Context) (health.Baseline, error) { return h
 
 // Watch judges by the checks of the running deployment.
 func (s Systemd) Watch(ctx context.Context, b health.Baseline, observe time.Duration, progress func(string)) ([]string, error) {
+	if err := s.Identity(); err != nil {
+		return nil, &health.Bad{Reason: err.Error()}
+	}
 	w := health.Watcher{
 		Dir: health.CheckDir, Baseline: b, Observe: observe, Limit: 30 * time.Second, Pause: time.Second,
 		Reachable: s.Reachable, Progress: progress, Clock: s.Clock,

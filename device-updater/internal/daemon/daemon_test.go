@@ -1,0 +1,249 @@
+package daemon_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"aptfleet/device-updater/internal/daemon"
+	"aptfleet/device-updater/internal/update"
+)
+
+// machine is a state machine that does what a test says.
+type machine struct {
+	mu        sync.Mutex
+	did       []string
+	status    update.Status
+	rebooting bool
+	recover   []error // of the first calls
+	act       func(ctx context.Context, what string) error
+	cancelled chan struct{}
+}
+
+func (m *machine) do(ctx context.Context, what string) error {
+	m.mu.Lock()
+	m.did = append(m.did, what)
+	act := m.act
+	m.mu.Unlock()
+	if act != nil {
+		return act(ctx, what)
+	}
+	return nil
+}
+
+func (m *machine) Recover(ctx context.Context) error {
+	m.mu.Lock()
+	var err error
+	if len(m.recover) > 0 {
+		err, m.recover = m.recover[0], m.recover[1:]
+	}
+	m.mu.Unlock()
+	return errors.Join(err, m.do(ctx, "recover"))
+}
+func (m *machine) Check(ctx context.Context) (update.Offer, error) {
+	return update.Offer{}, m.do(ctx, "check")
+}
+func (m *machine) Update(ctx context.Context, o update.Options) error {
+	what := "update"
+	if o.Reboot {
+		what += " reboot"
+	}
+	if o.Retry {
+		what += " retry"
+	}
+	return m.do(ctx, what)
+}
+func (m *machine) Rollback(ctx context.Context) error { return m.do(ctx, "rollback") }
+func (m *machine) Retry() error                       { return m.do(context.Background(), "retry") }
+func (m *machine) Rebooting() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.rebooting
+}
+func (m *machine) Cancel() bool {
+	if m.cancelled == nil {
+		return false
+	}
+	close(m.cancelled)
+	return true
+}
+func (m *machine) Status() update.Status {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.status
+}
+
+// start runs a daemon on a socket until the test ends.
+func start(t *testing.T, m *machine, poll time.Duration) (*daemon.Daemon, daemon.Client) {
+	t.Helper()
+	d := daemon.New(m, poll, func() {}, slog.New(slog.NewTextHandler(io.Discard, nil)))
+	ctx, stop := context.WithCancel(t.Context())
+	// The limit of a socket's path is 108 bytes: a test's directory may be longer.
+	dir, err := os.MkdirTemp("", "updater")
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "s")
+	var all sync.WaitGroup
+	all.Go(func() { d.Run(ctx) })
+	all.Go(func() {
+		if err := d.Serve(ctx, path); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(func() {
+		stop()
+		all.Wait()
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	for {
+		if _, err := os.Stat(path); err == nil {
+			return d, daemon.NewClient(path)
+		}
+		select {
+		case <-t.Context().Done():
+			t.Fatal("the daemon does not listen")
+		case <-time.After(time.Millisecond):
+		}
+	}
+}
+
+func TestActs(t *testing.T) {
+	m := &machine{}
+	_, client := start(t, m, 0)
+	for _, r := range []daemon.Request{
+		{Act: daemon.Check}, {Act: daemon.Update}, {Act: daemon.Update, Reboot: true, Retry: true}, {Act: daemon.Rollback}, {Act: daemon.Retry},
+	} {
+		if err := client.Ask(t.Context(), r, func(update.Status) {}); err != nil {
+			t.Error(err)
+		}
+	}
+	if got := strings.Join(m.did, ", "); got != "recover, check, update, update reboot retry, rollback, retry, update" {
+		t.Errorf("it did %s", got)
+	}
+	if err := client.Ask(t.Context(), daemon.Request{Act: "fly"}, func(update.Status) {}); err == nil {
+		t.Error("an unknown act was done")
+	}
+}
+
+func TestFollow(t *testing.T) {
+	m := &machine{}
+	d, client := start(t, m, 0)
+	seen := make(chan string, 10)
+	m.mu.Lock()
+	m.act = func(ctx context.Context, what string) error {
+		if what != "update" {
+			return nil
+		}
+		m.mu.Lock()
+		m.status.Phase = "INSTALL"
+		m.mu.Unlock()
+		d.Notify(m.Status())
+		for phase := range seen {
+			if phase == "INSTALL" {
+				return &update.Refused{Reason: "it failed before", Hint: "retry"}
+			}
+		}
+		return nil
+	}
+	m.mu.Unlock()
+	err := client.Ask(t.Context(), daemon.Request{Act: daemon.Update}, func(s update.Status) { seen <- s.Phase })
+	var refused *update.Refused
+	if !errors.As(err, &refused) || refused.Reason != "it failed before" || refused.Hint != "retry" {
+		t.Errorf("the answer is %v", err)
+	}
+	m.mu.Lock()
+	m.act = func(context.Context, string) error { return errors.New("cannot do it") }
+	m.mu.Unlock()
+	if err := client.Ask(t.Context(), daemon.Request{Act: daemon.Update}, func(update.Status) {}); err == nil || err.Error() != "cannot do it" {
+		t.Errorf("the answer is %v", err)
+	}
+}
+
+func TestNotWaiting(t *testing.T) {
+	done := make(chan struct{})
+	m := &machine{act: func(_ context.Context, what string) error {
+		if what == "update" {
+			close(done)
+		}
+		return nil
+	}}
+	_, client := start(t, m, 0)
+	if err := client.Ask(t.Context(), daemon.Request{Act: daemon.Update}, nil); err != nil {
+		t.Fatal(err)
+	}
+	<-done
+}
+
+func TestCancel(t *testing.T) {
+	m := &machine{}
+	_, client := start(t, m, 0)
+	if did, err := client.Cancel(t.Context()); err != nil || did {
+		t.Errorf("nothing runs: %v, %v", did, err)
+	}
+	m.cancelled = make(chan struct{})
+	if did, err := client.Cancel(t.Context()); err != nil || !did {
+		t.Errorf("%v, %v", did, err)
+	}
+}
+
+// TestPolls: the first check follows the start, and errors do not end it.
+func TestPolls(t *testing.T) {
+	third := make(chan struct{})
+	n := 0
+	m := &machine{act: func(_ context.Context, what string) error {
+		if what == "update" {
+			if n++; n == 3 {
+				close(third)
+			}
+			return errors.New("server unreachable")
+		}
+		return nil
+	}}
+	start(t, m, time.Millisecond)
+	<-third
+}
+
+// TestNothingBeforeRecovery: what was interrupted is ended first, however often
+// that must be tried.
+func TestNothingBeforeRecovery(t *testing.T) {
+	m := &machine{recover: []error{errors.New("boot control cannot be read"), errors.New("still not")}}
+	_, client := start(t, m, 0)
+	if err := client.Ask(t.Context(), daemon.Request{Act: daemon.Update}, func(update.Status) {}); err == nil {
+		t.Error("an update began before recovery was done")
+	}
+	if err := client.Ask(t.Context(), daemon.Request{Act: daemon.Update}, func(update.Status) {}); err != nil {
+		t.Error(err)
+	}
+	if got := strings.Join(m.did, ", "); got != "recover, recover, recover, update" {
+		t.Errorf("it did %s", got)
+	}
+}
+
+func TestNothingBeginsBeforeAReboot(t *testing.T) {
+	m := &machine{rebooting: true}
+	_, client := start(t, m, 0)
+	var refused *update.Refused
+	if err := client.Ask(t.Context(), daemon.Request{Act: daemon.Update}, func(update.Status) {}); !errors.As(err, &refused) {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestNoDaemon(t *testing.T) {
+	client := daemon.NewClient(filepath.Join(t.TempDir(), "none"))
+	if err := client.Ask(t.Context(), daemon.Request{Act: daemon.Update}, nil); !errors.Is(err, daemon.ErrNoDaemon) {
+		t.Errorf("%v", err)
+	}
+	if _, err := client.Cancel(t.Context()); !errors.Is(err, daemon.ErrNoDaemon) {
+		t.Errorf("%v", err)
+	}
+}
