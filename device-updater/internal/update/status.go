@@ -1,7 +1,6 @@
 package update
 
 import (
-	"encoding/json"
 	"slices"
 	"time"
 
@@ -117,6 +116,3 @@ func Look(b Boot, r Records, last journal.Record, follow string) (View, error) {
 	}
 	return v, nil
 }
-
-// JSON is how `status --json` prints it.
-func (v View) JSON() ([]byte, error) { return json.MarshalIndent(v, "", "  ") }

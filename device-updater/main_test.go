@@ -1,0 +1,197 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"aptfleet/device-updater/internal/boot"
+	"aptfleet/device-updater/internal/journal"
+	"aptfleet/device-updater/internal/update"
+	"aptfleet/internal/protocol"
+	"aptfleet/internal/term"
+)
+
+// call runs a command line as a program in a pipe would see it.
+func call(t *testing.T, args ...string) (code int, out, errOut string) {
+	t.Helper()
+	var stdout, stderr bytes.Buffer
+	io := &term.IO{Out: &stdout, Err: &stderr, Now: time.Now}
+	code = run(t.Context(), io, args)
+	return code, stdout.String(), stderr.String()
+}
+
+// TestEveryCommandExplainsItself: each command has a sentence, an example, and
+// each flag its help.
+func TestEveryCommandExplainsItself(t *testing.T) {
+	p := &program{io: &term.IO{}}
+	var visit func(*cobra.Command)
+	visit = func(c *cobra.Command) {
+		if c.Short == "" || c.Long == "" || c.Example == "" {
+			t.Errorf("%s lacks its help or an example", c.CommandPath())
+		}
+		c.LocalFlags().VisitAll(func(f *pflag.Flag) {
+			if f.Usage == "" {
+				t.Errorf("%s --%s has no help", c.CommandPath(), f.Name)
+			}
+		})
+		for _, sub := range c.Commands() {
+			visit(sub)
+		}
+	}
+	visit(p.root())
+}
+
+func TestUsage(t *testing.T) {
+	for _, args := range [][]string{{}, {"fly"}, {"update", "now"}, {"update", "--hard"}, {"status", "--json=maybe"}} {
+		if code, _, errOut := call(t, args...); code != term.ExitUsage || errOut == "" {
+			t.Errorf("%v: status %d, %q", args, code, errOut)
+		}
+	}
+	if code, out, _ := call(t, "--version"); code != 0 || !strings.HasPrefix(out, "device-updater ") || strings.Count(out, "\n") != 1 {
+		t.Errorf("--version: %d, %q", code, out)
+	}
+}
+
+// device makes the directories of a device and returns the flags that name
+// them.
+func deviceFlags(t *testing.T) (sysroot string, flags []string) {
+	t.Helper()
+	dir := t.TempDir()
+	config := filepath.Join(dir, "device.yaml")
+	text := "archive: http://127.0.0.1:1\npipeline: demo\nfollow: production\ncomponents: [apps]\nkeyring: /k.pgp\npackages: [demo-device]\ndistribution: trixie\n"
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	sysroot = filepath.Join(dir, "sysroot")
+	if err := os.MkdirAll(filepath.Join(sysroot, "updater"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return sysroot, []string{"--config", config, "--sysroot", sysroot, "--boot-control", dir, "--socket", filepath.Join(dir, "s")}
+}
+
+func TestHistory(t *testing.T) {
+	sysroot, flags := deviceFlags(t)
+	log, err := journal.Open(filepath.Join(sysroot, "updater/journal"), func() time.Time { return time.Date(2026, 11, 20, 10, 0, 0, 0, time.UTC) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range []journal.Record{
+		{Transaction: 1, Phase: journal.Check, Snapshot: "20261120T090000Z", Deployment: 2},
+		{Transaction: 1, Phase: journal.Commit, Snapshot: "20261120T090000Z", Deployment: 2},
+		{Transaction: 1, Phase: journal.Idle, Snapshot: "20261120T090000Z", Deployment: 2},
+		{Transaction: 2, Phase: journal.Check, State: strings.Repeat("ab", 32), Deployment: 3},
+		{Transaction: 2, Phase: journal.Failed, State: strings.Repeat("ab", 32), Deployment: 3, Reason: "app.service failed"},
+		{Transaction: 3, Phase: journal.Idle, Snapshot: "20261120T093000Z", Deployment: 4, Reason: "the packages are the same"},
+		{Transaction: 4, Phase: journal.Install, Snapshot: "20261120T094500Z", Deployment: 5},
+	} {
+		if _, err := log.Append(r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := log.Close(); err != nil {
+		t.Fatal(err)
+	}
+	code, out, errOut := call(t, append(flags, "history")...)
+	want := "UPDATE  ENDED                 RELEASE             DEPLOYMENT  RESULT\n" +
+		"4       2026-11-20T10:00:00Z  20261120T094500Z    5           in phase INSTALL\n" +
+		"3       2026-11-20T10:00:00Z  20261120T093000Z    4           ended: the packages are the same\n" +
+		"2       2026-11-20T10:00:00Z  state abababababab  3           failed: app.service failed\n" +
+		"1       2026-11-20T10:00:00Z  20261120T090000Z    2           committed\n"
+	if code != 0 || out != want {
+		t.Errorf("status %d %s\n%s", code, errOut, out)
+	}
+	code, out, _ = call(t, append(flags, "history", "--json")...)
+	var records []journal.Record
+	if err := json.Unmarshal([]byte(out), &records); code != 0 || err != nil || len(records) != 7 {
+		t.Errorf("--json: status %d, %v\n%s", code, err, out)
+	}
+}
+
+// TestRefusalsOfAMachineThatIsNoDevice: clear errors, not half a device.
+func TestRefusalsOfAMachineThatIsNoDevice(t *testing.T) {
+	sysroot, flags := deviceFlags(t)
+	for _, c := range []struct {
+		args []string
+		says string
+	}{
+		{[]string{"update"}, "btrfs"},
+		{[]string{"init"}, "btrfs"},
+		{[]string{"cancel"}, "the daemon is not running"},
+		{[]string{"status"}, "cannot tell the booted deployment"},
+	} {
+		code, _, errOut := call(t, append(flags, c.args...)...)
+		if code != term.ExitFailed || !strings.Contains(errOut, c.says) {
+			t.Errorf("%v: status %d, %q", c.args, code, errOut)
+		}
+	}
+	entries, err := os.ReadDir(sysroot)
+	if err != nil || len(entries) != 1 {
+		t.Errorf("left behind: %v, %v", entries, err)
+	}
+	code, _, errOut := call(t, "--config", "/nowhere/device.yaml", "--json", "status")
+	var body protocol.ErrorBody
+	if err := json.Unmarshal([]byte(errOut), &body); code != 1 || err != nil || body.Error.Text == "" {
+		t.Errorf("--json error: status %d, %v, %q", code, err, errOut)
+	}
+}
+
+func TestLockedByAnotherProcess(t *testing.T) {
+	sysroot, _ := deviceFlags(t)
+	p := &program{sysroot: sysroot}
+	held, err := p.takeLock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.takeLock(); term.ExitCode(err) != term.ExitLocked {
+		t.Errorf("%v has status %d", err, term.ExitCode(err))
+	}
+	if err := held.Close(); err != nil {
+		t.Fatal(err)
+	}
+	again, err := p.takeLock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := again.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestPrintView(t *testing.T) {
+	previous := 1
+	var out bytes.Buffer
+	err := printView(&out, update.View{
+		Current: 3, Committed: 2, Previous: &previous, Trial: &boot.Trial{Deployment: 3, Tries: 1},
+		Checked: time.Date(2026, 11, 20, 10, 0, 0, 0, time.UTC),
+		Report: protocol.Report{
+			Follow: "production", Phase: "HEALTH", Progress: "graphical.target was not reached",
+			Wanted: strings.Repeat("cd", 32), WantedName: "20261120T094500Z", WhyNot: "it is on trial",
+			Deployments: []protocol.Deployment{
+				{ID: 3, Snapshot: "20261120T094500Z", Role: "trial", Version: "3.0"},
+				{ID: 2, State: strings.Repeat("ab", 32), Role: "rollback"},
+			},
+			Failed: []protocol.Failure{{Snapshot: "20261120T090000Z", At: time.Date(2026, 11, 20, 9, 30, 0, 0, time.UTC), Reason: "app.service failed"}},
+		},
+	})
+	want := `DEPLOYMENT  ROLE              RELEASE             VERSION
+3           booted, on trial  20261120T094500Z    3.0
+2           rollback          state abababababab  
+
+follows  production
+wanted   20261120T094500Z, asked 2026-11-20T10:00:00Z
+phase    HEALTH: graphical.target was not reached
+why not  it is on trial
+failed   20261120T090000Z at 2026-11-20T09:30:00Z: app.service failed
+`
+	if err != nil || out.String() != want {
+		t.Errorf("%v\n%s", err, &out)
+	}
+}
