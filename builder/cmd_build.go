@@ -48,7 +48,10 @@ one:
 			if len(args) == 1 {
 				o.Source = args[0]
 			}
+			progress := p.io.NewProgress("packing", 0, "bytes")
+			o.Progress = func(done, total int64) { progress.Set(done, total, "bytes") }
 			result, err := build.Build(cmd.Context(), o)
+			progress.Finish()
 			if err != nil {
 				return err
 			}

@@ -9,6 +9,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ProtonMail/go-crypto/openpgp"
+	"github.com/ProtonMail/go-crypto/openpgp/clearsign"
+	"github.com/ProtonMail/go-crypto/openpgp/packet"
+
 	"aptfleet/internal/sign"
 )
 
@@ -126,6 +130,47 @@ func TestVerifyRefuses(t *testing.T) {
 	both := append(bytes.Clone(other), ring...)
 	if _, signer, err := sign.Verify(message, both, moment); err != nil || signer != key.Fingerprint() {
 		t.Errorf("a keyring of two: %s, %v", signer, err)
+	}
+}
+
+// TestKeysThatEnded: certificates of other programs may expire or be revoked.
+func TestKeysThatEnded(t *testing.T) {
+	at := func(when time.Time) *packet.Config { return &packet.Config{Time: func() time.Time { return when }} }
+	config := at(moment)
+	config.KeyLifetimeSecs = 3600
+	entity, err := openpgp.NewEntity("Upstream", "", "upstream@test.example", config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var message bytes.Buffer
+	w, err := clearsign.Encode(&message, entity.PrivateKey, at(moment))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Write([]byte("text")); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	ring := func() []byte {
+		var b bytes.Buffer
+		if err := entity.Serialize(&b); err != nil {
+			t.Fatal(err)
+		}
+		return b.Bytes()
+	}
+	if text, _, err := sign.Verify(message.Bytes(), ring(), moment.Add(time.Minute)); err != nil || string(text) != "text\n" {
+		t.Errorf("while the key is valid: %q, %v", text, err)
+	}
+	if _, _, err := sign.Verify(message.Bytes(), ring(), moment.Add(2*time.Hour)); err == nil {
+		t.Error("an expired key was accepted")
+	}
+	if err := entity.RevokeKey(packet.KeyCompromised, "stolen", at(moment)); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := sign.Verify(message.Bytes(), ring(), moment.Add(time.Minute)); err == nil {
+		t.Error("a revoked key was accepted")
 	}
 }
 

@@ -32,6 +32,9 @@ type Options struct {
 	Version string // instead of the manifest's and git's; "" keeps them
 	Output  string // directory for the package; it is made if it is missing
 	Env     func(string) (string, bool)
+	// Progress, if not nil, is told how many bytes of contents were read, of
+	// how many.
+	Progress func(done, total int64)
 }
 
 // Result is a package that was built. Its JSON is the output of
@@ -99,36 +102,11 @@ func Build(ctx context.Context, o Options) (Result, error) {
 	}
 	// data.tar is collected beside the package: /tmp may be memory.
 	spec.TempDir = o.Output
-	for i := range spec.Entries {
-		spec.Entries[i].Open = interruptible(ctx, spec.Entries[i].Open)
-	}
+	watch(ctx, spec.Entries, o.Progress)
 	if err := write(&result, spec); err != nil {
 		return Result{}, err
 	}
 	return result, nil
-}
-
-// interruptible makes the reading of a file end with ctx.
-func interruptible(ctx context.Context, open func() (io.ReadCloser, error)) func() (io.ReadCloser, error) {
-	return func() (io.ReadCloser, error) {
-		content, err := open()
-		if err != nil {
-			return nil, err
-		}
-		return interruptibleFile{ctx, content}, nil
-	}
-}
-
-type interruptibleFile struct {
-	ctx context.Context
-	io.ReadCloser
-}
-
-func (f interruptibleFile) Read(p []byte) (int, error) {
-	if err := f.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return f.ReadCloser.Read(p)
 }
 
 // manifestFile finds the manifest of a source.

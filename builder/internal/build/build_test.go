@@ -313,8 +313,15 @@ func TestMemoryIsBounded(t *testing.T) {
 	if err := os.Truncate(filepath.Join(s.dir, "big"), 256<<20); err != nil {
 		t.Fatal(err)
 	}
-	r := s.build("")
+	var done, total int64
+	r, err := build.Build(context.Background(), build.Options{Source: s.dir, Output: t.TempDir(), Env: noEnvironment, Progress: func(d, all int64) { done, total = d, all }})
+	if err != nil {
+		t.Fatal(err)
+	}
 	runtime.ReadMemStats(&marks[2])
+	if done != total || total < 256<<20 || total > 257<<20 {
+		t.Errorf("progress ended at %d of %d bytes", done, total)
+	}
 	empty, big := marks[1].TotalAlloc-marks[0].TotalAlloc, marks[2].TotalAlloc-marks[1].TotalAlloc
 	if big > empty+32<<20 {
 		t.Errorf("%d MB were allocated for 256 MB of content, %d MB for none", big>>20, empty>>20)
