@@ -60,12 +60,19 @@ while read -r package rest; do
 	[ "$(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package")
 done < <(grep -v '^#' test/demo/packages.txt)
 
-sizes() { # what apt would fetch, and how much of it
-	apt-get install --print-uris -qq --no-install-recommends "${missing[@]}" 2>/dev/null |
-		awk '{ n++; s += $3; split($2, f, "_"); printf "      %-28s %8.1f MB\n", f[1], $3 / 1e6 } END { if (n) printf "      %-28s %8.1f MB in %d packages\n", "together", s / 1e6, n }'
+sizes() { # what apt would fetch: the large ones by name, and the sum
+	apt-get install --print-uris -qq --no-install-recommends "${missing[@]}" 2>/dev/null | awk '
+		function row(name, bytes) { printf "      %-28s %8.1f MB\n", name, bytes / 1e6 }
+		{ n++; sum += $3; split($2, f, "_"); if ($3 >= 2e6) row(f[1], $3); else { small++; rest += $3 } }
+		END { if (small) row(small " smaller ones", rest); if (n) row("together, " n " packages", sum) }'
 }
 if [ ${#missing[@]} -gt 0 ]; then
 	list=$(sizes || true)
+	if [ -z "$list" ]; then
+		say 'asking apt what that takes (apt-get update)'
+		apt-get -qq update >&2 || say 'apt-get update failed; see above'
+		list=$(sizes || true)
+	fi
 	problem "Debian packages are not installed: ${missing[*]}" "apt-get install --no-install-recommends ${missing[*]}"
 	[ -z "$list" ] || problems[-1]+=$'\n'"$list"
 fi
@@ -78,9 +85,13 @@ if [ ${#problems[@]} -gt 0 ]; then
 		read -rp 'Install them now? [Y/n] ' answer
 		case $answer in '' | [Yy]*) ;; *) exit 1 ;; esac
 	fi
-	apt-get -qq update
-	[ -n "$list" ] || sizes >&2
-	apt-get -qq -y --no-install-recommends install "${missing[@]}" >/dev/null || die 'cannot install the Debian packages; see above' 'apt-get install -f'
+	say 'installing them'
+	log=$(mktemp)
+	apt-get -qq -y --no-install-recommends install "${missing[@]}" >"$log" 2>&1 || {
+		tail -n 20 "$log" >&2
+		die "cannot install the Debian packages; all that apt said is in $log" 'apt-get update, then make run again'
+	}
+	rm -f "$log"
 fi
 
 mkdir -p "$DEMO_DIR/bin"
