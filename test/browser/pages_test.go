@@ -26,7 +26,7 @@ type window struct {
 // open opens a browser for the time of a test.
 func open(t *testing.T, o webdriver.Options) *window {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 90*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	o.Profile = t.TempDir()
 	browser, err := shared.driver.Open(ctx, o)
 	must(t, err)

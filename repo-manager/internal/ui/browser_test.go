@@ -61,7 +61,7 @@ func artefacts(t *testing.T) string {
 
 func open(t *testing.T, o webdriver.Options) (*webdriver.Browser, context.Context) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	t.Cleanup(cancel)
 	driver, err := webdriver.Start(context.Background())
 	if err != nil {
