@@ -20,7 +20,9 @@ reason, and the exit status is 1 if there is any.`,
 			if err != nil {
 				return err
 			}
-			report, err := api.Check(cmd.Context())
+			progress := c.io.NewProgress("check", 0, "files")
+			report, err := api.Check(cmd.Context(), func(files, _ int64) { progress.Set(files, 0, "files") })
+			progress.Finish()
 			if err != nil {
 				return err
 			}

@@ -268,15 +268,15 @@ func TestInterruptedFollowLeavesTheChange(t *testing.T) {
 
 func TestCheckFails(t *testing.T) {
 	report := protocol.Check{Files: 3, Bytes: 1000, Findings: []protocol.Finding{{Path: "public/pool/x.deb", Reason: "its SHA-256 is another"}}}
-	status, out, errs := run(t, false, map[string]any{"POST /api/v1/check": report}, "check")
+	status, out, errs := run(t, false, map[string]any{"POST /api/v1/check": protocol.CheckLine{Report: &report}}, "check")
 	if status != 1 || out != "public/pool/x.deb\tits SHA-256 is another\n" || errs != "checked 3 files, 1.0 kB: 1 bad\n" {
 		t.Errorf("exit %d, %q, %q", status, out, errs)
 	}
 	report.Findings = []protocol.Finding{}
-	if status, out, _ := run(t, false, map[string]any{"POST /api/v1/check": report}, "check"); status != 0 || out != "" {
+	if status, out, _ := run(t, false, map[string]any{"POST /api/v1/check": protocol.CheckLine{Report: &report}}, "check"); status != 0 || out != "" {
 		t.Errorf("nothing bad: exit %d, %q", status, out)
 	}
-	if status, out, errs := run(t, false, map[string]any{"POST /api/v1/check": report}, "check", "--json"); status != 0 || errs != "" || !strings.Contains(out, `"findings": []`) {
+	if status, out, errs := run(t, false, map[string]any{"POST /api/v1/check": protocol.CheckLine{Report: &report}}, "check", "--json"); status != 0 || errs != "" || !strings.Contains(out, `"findings": []`) {
 		t.Errorf("json: exit %d, %q, %q", status, out, errs)
 	}
 }

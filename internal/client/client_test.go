@@ -107,7 +107,6 @@ func TestRequests(t *testing.T) {
 			_, err := c.CreateDevice(ctx, "bench", "p")
 			return err
 		}},
-		{"POST /api/v1/check", func(c *Client) error { _, err := c.Check(ctx); return err }},
 	} {
 		t.Run(c.want, func(t *testing.T) {
 			var got string
@@ -260,6 +259,29 @@ func TestCancel(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() { <-began; cancel() }()
 	if _, err := client.System(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestCheck(t *testing.T) {
+	answer := `{"files":1,"bytes":10}` + "\n" + `{"files":2,"bytes":20}` + "\n"
+	client := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if !strings.Contains(r.Header.Get("Accept"), "application/x-ndjson") {
+			t.Errorf("Accept %q", r.Header.Get("Accept"))
+		}
+		fmt.Fprint(w, answer)
+	})
+	var seen []int64
+	each := func(files, bytes int64) { seen = append(seen, files, bytes) }
+	if _, err := client.Check(t.Context(), each); !errors.Is(err, io.EOF) || fmt.Sprint(seen) != "[1 10 2 20]" {
+		t.Errorf("an answer that breaks off: %v, seen %v", err, seen)
+	}
+	answer += `{"files":3,"bytes":30,"report":{"files":3,"bytes":30,"findings":[{"path":"p","reason":"r"}]}}`
+	if got, err := client.Check(t.Context(), nil); err != nil || got.Files != 3 || len(got.Findings) != 1 {
+		t.Errorf("%+v, %v", got, err)
+	}
+	answer = `{"files":1,"bytes":10,"error":{"code":"locked","text":"no"}}`
+	if _, err := client.Check(t.Context(), nil); !Is(err, codeLocked) {
 		t.Errorf("error %v", err)
 	}
 }

@@ -2,6 +2,9 @@ package client
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
+	"io"
 	"net/http"
 	"strconv"
 
@@ -64,10 +67,34 @@ func (c *Client) CreateDevice(ctx context.Context, name, pipeline string) (proto
 	return out, c.post(ctx, "/api/v1/devices", protocol.Device{Name: name, Pipeline: pipeline}, &out)
 }
 
-// Check compares every published file with what the database says.
-func (c *Client) Check(ctx context.Context) (protocol.Check, error) {
-	var out protocol.Check
-	return out, c.post(ctx, "/api/v1/check", nil, &out)
+// Check compares every published file with what the database says. Each, if
+// not nil, is told now and then how many files and bytes were read.
+func (c *Client) Check(ctx context.Context, each func(files, bytes int64)) (protocol.Check, error) {
+	resp, err := c.send(ctx, request{
+		method: http.MethodPost, path: "/api/v1/check", accept: "application/json, application/x-ndjson",
+	})
+	if err != nil {
+		return protocol.Check{}, err
+	}
+	defer resp.Body.Close()
+	lines := json.NewDecoder(io.LimitReader(resp.Body, maxAnswer))
+	for {
+		var line protocol.CheckLine
+		if err := lines.Decode(&line); err != nil {
+			if ctx.Err() != nil {
+				err = ctx.Err()
+			}
+			return protocol.Check{}, fmt.Errorf("cannot read the answer of %s: %w", c.where, err)
+		}
+		switch {
+		case line.Error != nil:
+			return protocol.Check{}, &Error{Status: http.StatusInternalServerError, Code: line.Error.Code, Text: line.Error.Text, Hint: line.Error.Hint}
+		case line.Report != nil:
+			return *line.Report, nil
+		case each != nil:
+			each(line.Files, line.Bytes)
+		}
+	}
 }
 
 // Changes lists changes, newest first.

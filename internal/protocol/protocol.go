@@ -226,6 +226,15 @@ type Check struct {
 	Findings []Finding `json:"findings"`
 }
 
+// CheckLine is a line of a check's answer as application/x-ndjson: how far it
+// is, and in the last line the report, or why there is none.
+type CheckLine struct {
+	Files  int64  `json:"files"`
+	Bytes  int64  `json:"bytes"`
+	Report *Check `json:"report,omitempty"`
+	Error  *Error `json:"error,omitempty"`
+}
+
 // Device is a machine as the server knows it.
 type Device struct {
 	Name     string    `json:"name"`

@@ -99,6 +99,7 @@ const defaultMaxUpload = 4 << 30
 // server is the state of the handlers.
 type server struct {
 	Config
+	progress  time.Duration // between two lines about how far a check is
 	heartbeat time.Duration // between two comments in an idle event stream
 	silence   time.Duration // after which an upload that does not go on is given up
 }
@@ -119,7 +120,7 @@ func newServer(config Config) *server {
 	if config.MaxUpload == 0 {
 		config.MaxUpload = defaultMaxUpload
 	}
-	return &server{Config: config, heartbeat: 15 * time.Second, silence: 2 * time.Minute}
+	return &server{Config: config, progress: 200 * time.Millisecond, heartbeat: 15 * time.Second, silence: 2 * time.Minute}
 }
 
 // handler builds the gin engine for a table.

@@ -482,6 +482,28 @@ func TestGuard(t *testing.T) {
 	}
 }
 
+func TestCheck(t *testing.T) {
+	const report = `{"files":3,"bytes":300,"findings":[]}`
+	h, w, logs := newAPI(t)
+	if rec := ask(t, h, "POST", "/api/v1/check", "", bearer("admin")); rec.Code != 200 || strings.TrimSpace(rec.Body.String()) != report {
+		t.Errorf("%d %s", rec.Code, rec.Body)
+	}
+	lines := "Accept: application/json, application/x-ndjson"
+	// The second report of progress comes too soon after the first.
+	want := `{"files":1,"bytes":100}` + "\n" + `{"files":3,"bytes":300,"report":` + report + "}\n"
+	if rec := ask(t, h, "POST", "/api/v1/check", "", bearer("admin"), lines); rec.Code != 200 || rec.Body.String() != want {
+		t.Errorf("%d %s", rec.Code, rec.Body)
+	}
+	w.err = errors.New("disk on fire")
+	rec := ask(t, h, "POST", "/api/v1/check", "", bearer("admin"), lines)
+	if !strings.Contains(rec.Body.String(), `"error":{"code":"internal"`) || strings.Contains(rec.Body.String(), "fire") || !strings.Contains(logs.String(), "disk on fire") {
+		t.Errorf("%s; log %s", rec.Body, logs)
+	}
+	if rec := ask(t, h, "POST", "/api/v1/check", "", bearer("viewer"), lines); rec.Code != 403 || errorOf(t, rec).Code != "forbidden" {
+		t.Errorf("%d %s", rec.Code, rec.Body)
+	}
+}
+
 func TestDeviceReport(t *testing.T) {
 	w := &world{}
 	h := NewDevice(w.config(io.Discard))

@@ -45,30 +45,33 @@ func statusOf(code release.Code) int {
 	return http.StatusInternalServerError
 }
 
-// fail answers a request with an error. The text of an error that is not of
-// package release stays in the log: it may hold paths or SQL.
+// fail answers a request with an error and notes it for the log.
 func (s *server) fail(c *gin.Context, err error) {
 	c.Set(keyError, err)
+	status, body := told(c, err)
+	writeError(c.Writer, c.Request, status, body)
+}
+
+// told is what a client is told of an error. The text of an error that is not
+// of package release stays in the log: it may hold paths or SQL.
+func told(c *gin.Context, err error) (status int, body protocol.Error) {
 	var known *release.Error
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLarge):
-		writeError(c.Writer, c.Request, http.StatusRequestEntityTooLarge, protocol.Error{
+		return http.StatusRequestEntityTooLarge, protocol.Error{
 			Code: string(release.TooLarge),
 			Text: fmt.Sprintf("cannot take the request: its body is larger than %s", term.HumanBytes(tooLarge.Limit)),
-		})
+		}
 	case errors.As(err, &known):
-		writeError(c.Writer, c.Request, statusOf(known.Code), protocol.Error{
-			Code: string(known.Code), Text: known.Text, Hint: known.Hint,
-		})
+		return statusOf(known.Code), protocol.Error{Code: string(known.Code), Text: known.Text, Hint: known.Hint}
 	case c.Request.Context().Err() != nil || errors.Is(err, context.Canceled):
-		writeError(c.Writer, c.Request, statusClientGone, protocol.Error{Code: "interrupted", Text: "the request was interrupted"})
-	default:
-		writeError(c.Writer, c.Request, http.StatusInternalServerError, protocol.Error{
-			Code: "internal",
-			Text: "cannot finish the request: an internal error",
-			Hint: "the server's log tells more about request " + c.Writer.Header().Get(requestIDHeader),
-		})
+		return statusClientGone, protocol.Error{Code: "interrupted", Text: "the request was interrupted"}
+	}
+	return http.StatusInternalServerError, protocol.Error{
+		Code: "internal",
+		Text: "cannot finish the request: an internal error",
+		Hint: "the server's log tells more about request " + c.Writer.Header().Get(requestIDHeader),
 	}
 }
 

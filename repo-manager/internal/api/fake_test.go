@@ -130,8 +130,12 @@ func (w *world) Change(_ context.Context, id int64) (release.Change, error) {
 func (w *world) AbortChange(_ context.Context, id int64) (release.Change, error) {
 	return release.Change{ID: id, Status: release.Aborted, Created: noon}, w.err
 }
-func (w *world) Check(context.Context, func(files, bytes int64)) (release.Report, error) {
-	return release.Report{Files: 3}, w.err
+func (w *world) Check(_ context.Context, progress func(files, bytes int64)) (release.Report, error) {
+	if progress != nil {
+		progress(1, 100)
+		progress(2, 200)
+	}
+	return release.Report{Files: 3, Bytes: 300}, w.err
 }
 func (w *world) Subscribe(int) (<-chan release.Event, func()) { return w.stream, func() {} }
 

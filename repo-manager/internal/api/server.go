@@ -123,12 +123,3 @@ func createDevice(s *server, c *gin.Context, who access.Identity) (int, any, err
 	device, err := s.Fleet.Create(c.Request.Context(), who.Actor(), in.Name, in.Pipeline)
 	return http.StatusCreated, toDevice(device), err
 }
-
-// check reads every published file; it answers when it is done, and stops
-// when its client leaves.
-func check(s *server, c *gin.Context, _ access.Identity) (int, any, error) {
-	report, err := s.Releases.Check(c.Request.Context(), nil)
-	return http.StatusOK, protocol.Check{
-		Files: report.Files, Bytes: report.Bytes, Findings: list(report.Findings, toFinding),
-	}, err
-}
