@@ -142,10 +142,15 @@ func reachable(a net.Addr) string {
 type handlers struct{ public, admin, socket http.Handler }
 
 func newHandlers(archive, device, control, pages http.Handler, hosts []string) handlers {
-	public := http.NewServeMux()
-	public.Handle("/", archive)
-	public.Handle("/device/", device)
-	public.Handle("/healthz", device)
+	// No ServeMux here: it answers odd paths with redirects, the archive with
+	// what it has or has not.
+	public := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/healthz" || strings.HasPrefix(r.URL.Path, "/device/") {
+			device.ServeHTTP(w, r)
+			return
+		}
+		archive.ServeHTTP(w, r)
+	})
 	admin := http.NewServeMux()
 	admin.Handle("/", pages)
 	admin.Handle("/api/", control)

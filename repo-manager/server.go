@@ -303,10 +303,10 @@ func (s *server) run(ctx context.Context) (err error) {
 		return err
 	}
 	failed := s.listeners.serve(h, s.log)
+	s.introduce()
 	if err := s.writeAddresses(); err != nil {
 		return errors.Join(err, s.listeners.shutdown(s.engine.EndEvents))
 	}
-	s.introduce()
 	select {
 	case <-ctx.Done():
 		s.say("stopping")
