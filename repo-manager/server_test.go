@@ -208,7 +208,7 @@ func TestNewArchive(t *testing.T) {
 	if packages, err := again.api().Packages(t.Context(), "demo", client.PackageQuery{}); err != nil || len(packages) != 1 {
 		t.Errorf("after a restart there are %d packages, %v", len(packages), err)
 	}
-	report, err := again.api().Check(t.Context())
+	report, err := again.api().Check(t.Context(), nil)
 	if err != nil || len(report.Findings) != 0 || report.Files == 0 {
 		t.Errorf("check: %+v, %v", report, err)
 	}

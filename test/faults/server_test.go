@@ -252,7 +252,7 @@ func (s *server) head(pipeline string) string {
 // says, or if a temporary file is left anywhere.
 func (s *server) mustBeClean() {
 	s.t.Helper()
-	report, err := s.api.Check(s.t.Context())
+	report, err := s.api.Check(s.t.Context(), nil)
 	if err != nil {
 		s.t.Fatal(err)
 	}
