@@ -340,6 +340,54 @@ func TestSupersededIndicesLiveOnByAge(t *testing.T) {
 	f.consistent("demo/dev")
 }
 
+// A publication that was cut short had noted that an index is superseded; it
+// stayed in use, and ages from when it really is.
+func TestAnIndexAgesFromItsLastPublication(t *testing.T) {
+	f := newFixture(t)
+	one, two := f.state(described(t, "tool", "1", "amd64")), f.state(described(t, "tool", "2", "amd64"))
+	f.offer(one)
+	named := byHashNames(read(t, filepath.Join(f.public, "demo/dev/dists/trixie/Release")))
+	f.tree.before = func(op, name string) error {
+		if op == "sync" {
+			return errCut
+		}
+		return nil
+	}
+	if err := f.Stage(t.Context(), demo, "dev", two, Meta{Date: f.now.Add(time.Second)}); !errors.Is(err, errCut) {
+		t.Fatal(err)
+	}
+	f.reopen()
+	f.now = f.now.Add(2 * DefaultKeep)
+	f.offer(two)
+	f.offer(two)
+	for name := range named {
+		if _, err := os.Stat(filepath.Join(f.public, "demo/dev/dists/trixie", name)); err != nil {
+			t.Errorf("superseded a second ago: %v", err)
+		}
+	}
+}
+
+// Index files that were lost or cut are written again, in every base that is
+// published.
+func TestALostIndexIsWrittenAgain(t *testing.T) {
+	f := newFixture(t)
+	state := f.state(described(t, "tool", "1", "amd64"))
+	f.offer(state)
+	dir := filepath.Join(f.public, keyOf(state.Index(demo.keys()[0])).dir())
+	for name, lose := range map[string]func(file string){
+		"lost": func(file string) { remove(t, file) },
+		"cut":  func(file string) { replace(t, file, read(t, file)[:10]) },
+	} {
+		for _, suffix := range suffixes[1:] {
+			lose(filepath.Join(dir, "Packages"+suffix))
+			f.reopen()
+			f.fix("snapshots/"+name+strings.TrimPrefix(suffix, "."), state)
+			f.consistent("demo/snapshots/" + name + strings.TrimPrefix(suffix, "."))
+		}
+	}
+	f.consistent("demo/dev")
+}
+
 // A fixed base that was lost comes back byte by byte, even if compressors
 // changed meanwhile: frames are kept, not made again.
 func TestAFixedBaseIsRebuiltByteByByte(t *testing.T) {
