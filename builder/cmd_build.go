@@ -1,9 +1,14 @@
 package main
 
 import (
+	"errors"
+	"fmt"
+
 	"github.com/spf13/cobra"
 
 	"aptfleet/builder/internal/build"
+	"aptfleet/builder/internal/manifest"
+	"aptfleet/internal/term"
 )
 
 func (p *program) buildCommand() *cobra.Command {
@@ -52,11 +57,18 @@ one:
 			o.Progress = func(done, total int64) { progress.Set(done, total, "bytes") }
 			result, err := build.Build(cmd.Context(), o)
 			progress.Finish()
+			var mistakes *manifest.Error
+			if errors.As(err, &mistakes) && len(mistakes.Problems) > 1 && !p.io.JSON {
+				for _, problem := range mistakes.Problems {
+					p.io.Note("%s", term.Printable(problem))
+				}
+				return fmt.Errorf("cannot read manifest: it has %d mistakes", len(mistakes.Problems))
+			}
 			if err != nil {
 				return err
 			}
 			for _, warning := range result.Warnings {
-				p.io.Note("warning: %s", warning)
+				p.io.Note("warning: %s", term.Printable(warning))
 			}
 			if p.io.JSON {
 				return p.io.PrintJSON(result)

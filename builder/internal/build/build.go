@@ -120,7 +120,7 @@ func manifestFile(source string) (string, error) {
 	}
 	file := filepath.Join(source, manifest.FileName)
 	if _, err := os.Stat(file); err != nil {
-		return "", fmt.Errorf("cannot build %s: it has no %s (hint: give the path of another manifest, such as nfpm.yaml)", source, manifest.FileName)
+		return "", advise(fmt.Errorf("cannot build %s: it has no %s", source, manifest.FileName), "give the path of another manifest, such as nfpm.yaml")
 	}
 	return file, nil
 }
@@ -166,7 +166,11 @@ func trace(ctx context.Context, o Options, c *collector, file string) (origin, e
 		err = nil // the package does without a commit
 	}
 	if err != nil {
-		return origin{}, fmt.Errorf("cannot find a version for %s, which its manifest does not give: %w", c.m.Name, err)
+		hint := "give --version, or set version in " + c.m.File
+		if errors.Is(err, gitversion.ErrShallow) {
+			hint = "git fetch --unshallow --tags, or give --version"
+		}
+		return origin{}, advise(fmt.Errorf("cannot find a version for %s, which its manifest does not give: %w", c.m.Name, err), hint)
 	}
 	if epoch, set := o.Env("SOURCE_DATE_EPOCH"); set {
 		seconds, err := strconv.ParseInt(epoch, 10, 64)

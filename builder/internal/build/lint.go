@@ -12,8 +12,8 @@ import (
 func lint(c *collector) error {
 	for _, e := range c.entries {
 		if e.Mode.IsRegular() && !e.Conffile && strings.HasPrefix(e.Path, "/etc/") {
-			return fmt.Errorf("cannot build %s: %s:%d: %s is a plain file below /etc, so an upgrade would overwrite changes made on the device (hint: set type: config)",
-				c.m.Name, c.m.File, c.taken[e.Path].line, e.Path)
+			return advise(fmt.Errorf("cannot build %s: %s:%d: %s is a plain file below /etc, so an upgrade would overwrite changes made on the device",
+				c.m.Name, c.m.File, c.taken[e.Path].line, e.Path), "set type: config")
 		}
 	}
 	return nil

@@ -75,7 +75,8 @@ func joinScript(text []byte, generated string) ([]byte, error) {
 		return text, nil
 	}
 	if !isShell(string(first[2:])) {
-		return nil, errors.New("systemd units need lines in it, which can be joined to a shell script only (hint: write it for /bin/sh, or put them in by yourself and set aptfleet.systemd to enable, start and restart: false)")
+		return nil, advise(errors.New("systemd units need lines in it, which can be joined to a shell script only"),
+			"write it for /bin/sh, or manage the units in it and set enable, start and restart of aptfleet.systemd to false")
 	}
 	var out bytes.Buffer
 	fmt.Fprintf(&out, "%s\n(\n:\n%s\n)\nstatus=$?\n[ \"$status\" -eq 0 ] || exit \"$status\"\nset -e\n%s", first, bytes.TrimRight(rest, "\n"), generated)

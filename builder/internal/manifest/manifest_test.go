@@ -197,7 +197,7 @@ func TestParseNamesTheLine(t *testing.T) {
 		}
 	}
 	_, err := parse(needed + ",\n one: 1,\n two: 2}")
-	if err == nil || !strings.Contains(err.Error(), "\n  dir/aptfleet.yaml:2: ") || !strings.Contains(err.Error(), "\n  dir/aptfleet.yaml:3: ") {
+	if err == nil || !strings.Contains(err.Error(), ": dir/aptfleet.yaml:2: the key one ") || !strings.Contains(err.Error(), "; dir/aptfleet.yaml:3: the key two ") {
 		t.Errorf("two mistakes: %v", err)
 	}
 }

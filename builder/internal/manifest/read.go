@@ -16,15 +16,11 @@ import (
 // maxManifest bounds the file, in bytes.
 const maxManifest = 1 << 20
 
-// Error is everything that is wrong with a manifest, a line each:
-// "file:line: what".
+// Error is everything that is wrong with a manifest, each "file:line: what".
 type Error struct{ Problems []string }
 
 func (e *Error) Error() string {
-	if len(e.Problems) == 1 {
-		return "cannot read manifest: " + e.Problems[0]
-	}
-	return "cannot read manifest:\n  " + strings.Join(e.Problems, "\n  ")
+	return "cannot read manifest: " + strings.Join(e.Problems, "; ")
 }
 
 // Read reads the manifest at file. env looks environment variables up; they
