@@ -1,8 +1,8 @@
 // Package snapshots holds a release as an immutable value.
 //
 // A State is, for every component and architecture of a pipeline, the sorted
-// list of its packages. The list is cut into chunks of about 500 packages at
-// borders that depend on the packages' names alone (format.go), a chunk is
+// list of its packages. The list is cut into chunks of about 500 packages, at
+// borders that hashes of the packages' names decide (format.go). A chunk is
 // stored under the SHA-256 of its text, and the text of a state lists its
 // chunks. The id of a state is the SHA-256 of that text. Three things follow:
 //
