@@ -252,6 +252,8 @@ func (w *world) DisarmTrial(context.Context) error {
 
 func (w *world) Baseline(context.Context) (health.Baseline, error) { return health.Baseline{}, nil }
 
+func (w *world) Uptime(context.Context) (time.Duration, error) { return time.Second, nil }
+
 func (w *world) Watch(context.Context, health.Baseline, time.Duration, func(string)) ([]string, error) {
 	w.step("watch", func() {})
 	if why := w.bad[w.trees[deployment(w.current)].release]; why != "" {

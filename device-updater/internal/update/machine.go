@@ -100,6 +100,8 @@ type System interface {
 	ArmTrial(root string, timeout time.Duration) error
 	// DisarmTrial stops that in the running deployment; it may be repeated.
 	DisarmTrial(ctx context.Context) error
+	// Uptime is how long PID 1 runs: what it counts the time of a trial from.
+	Uptime(ctx context.Context) (time.Duration, error)
 	// Baseline says what is wrong with the running units.
 	Baseline(ctx context.Context) (health.Baseline, error)
 	// Watch judges the running deployment; see health.Watcher.

@@ -6,8 +6,11 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"aptfleet/device-updater/internal/health"
 )
@@ -67,6 +70,23 @@ func (Systemd) DisarmTrial(ctx context.Context) error {
 	return nil
 }
 
+// Uptime asks PID 1 when it started: in a container the kernel runs longer.
+func (Systemd) Uptime(ctx context.Context) (time.Duration, error) {
+	out, err := exec.CommandContext(ctx, "systemctl", "show", "--property=UserspaceTimestampMonotonic", "--value").Output()
+	if err != nil {
+		return 0, fmt.Errorf("cannot tell when this boot began: %w", err)
+	}
+	began, err := strconv.ParseInt(strings.TrimSpace(string(out)), 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("cannot tell when this boot began: %w", err)
+	}
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
+		return 0, fmt.Errorf("cannot tell when this boot began: %w", err)
+	}
+	return time.Duration(now.Nano()) - time.Duration(began)*time.Microsecond, nil
+}
+
 // Baseline asks systemd.
 func (Systemd) Baseline(ctx context.Context) (health.Baseline, error) { return health.Units(ctx) }
 
@@ -76,7 +96,7 @@ func (s Systemd) Watch(ctx context.Context, b health.Baseline, observe time.Dura
 		return nil, &health.Bad{Reason: err.Error()}
 	}
 	w := health.Watcher{
-		Dir: health.CheckDir, Baseline: b, Observe: observe, Limit: 30 * time.Second, Pause: time.Second,
+		Dir: health.CheckDir, Baseline: b, Observe: observe, Limit: 30 * time.Second, Pause: max(time.Second, observe/10),
 		Reachable: s.Reachable, Progress: progress, Clock: s.Clock,
 	}
 	return w.Watch(ctx)

@@ -26,9 +26,13 @@ func (m *Machine) trial(ctx context.Context, tx journal.Record) error {
 	if tx, err = m.enter(tx, journal.Health); err != nil {
 		return err
 	}
+	gone, err := m.System.Uptime(ctx)
+	if err != nil {
+		return err
+	}
 	// Earlier than PID 1, so that the reason can be written down.
 	margin := max(m.Settings.TrialTimeout/10, 2*time.Second)
-	limited, cancel := context.WithTimeout(ctx, m.Settings.TrialTimeout-margin)
+	limited, cancel := context.WithTimeout(ctx, m.Settings.TrialTimeout-margin-gone)
 	defer cancel()
 	warnings, err := m.System.Watch(limited, baseline, m.Settings.Observe, func(waiting string) {
 		m.say(func(s *Status) { s.Progress = waiting })
