@@ -34,6 +34,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -62,8 +63,8 @@ type Commit struct {
 }
 
 // Inspect finds the commit that is checked out in a directory's work tree.
-// sources are files or directories the package is made of: an untracked file
-// among them that is not ignored makes the tree dirty, as a change of a
+// sources are the files and directories the package is made of, as absolute
+// paths without symbolic links: an untracked file among them that is not ignored makes the tree dirty, as a change of a
 // tracked file anywhere in it does.
 func Inspect(ctx context.Context, dir string, sources []string) (Commit, error) {
 	g := repository{dir}
@@ -219,21 +220,36 @@ func (g repository) changes(ctx context.Context, sources []string) ([]string, er
 		return nil, err
 	}
 	changed := strings.FieldsFunc(tracked, isNUL)
-	args := []string{"ls-files", "--others", "--exclude-standard", "-z", "--"}
-	for _, source := range sources {
-		relative, err := filepath.Rel(g.dir, source)
-		if err == nil && filepath.IsLocal(relative) {
-			args = append(args, ":(literal)"+filepath.ToSlash(relative))
-		}
-	}
-	if args[len(args)-1] == "--" {
-		return changed, nil
-	}
-	untracked, err := g.run(ctx, args...)
+	untracked, err := g.run(ctx, "ls-files", "--others", "--exclude-standard", "-z")
 	if err != nil {
 		return nil, err
 	}
-	return append(changed, strings.FieldsFunc(untracked, isNUL)...), nil
+	wanted := make(map[string]bool, len(sources))
+	for _, source := range sources {
+		wanted[source] = true
+	}
+	for _, name := range strings.FieldsFunc(untracked, isNUL) {
+		if path := filepath.Join(g.dir, name); isOrIsBelow(path, wanted) || strings.HasSuffix(name, "/") && holds(path, sources) {
+			changed = append(changed, name)
+		}
+	}
+	return changed, nil
+}
+
+// isOrIsBelow reports whether a path or one of its parents is wanted.
+func isOrIsBelow(path string, wanted map[string]bool) bool {
+	for ; !wanted[path]; path = filepath.Dir(path) {
+		if path == filepath.Dir(path) {
+			return false
+		}
+	}
+	return true
+}
+
+// holds reports whether one of the sources lies in a directory: git names a
+// repository inside the repository as a whole.
+func holds(dir string, sources []string) bool {
+	return slices.ContainsFunc(sources, func(source string) bool { return strings.HasPrefix(source, dir+"/") })
 }
 
 func isNUL(r rune) bool { return r == 0 }

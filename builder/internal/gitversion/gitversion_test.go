@@ -118,6 +118,14 @@ func TestVersionOfATree(t *testing.T) {
 	want("1.2.3+0.g%s+dirty.20260506070809", short())
 	r.write(".git/info/exclude", "new\n", edited)
 	want("1.2.3")
+	r.git("init", "-q", "sub/inner")
+	r.write("sub/inner/file", "x", edited)
+	if c := r.inspect("sub/inner/file"); !c.Dirty {
+		t.Error("a file of a repository inside the repository goes unnoticed")
+	}
+	if err := os.RemoveAll(filepath.Join(r.dir, "sub/inner")); err != nil {
+		t.Fatal(err)
+	}
 	r.commit()
 	want("1.2.3+1.g%s", short())
 	if err := os.Remove(filepath.Join(r.dir, "sub/tracked")); err != nil {
