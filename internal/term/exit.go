@@ -102,8 +102,11 @@ func ExitCode(err error) int {
 
 // Fail tells the person, or with --json the program, what went wrong and
 // what to do next, and returns the exit status. Call it once, at the end of
-// main.
+// main, also with a nil error: results that could not be written are one.
 func (t *IO) Fail(program string, err error) int {
+	if err == nil {
+		err = t.lost()
+	}
 	code := ExitCode(err)
 	var status Status
 	if err == nil || errors.As(err, &status) {

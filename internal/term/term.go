@@ -47,7 +47,7 @@ type IO struct {
 // environment read through getenv.
 func System(getenv func(string) string) *IO {
 	t := &IO{
-		Out:         os.Stdout,
+		Out:         &keeper{w: os.Stdout},
 		Err:         os.Stderr,
 		OutTerminal: term.IsTerminal(int(os.Stdout.Fd())),
 		ErrTerminal: term.IsTerminal(int(os.Stderr.Fd())),
@@ -60,6 +60,29 @@ func System(getenv func(string) string) *IO {
 		}
 	}
 	return t
+}
+
+// keeper remembers the first error of writing results, so that a full disk is
+// not taken for success.
+type keeper struct {
+	w   io.Writer
+	err error
+}
+
+func (k *keeper) Write(b []byte) (int, error) {
+	n, err := k.w.Write(b)
+	if err != nil && k.err == nil {
+		k.err = err
+	}
+	return n, err
+}
+
+// lost returns an error if some of the results could not be written.
+func (t *IO) lost() error {
+	if k, ok := t.Out.(*keeper); ok && k.err != nil {
+		return fmt.Errorf("cannot write the result: %w", k.err)
+	}
+	return nil
 }
 
 // PrintJSON writes v to standard output as indented JSON and a newline.

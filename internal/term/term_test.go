@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -208,6 +209,20 @@ func TestFail(t *testing.T) {
 	}
 	if got := io.Fail("p", nil); got != 0 || errs.Len() != 0 {
 		t.Errorf("nil: exit %d, stderr %q", got, errs)
+	}
+}
+
+func TestLostResultsAreAFailure(t *testing.T) {
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer full.Close()
+	io, _, errs := fake(false, false)
+	io.Out = &keeper{w: full}
+	io.Say("a result")
+	if code := io.Fail("p", nil); code != ExitFailed || !strings.Contains(errs.String(), "cannot write the result: ") {
+		t.Errorf("exit %d, %q", code, errs)
 	}
 }
 
