@@ -57,8 +57,9 @@ durable and published. Each file is taken or refused by itself.`,
 	return cmd
 }
 
-// upload sends files and reports each. The error of the last command line is
-// that of the first file that failed; the others are told before.
+// upload sends files, a few at a time, and reports them in the order given.
+// The error that it returns is that of the first file that failed; it tells
+// the others by itself.
 func (c *cli) upload(ctx context.Context, api *client.Client, pipeline, repository string, files []string, older bool) error {
 	var total int64
 	for _, path := range files {

@@ -41,10 +41,11 @@ func (c *cli) flags(root *cobra.Command) {
 		f.Lookup(name).DefValue = ""
 	}
 	env(&c.server, "server", "APTFLEET_SERVER", "", "`URL` of a server's admin listener; without it the Unix socket is used")
-	env(&c.token, "token", "APTFLEET_TOKEN", "", "`token` to show to --server")
+	env(&c.token, "token", "APTFLEET_TOKEN", "", "`token` to act with; other users of the machine cannot see it in the variable")
 	env(&c.socket, "socket", "APTFLEET_SOCKET", "", "`path` of the server's Unix socket, instead of DATA/run/repo-manager.sock")
 	env(&c.data, "data", "APTFLEET_DATA", defaultData, "the server's data `directory`, "+defaultData+" unless given")
 	env(&c.pipeline, "pipeline", "APTFLEET_PIPELINE", "", "`name` of the pipeline; may be left out when there is only one")
+	mustComplete(root, "pipeline", c.completePipeline)
 	f.BoolVar(&c.io.JSON, "json", c.io.JSON, "print one JSON value, and errors as JSON too")
 	f.Lookup("json").DefValue = "false" // execute may have seen it already
 }
@@ -111,6 +112,21 @@ func (c *cli) complete(names func(ctx context.Context, api *client.Client, pipel
 		}
 		return found, cobra.ShellCompDirectiveNoFileComp
 	}
+}
+
+// completePipeline completes the name of a pipeline.
+func (c *cli) completePipeline(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+	ctx, cancel := context.WithTimeout(cmd.Context(), completionTime)
+	defer cancel()
+	var names []string
+	if api, err := c.client(); err == nil {
+		if all, err := api.Pipelines(ctx); err == nil {
+			for _, p := range all {
+				names = append(names, p.Name)
+			}
+		}
+	}
+	return names, cobra.ShellCompDirectiveNoFileComp
 }
 
 // stageNames completes a stage.

@@ -290,6 +290,7 @@ func TestCompletion(t *testing.T) {
 	for want, args := range map[string][]string{
 		"dev\ncanary\n":                   {"__complete", "stage", "show", ""},
 		"dev\ncanary\n20261120T000000Z\n": {"__complete", "promote", ""},
+		"demo\n:4\n":                      {"__complete", "stage", "list", "--pipeline", ""},
 		"dev\ncanary\n:4\n":               {"__complete", "promote", "dev", "--to", ""},
 	} {
 		if _, out, errs := run(t, false, answers, args...); !strings.HasPrefix(out, want) {

@@ -155,6 +155,6 @@ func authorise(who access.Identity, role, scope string) error {
 	return &release.Error{
 		Code: release.Forbidden,
 		Text: fmt.Sprintf("cannot do this as %s: the role %s is missing", who.User, printable(lacks)),
-		Hint: fmt.Sprintf("an admin can give a token with it: repo-manager token create %s --role %s", who.User, printable(lacks)),
+		Hint: fmt.Sprintf("an admin makes a user who has it with: repo-manager user create NAME --role %s", printable(lacks)),
 	}
 }
