@@ -20,8 +20,6 @@ const (
 	codeLocked    = "locked"
 	codeNoAccess  = "no-access"
 	codeForbidden = "forbidden"
-	CodeConflict  = "conflict"
-	CodeNotFound  = "not-found"
 )
 
 // Error is an answer with a status of 400 or above.
@@ -52,12 +50,6 @@ func (e *Error) ExitCode() int {
 		return 11
 	}
 	return 1
-}
-
-// Is reports whether err is an Error with the given code.
-func Is(err error, code string) bool {
-	var e *Error
-	return errors.As(err, &e) && e.Code == code
 }
 
 // Unreachable says that no answer came.
