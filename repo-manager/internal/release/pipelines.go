@@ -149,7 +149,7 @@ func (e *Engine) createComponent(ctx context.Context, a Actor, c Component) (Com
 	if err := snapshots.ValidComponent(c.Name); err != nil {
 		return Component{}, fail(Invalid, "", "cannot create %s %q: %v", c.Kind, c.Name, err)
 	}
-	err := e.do(&job{ctx: ctx, pipeline: c.Pipeline, act: func(ctx context.Context) error {
+	err := e.do(&job{ctx: ctx, pipeline: c.Pipeline, stage: e.firstStage(c.Pipeline), act: func(ctx context.Context) error {
 		l, err := e.line(c.Pipeline)
 		if err != nil {
 			return err

@@ -101,6 +101,16 @@ func (e *Engine) write() {
 	}
 }
 
+// maxWait is how long a job may wait for its stage's next Date. Longer waits
+// mean that the clock was set back; nobody should hang on that.
+const maxWait = time.Minute
+
+// errClock says that a stage cannot be published for long.
+func errClock(wait time.Duration) error {
+	return fail(Refused, "look at the clock of this machine: it may be wrong now, or was when it was published last",
+		"cannot publish: the last Release is dated %s ahead of the clock, and apt ignores one with an earlier date", (wait + MaxAhead).Round(time.Second))
+}
+
 // round does what may be done now. It returns the jobs that must wait because
 // their stage's Date would run too far ahead, and how long that is.
 func (e *Engine) round(ctx context.Context, jobs []*job) (waiting []*job, wake time.Duration) {
@@ -119,32 +129,50 @@ func (e *Engine) round(ctx context.Context, jobs []*job) (waiting []*job, wake t
 			edits[j.pipeline] = append(edits[j.pipeline], j)
 			continue
 		}
-		if wait := e.mustWait(j.pipeline, j.stage); wait > 0 {
+		wait := e.mustWait(j.pipeline, j.stage)
+		switch {
+		case wait > maxWait:
+			j.done <- errClock(wait)
+		case wait > 0:
 			waiting, wake = append(waiting, j), min(wake, wait)
-			continue
+		default:
+			j.done <- j.act(ctx)
 		}
-		j.done <- j.act(ctx)
 	}
 	for _, pipeline := range order {
-		group := edits[pipeline]
-		if wait := e.mustWait(pipeline, ""); wait > 0 {
+		group, wait := edits[pipeline], e.mustWait(pipeline, e.firstStage(pipeline))
+		switch {
+		case wait > maxWait:
+			for _, j := range group {
+				j.done <- errClock(wait)
+			}
+		case wait > 0:
 			waiting, wake = append(waiting, group...), min(wake, wait)
-			continue
+		default:
+			e.editAll(ctx, pipeline, group)
 		}
-		e.editAll(ctx, pipeline, group)
 	}
 	return waiting, wake
 }
 
-// mustWait returns how long a stage, or the first one if it is "", may not be
-// published.
+// firstStage is the stage that edits publish; "" if there is no such pipeline.
+func (e *Engine) firstStage(pipeline string) string {
+	l, err := e.line(pipeline)
+	if err != nil {
+		return ""
+	}
+	return l.Stages[0]
+}
+
+// mustWait returns how long a stage may not be published; that is not long
+// for one that does not exist, which the act itself complains about.
 func (e *Engine) mustWait(pipeline, stage string) time.Duration {
 	l, err := e.line(pipeline)
 	if err != nil {
-		return 0 // the act itself says so
+		return 0
 	}
-	for i, s := range l.standings {
-		if s.Name == stage || stage == "" && i == 0 {
+	for _, s := range l.standings {
+		if s.Name == stage {
 			return nextDate(s.Date, e.now()).Sub(e.now()) - MaxAhead
 		}
 	}

@@ -413,3 +413,25 @@ func TestClosed(t *testing.T) {
 		}
 	})
 }
+
+// A clock that was set back does not make anybody hang, and cannot make apt
+// ignore a publication.
+func TestClockSetBack(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.version("1.0")
+		w.promote("dev", "canary")
+		w.offset.Store(-int64(time.Hour))
+		before := w.stage("dev")
+		_, err := w.add("app", "2.0", "amd64")
+		wantCode(t, err, release.Refused, "ahead of the clock")
+		_, err = w.Undo(t.Context(), ann, "demo", "canary", "", nil)
+		wantCode(t, err, release.Refused, "ahead of the clock")
+		if w.stage("dev") != before {
+			t.Error("dev moved")
+		}
+		_, err = w.CreateSnapshot(t.Context(), ann, "demo", "", "needs no stage", nil)
+		must(t, err)
+		w.offset.Store(0)
+		w.version("2.0")
+	})
+}

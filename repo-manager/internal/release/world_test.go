@@ -18,6 +18,7 @@ import (
 
 	"aptfleet/internal/atomicfile"
 	"aptfleet/internal/deb"
+	"aptfleet/internal/debwriter"
 	"aptfleet/internal/sign"
 	"aptfleet/repo-manager/internal/blobs"
 	"aptfleet/repo-manager/internal/incoming"
@@ -41,6 +42,7 @@ type world struct {
 	config    release.Config
 	publisher *moody
 	receiver  *incoming.Receiver
+	offset    atomic.Int64 // of the engine's clock, in nanoseconds
 	closed    bool
 }
 
@@ -92,8 +94,9 @@ func (w *world) open() {
 	w.config = release.Config{
 		Store: w.store, Chunks: store, Pool: files, Publisher: w.publisher,
 		Sync:    func() error { return atomicfile.SyncFS(w.dir) },
-		Intents: filepath.Join(w.dir, "intents"), Archive: "http://archive.example", Clock: time.Now,
-		Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
+		Intents: filepath.Join(w.dir, "intents"), Archive: "http://archive.example",
+		Clock: func() time.Time { return time.Now().Add(time.Duration(w.offset.Load())) },
+		Log:   slog.New(slog.NewTextHandler(io.Discard, nil)),
 	}
 	w.Engine, err = release.Open(w.t.Context(), w.config)
 	must(w.t, err)
@@ -114,9 +117,9 @@ func (w *world) receive(name, version, architecture, salt string) release.Incomi
 	control, err := deb.ParseStanza([]byte(fmt.Sprintf("Package: %s\nVersion: %s\nArchitecture: %s\nMaintainer: T <t@example.com>\nDescription: test\n", name, version, architecture)))
 	must(w.t, err)
 	var file bytes.Buffer
-	must(w.t, deb.Write(&file, deb.Spec{
-		Control: control, ModTime: time.Unix(0, 0), Compression: deb.None, TempDir: w.dir,
-		Entries: []deb.Entry{{Path: "/usr/share/" + name + "/salt", Mode: 0o644, Size: int64(len(salt)), Open: func() (io.ReadCloser, error) {
+	must(w.t, debwriter.Write(&file, debwriter.Spec{
+		Control: control, ModTime: time.Unix(0, 0), Compression: debwriter.None, TempDir: w.dir,
+		Entries: []debwriter.Entry{{Path: "/usr/share/" + name + "/salt", Mode: 0o644, Size: int64(len(salt)), Open: func() (io.ReadCloser, error) {
 			return io.NopCloser(strings.NewReader(salt)), nil
 		}}},
 	}))
