@@ -44,6 +44,10 @@ type Store struct {
 
 const temporary = ".tmp"
 
+// maxKnown bounds the memory for known: some hundred bytes each. What was
+// forgotten is compared again.
+const maxKnown = 100000
+
 // Open uses dir, which it makes if needed, and removes what a crash left
 // unfinished there.
 func Open(dir string) (*Store, error) {
@@ -113,6 +117,9 @@ func (s *Store) isKnown(path string) bool {
 func (s *Store) setKnown(path string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if len(s.known) >= maxKnown {
+		clear(s.known)
+	}
 	s.known[path] = true
 }
 

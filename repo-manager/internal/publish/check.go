@@ -67,7 +67,15 @@ func (p *Publisher) Check(ctx context.Context, expected func(context.Context) (E
 	}
 	p.mu.Lock()
 	c.seq = p.seq
+	p.checks++
 	p.mu.Unlock()
+	defer func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if p.checks--; p.checks == 0 {
+			clear(p.touched)
+		}
+	}()
 	err := c.begin()
 	if err == nil {
 		err = c.run(ctx, expected)

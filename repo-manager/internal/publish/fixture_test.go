@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"aptfleet/internal/deb"
+	"aptfleet/internal/debwriter"
 	"aptfleet/internal/sign"
 	"aptfleet/repo-manager/internal/blobs"
 	"aptfleet/repo-manager/internal/pool"
@@ -73,7 +74,7 @@ func debFile(t testing.TB, name, version, arch string, extra ...string) []byte {
 		t.Fatal(err)
 	}
 	var file bytes.Buffer
-	if err := deb.Write(&file, deb.Spec{Control: control, ModTime: start}); err != nil {
+	if err := debwriter.Write(&file, debwriter.Spec{Control: control, ModTime: start}); err != nil {
 		t.Fatal(err)
 	}
 	return file.Bytes()

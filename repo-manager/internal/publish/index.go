@@ -173,6 +173,9 @@ func (p *Publisher) build(ctx context.Context, key indexKey, index snapshots.Ind
 	return s, group.Wait()
 }
 
+// maxRemembered bounds the memory for sums: some hundred bytes each.
+const maxRemembered = 10000
+
 // seal marks the files of indices as durable. The caller has synced.
 func (p *Publisher) seal() error {
 	for key := range p.unsealed {
@@ -180,6 +183,9 @@ func (p *Publisher) seal() error {
 			return fmt.Errorf("cannot write index: %w", err)
 		}
 		delete(p.unsealed, key)
+	}
+	if len(p.sums) > maxRemembered {
+		clear(p.sums) // the files say the same
 	}
 	return nil
 }

@@ -65,8 +65,9 @@ type Publisher struct {
 	mu       sync.Mutex          // publications
 	sums     map[indexKey]sums   // of index files that this process read or wrote
 	unsealed map[indexKey]bool   // index files that may not be durable yet
-	touched  map[string]sequence // by base: when it was last written
 	seq      sequence
+	checks   int                 // under way
+	touched  map[string]sequence // by base: when it was last written during a check
 }
 
 // sequence counts publications.

@@ -121,10 +121,13 @@ func baseAt(base Base, dir string) place {
 	return place{root: root, dists: path.Join(root, "dists", base.Distribution)}
 }
 
-// touch notes that the files of a base change now.
+// touch notes, for checks that are under way, that the files of a base change
+// now.
 func (p *Publisher) touch(at place) {
 	p.seq++
-	p.touched[at.root] = p.seq
+	if p.checks > 0 {
+		p.touched[at.root] = p.seq
+	}
 }
 
 // pool returns the target of the base's symbolic link to the pool.
