@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"aptfleet/device-updater/internal/apt"
 	"aptfleet/device-updater/internal/daemon"
 	"aptfleet/device-updater/internal/journal"
 	"aptfleet/device-updater/internal/update"
@@ -18,6 +19,7 @@ func (p *program) updateCommand() *cobra.Command {
 	var (
 		request    = daemon.Request{Act: daemon.Update}
 		wait       bool
+		dryRun     bool
 		rebootCode bool
 	)
 	cmd := &cobra.Command{
@@ -32,6 +34,9 @@ daemon this process does it.`,
 		Example: "  device-updater update --reboot --wait",
 		Args:    usage(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if dryRun {
+				return p.preview(cmd.Context())
+			}
 			if err := p.ask(cmd.Context(), request, wait || rebootCode); err != nil {
 				return err
 			}
@@ -44,6 +49,7 @@ daemon this process does it.`,
 	cmd.Flags().BoolVar(&request.Reboot, "reboot", false, "boot the release when it is staged, whatever the configuration says")
 	cmd.Flags().BoolVar(&request.Retry, "retry", false, "also a release that failed here before")
 	cmd.Flags().BoolVar(&wait, "wait", false, "follow the daemon until it is staged, rebooting or failed")
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only show which packages would change")
 	cmd.Flags().BoolVar(&rebootCode, "reboot-exit-code", false, "exit with 4 if a reboot is needed now; implies --wait")
 	return cmd
 }
@@ -112,20 +118,42 @@ func (p *program) cancelCommand() *cobra.Command {
 	}
 }
 
-// ask has a request carried out: by the daemon, or if there is none by this
-// process.
+// ask has a request carried out. Unless wait is set it does not wait for a
+// daemon.
 func (p *program) ask(ctx context.Context, r daemon.Request, wait bool) error {
+	_, err := p.carryOut(ctx, r, wait)
+	return err
+}
+
+// preview shows what an update would change.
+func (p *program) preview(ctx context.Context) error {
+	changes, err := p.carryOut(ctx, daemon.Request{Act: daemon.Preview}, true)
+	if err != nil {
+		return err
+	}
+	if p.io.JSON {
+		return p.io.PrintJSON(changes)
+	}
+	for _, c := range changes {
+		fmt.Fprintln(p.io.Out, strings.Join(strings.Fields(c.Sign()+" "+c.Name+" "+c.Old+" "+c.New), " "))
+	}
+	return nil
+}
+
+// carryOut has a request carried out: by the daemon, or if there is none by
+// this process.
+func (p *program) carryOut(ctx context.Context, r daemon.Request, wait bool) ([]apt.Change, error) {
 	var follow func(update.Status)
 	if wait {
 		follow = p.follow()
 	}
-	err := daemon.NewClient(p.socket).Ask(ctx, r, follow)
+	changes, err := daemon.NewClient(p.socket).Ask(ctx, r, follow)
 	if !errors.Is(err, daemon.ErrNoDaemon) {
-		return err
+		return changes, err
 	}
 	d, err := p.open()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer d.lock.Close() // the lock file holds nothing
 	return d.do(ctx, r, p.follow())

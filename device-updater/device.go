@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"aptfleet/device-updater/internal/agent"
+	"aptfleet/device-updater/internal/apt"
 	"aptfleet/device-updater/internal/archive"
 	"aptfleet/device-updater/internal/boot"
 	"aptfleet/device-updater/internal/config"
@@ -135,7 +136,7 @@ func (d *device) tell() {
 }
 
 // do carries a request out in this process.
-func (d *device) do(ctx context.Context, r daemon.Request, follow func(update.Status)) error {
+func (d *device) do(ctx context.Context, r daemon.Request, follow func(update.Status)) ([]apt.Change, error) {
 	d.machine.Notify = func(s update.Status) {
 		follow(s)
 		d.tell()
@@ -147,14 +148,13 @@ func (d *device) do(ctx context.Context, r daemon.Request, follow func(update.St
 		defer func() { stop(); <-finished }()
 	}
 	if err := d.machine.Recover(ctx); err != nil {
-		return err
+		return nil, err
 	}
 	if d.machine.Rebooting() {
-		return &update.Refused{Reason: "the device is about to reboot"}
+		return nil, &update.Refused{Reason: "the device is about to reboot"}
 	}
-	err := daemon.Do(ctx, d.machine, r)
-	d.tell()
-	return err
+	defer d.tell()
+	return daemon.Do(ctx, d.machine, r)
 }
 
 // buildTime is the time of the commit that this program was built from: a

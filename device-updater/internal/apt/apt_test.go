@@ -282,6 +282,34 @@ func TestDownload(t *testing.T) {
 	}
 }
 
+// TestListsAfterAPowerCut: what was not synced is there, empty.
+func TestListsAfterAPowerCut(t *testing.T) {
+	s := newShelf(t)
+	s.release("one", pkg{name: "app", version: "1"})
+	dir := filepath.Join(t.TempDir(), "apt")
+	for range 2 {
+		p, err := apt.NewPrivate(dir, apt.Source{URL: s.url + "/one", Distribution: "trixie", Components: []string{"main"}, Keyring: filepath.Join(s.dir, "keyring.asc")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := p.Update(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if list, err := p.Solve(t.Context(), []string{"app"}); err != nil || names(list) != "app=1" {
+			t.Errorf("solved to %s, %v", names(list), err)
+		}
+		lists, err := filepath.Glob(filepath.Join(dir, "lists/*_*"))
+		if err != nil || len(lists) == 0 {
+			t.Fatalf("no lists: %v", err)
+		}
+		for _, l := range lists {
+			if err := os.Truncate(l, 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
 // TestInstall turns a real trixie root from one release into others: an
 // upgrade, a downgrade, a rename that takes a conffile along, a package that
 // leaves and one that does not install.

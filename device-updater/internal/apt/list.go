@@ -149,16 +149,60 @@ type Plan struct {
 	Fetch  []Package   // of List: not installed like that yet
 	Remove []Installed // to purge, left-over configuration included
 	Native string      // the device's architecture
+
+	old map[string]string // version that is installed now, by slot
+}
+
+// Change is one line of what a plan does. Old or New is "" for what comes or
+// goes.
+type Change struct {
+	Name string `json:"name"`
+	Old  string `json:"old,omitempty"`
+	New  string `json:"new,omitempty"`
+}
+
+// Sign is how people see the change: "+" comes, "-" goes, "↑" or "↓" changes its
+// version, "=" is another build of the same.
+func (c Change) Sign() string {
+	switch {
+	case c.Old == "":
+		return "+"
+	case c.New == "":
+		return "-"
+	}
+	switch order := deb.Compare(c.Old, c.New); {
+	case order < 0:
+		return "↑"
+	case order > 0:
+		return "↓"
+	}
+	return "="
+}
+
+// Changes lists what the plan does, sorted by name.
+func (p Plan) Changes() []Change {
+	all := []Change{}
+	for _, f := range p.Fetch {
+		all = append(all, Change{Name: f.Name, Old: p.old[slot(f, p.Native)], New: f.Version})
+	}
+	for _, r := range p.Remove {
+		all = append(all, Change{Name: r.Name, Old: r.Version})
+	}
+	slices.SortFunc(all, func(a, b Change) int { return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.New, b.New)) })
+	return all
 }
 
 // MakePlan compares. known holds the hashes under which packages were installed
 // by an earlier transaction (by String()); an installed package whose known
 // hash differs is fetched again.
 func MakePlan(list []Package, installed []Installed, known map[string]string, native string) Plan {
-	plan := Plan{List: list, Native: native}
+	plan := Plan{List: list, Native: native, old: make(map[string]string)}
 	have := make(map[string]Installed)
 	for _, i := range installed {
 		have[slot(i.Package, native)] = i
+		if strings.HasSuffix(i.Status, " installed") {
+			plan.old[slot(i.Package, native)] = i.Version
+		}
 	}
 	want := make(map[string]bool)
 	for _, p := range list {

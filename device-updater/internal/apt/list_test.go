@@ -144,6 +144,28 @@ func TestPlan(t *testing.T) {
 	}
 }
 
+func TestChanges(t *testing.T) {
+	installed, err := ParseStatus(strings.NewReader(status))
+	if err != nil {
+		t.Fatal(err)
+	}
+	plan := MakePlan([]Package{
+		{Name: "app", Architecture: "amd64", Version: "2"}, {Name: "gone", Architecture: "amd64", Version: "3"},
+		{Name: "lib", Architecture: "amd64", Version: "1"}, {Name: "new", Architecture: "all", Version: "1"},
+	}, installed, nil, "amd64")
+	plan.Remove = append(plan.Remove, Installed{Package: Package{Name: "old", Version: "9"}})
+	var got []string
+	for _, c := range plan.Changes() {
+		got = append(got, c.Sign()+" "+c.Name+" "+c.Old+" "+c.New)
+	}
+	if want := "↑ app 1 2, + gone  3, ↓ lib 1:2 1, + new  1, - old 9 "; strings.Join(got, ", ") != want {
+		t.Errorf("got %s", strings.Join(got, ", "))
+	}
+	if sign := (Change{Old: "1", New: "1"}).Sign(); sign != "=" {
+		t.Errorf("another build is %s", sign)
+	}
+}
+
 func TestMismatch(t *testing.T) {
 	list := []Package{{Name: "a", Version: "1", Architecture: "all"}, {Name: "b", Version: "1", Architecture: "amd64"}}
 	is := func(p Package, s string) Installed { return Installed{p, s} }

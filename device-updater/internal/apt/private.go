@@ -34,9 +34,15 @@ type Private struct {
 	source Source
 }
 
-// NewPrivate uses dir, which is made where it is absent.
+// NewPrivate uses dir, which is made where it is absent. Lists of an earlier
+// process are thrown away: after a power cut they may be empty files that apt
+// takes for current, and another state has other lists anyway. Downloads stay;
+// they are hashed before they are used.
 func NewPrivate(dir string, source Source) (*Private, error) {
 	p := &Private{dir, source}
+	if err := os.RemoveAll(p.path("lists")); err != nil {
+		return nil, fmt.Errorf("cannot prepare apt: %w", err)
+	}
 	for _, sub := range []string{"", "lists/partial", "archives/partial", "solve/partial", "etc/sources.list.d", "state", "log"} {
 		if err := os.MkdirAll(filepath.Join(dir, sub), 0o700); err != nil {
 			return nil, fmt.Errorf("cannot prepare apt: %w", err)

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"aptfleet/device-updater/internal/apt"
 	"aptfleet/device-updater/internal/update"
 )
 
@@ -19,6 +20,7 @@ type Act string
 // The acts.
 const (
 	Check    Act = "check"
+	Preview  Act = "preview"
 	Update   Act = "update"
 	Rollback Act = "rollback"
 	Retry    Act = "retry"
@@ -29,12 +31,15 @@ type Request struct {
 	Act    Act  `json:"act"`
 	Reboot bool `json:"reboot,omitempty"` // Update: boot the result in any case
 	Retry  bool `json:"retry,omitempty"`  // Update: also what failed before
+
+	patient bool // nobody asked: it is time to check
 }
 
 // Machine is what the daemon runs: an update.Machine.
 type Machine interface {
 	Recover(ctx context.Context) error
 	Check(ctx context.Context) (update.Offer, error)
+	Preview(ctx context.Context) ([]apt.Change, error)
 	Update(ctx context.Context, o update.Options) error
 	Rollback(ctx context.Context) error
 	Retry() error
@@ -43,23 +48,26 @@ type Machine interface {
 	Status() update.Status
 }
 
-// Do carries a request out on a machine that has recovered.
-func Do(ctx context.Context, m Machine, r Request) error {
+// Do carries a request out on a machine that has recovered. changes are the
+// answer to Preview.
+func Do(ctx context.Context, m Machine, r Request) (changes []apt.Change, err error) {
 	switch r.Act {
 	case Check:
-		_, err := m.Check(ctx)
-		return err
+		_, err = m.Check(ctx)
+	case Preview:
+		changes, err = m.Preview(ctx)
 	case Update:
-		return m.Update(ctx, update.Options{Reboot: r.Reboot, Retry: r.Retry})
+		err = m.Update(ctx, update.Options{Reboot: r.Reboot, Retry: r.Retry, Patient: r.patient})
 	case Rollback:
-		return m.Rollback(ctx)
+		err = m.Rollback(ctx)
 	case Retry:
-		if err := m.Retry(); err != nil {
-			return err
+		if err = m.Retry(); err == nil {
+			err = m.Update(ctx, update.Options{})
 		}
-		return m.Update(ctx, update.Options{})
+	default:
+		err = errors.New("cannot do " + string(r.Act) + ": no such act")
 	}
-	return errors.New("cannot do " + string(r.Act) + ": no such act")
+	return changes, err
 }
 
 // Daemon is one running daemon.
@@ -76,7 +84,13 @@ type Daemon struct {
 
 type job struct {
 	request Request
-	done    chan error // buffered
+	done    chan outcome // buffered
+}
+
+// outcome is what Do returned.
+type outcome struct {
+	changes []apt.Change
+	err     error
 }
 
 // New returns a daemon that checks every poll, or only on request if that is
@@ -111,20 +125,20 @@ func (d *Daemon) Run(ctx context.Context) {
 			return
 		case next = <-d.queue:
 		case <-tick:
-			next = job{Request{Act: Update}, make(chan error, 1)}
+			next = job{Request{Act: Update, patient: true}, make(chan outcome, 1)}
 		}
 		if !recovered {
 			recovered = d.recover(ctx)
 		}
 		switch {
 		case !recovered:
-			next.done <- errors.New("cannot start: what was interrupted could not be brought to an end; see the log of aptfleet-updater.service")
+			next.done <- outcome{err: errors.New("cannot start: what was interrupted could not be brought to an end; see the log of aptfleet-updater.service")}
 		case d.machine.Rebooting():
-			next.done <- &update.Refused{Reason: "the device is about to reboot"}
+			next.done <- outcome{err: &update.Refused{Reason: "the device is about to reboot"}}
 		default:
-			err := Do(ctx, d.machine, next.request)
+			changes, err := Do(ctx, d.machine, next.request)
 			d.warn(ctx, next.request.Act, err)
-			next.done <- err
+			next.done <- outcome{changes, err}
 		}
 		d.tell()
 		if d.poll > 0 {

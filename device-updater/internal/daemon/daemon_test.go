@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"aptfleet/device-updater/internal/apt"
 	"aptfleet/device-updater/internal/daemon"
 	"aptfleet/device-updater/internal/update"
 )
@@ -49,6 +50,9 @@ func (m *machine) Recover(ctx context.Context) error {
 }
 func (m *machine) Check(ctx context.Context) (update.Offer, error) {
 	return update.Offer{}, m.do(ctx, "check")
+}
+func (m *machine) Preview(ctx context.Context) ([]apt.Change, error) {
+	return []apt.Change{{Name: "app", New: "2"}}, m.do(ctx, "preview")
 }
 func (m *machine) Update(ctx context.Context, o update.Options) error {
 	what := "update"
@@ -123,14 +127,18 @@ func TestActs(t *testing.T) {
 	for _, r := range []daemon.Request{
 		{Act: daemon.Check}, {Act: daemon.Update}, {Act: daemon.Update, Reboot: true, Retry: true}, {Act: daemon.Rollback}, {Act: daemon.Retry},
 	} {
-		if err := client.Ask(t.Context(), r, func(update.Status) {}); err != nil {
+		if _, err := client.Ask(t.Context(), r, func(update.Status) {}); err != nil {
 			t.Error(err)
 		}
 	}
-	if got := strings.Join(m.did, ", "); got != "recover, check, update, update reboot retry, rollback, retry, update" {
+	changes, err := client.Ask(t.Context(), daemon.Request{Act: daemon.Preview}, func(update.Status) {})
+	if err != nil || len(changes) != 1 || changes[0] != (apt.Change{Name: "app", New: "2"}) {
+		t.Errorf("%v, %v", changes, err)
+	}
+	if got := strings.Join(m.did, ", "); got != "recover, check, update, update reboot retry, rollback, retry, update, preview" {
 		t.Errorf("it did %s", got)
 	}
-	if err := client.Ask(t.Context(), daemon.Request{Act: "fly"}, func(update.Status) {}); err == nil {
+	if _, err := client.Ask(t.Context(), daemon.Request{Act: "fly"}, func(update.Status) {}); err == nil {
 		t.Error("an unknown act was done")
 	}
 }
@@ -156,7 +164,7 @@ func TestFollow(t *testing.T) {
 		return nil
 	}
 	m.mu.Unlock()
-	err := client.Ask(t.Context(), daemon.Request{Act: daemon.Update}, func(s update.Status) { seen <- s.Phase })
+	_, err := client.Ask(t.Context(), daemon.Request{Act: daemon.Update}, func(s update.Status) { seen <- s.Phase })
 	var refused *update.Refused
 	if !errors.As(err, &refused) || refused.Reason != "it failed before" || refused.Hint != "retry" {
 		t.Errorf("the answer is %v", err)
@@ -164,7 +172,7 @@ func TestFollow(t *testing.T) {
 	m.mu.Lock()
 	m.act = func(context.Context, string) error { return errors.New("cannot do it") }
 	m.mu.Unlock()
-	if err := client.Ask(t.Context(), daemon.Request{Act: daemon.Update}, func(update.Status) {}); err == nil || err.Error() != "cannot do it" {
+	if _, err := client.Ask(t.Context(), daemon.Request{Act: daemon.Update}, func(update.Status) {}); err == nil || err.Error() != "cannot do it" {
 		t.Errorf("the answer is %v", err)
 	}
 }
@@ -178,7 +186,7 @@ func TestNotWaiting(t *testing.T) {
 		return nil
 	}}
 	_, client := start(t, m, 0)
-	if err := client.Ask(t.Context(), daemon.Request{Act: daemon.Update}, nil); err != nil {
+	if _, err := client.Ask(t.Context(), daemon.Request{Act: daemon.Update}, nil); err != nil {
 		t.Fatal(err)
 	}
 	<-done
@@ -218,10 +226,10 @@ func TestPolls(t *testing.T) {
 func TestNothingBeforeRecovery(t *testing.T) {
 	m := &machine{recover: []error{errors.New("boot control cannot be read"), errors.New("still not")}}
 	_, client := start(t, m, 0)
-	if err := client.Ask(t.Context(), daemon.Request{Act: daemon.Update}, func(update.Status) {}); err == nil {
+	if _, err := client.Ask(t.Context(), daemon.Request{Act: daemon.Update}, func(update.Status) {}); err == nil {
 		t.Error("an update began before recovery was done")
 	}
-	if err := client.Ask(t.Context(), daemon.Request{Act: daemon.Update}, func(update.Status) {}); err != nil {
+	if _, err := client.Ask(t.Context(), daemon.Request{Act: daemon.Update}, func(update.Status) {}); err != nil {
 		t.Error(err)
 	}
 	if got := strings.Join(m.did, ", "); got != "recover, recover, recover, update" {
@@ -233,14 +241,14 @@ func TestNothingBeginsBeforeAReboot(t *testing.T) {
 	m := &machine{rebooting: true}
 	_, client := start(t, m, 0)
 	var refused *update.Refused
-	if err := client.Ask(t.Context(), daemon.Request{Act: daemon.Update}, func(update.Status) {}); !errors.As(err, &refused) {
+	if _, err := client.Ask(t.Context(), daemon.Request{Act: daemon.Update}, func(update.Status) {}); !errors.As(err, &refused) {
 		t.Errorf("%v", err)
 	}
 }
 
 func TestNoDaemon(t *testing.T) {
 	client := daemon.NewClient(filepath.Join(t.TempDir(), "none"))
-	if err := client.Ask(t.Context(), daemon.Request{Act: daemon.Update}, nil); !errors.Is(err, daemon.ErrNoDaemon) {
+	if _, err := client.Ask(t.Context(), daemon.Request{Act: daemon.Update}, nil); !errors.Is(err, daemon.ErrNoDaemon) {
 		t.Errorf("%v", err)
 	}
 	if _, err := client.Cancel(t.Context()); !errors.Is(err, daemon.ErrNoDaemon) {

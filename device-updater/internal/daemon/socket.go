@@ -12,16 +12,18 @@ import (
 	"os"
 	"time"
 
+	"aptfleet/device-updater/internal/apt"
 	"aptfleet/device-updater/internal/update"
 )
 
 // event is one line of the answer to a request that is waited for.
 type event struct {
-	Status *update.Status `json:"status,omitempty"`
-	Done   bool           `json:"done,omitempty"`
-	Error  string         `json:"error,omitempty"`
-	Refuse bool           `json:"refused,omitempty"`
-	Hint   string         `json:"hint,omitempty"`
+	Status  *update.Status `json:"status,omitempty"`
+	Done    bool           `json:"done,omitempty"`
+	Changes []apt.Change   `json:"changes,omitempty"`
+	Error   string         `json:"error,omitempty"`
+	Refuse  bool           `json:"refused,omitempty"`
+	Hint    string         `json:"hint,omitempty"`
 }
 
 // Serve answers on the socket at path, which only root may use, until ctx ends.
@@ -66,7 +68,7 @@ func (d *Daemon) act(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "cannot read request: "+err.Error(), http.StatusBadRequest)
 		return
 	}
-	next := job{request, make(chan error, 1)}
+	next := job{request, make(chan outcome, 1)}
 	select {
 	case d.queue <- next:
 	default:
@@ -87,8 +89,8 @@ func (d *Daemon) act(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		select {
-		case err := <-next.done:
-			send(lastEvent(err))
+		case o := <-next.done:
+			send(lastEvent(o))
 			return
 		case <-r.Context().Done():
 			return
@@ -97,14 +99,14 @@ func (d *Daemon) act(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func lastEvent(err error) event {
-	e := event{Done: true}
-	if err == nil {
+func lastEvent(o outcome) event {
+	e := event{Done: true, Changes: o.changes}
+	if o.err == nil {
 		return e
 	}
-	e.Error = err.Error()
+	e.Error = o.err.Error()
 	var refused *update.Refused
-	if errors.As(err, &refused) {
+	if errors.As(o.err, &refused) {
 		e.Refuse, e.Hint = true, refused.Hint
 	}
 	return e
@@ -119,41 +121,41 @@ type Client struct{ path string }
 // NewClient uses the socket at path.
 func NewClient(path string) Client { return Client{path} }
 
-// Ask sends a request. With follow it returns when the act is done, with its
-// error, and follow is told every status until then; with follow nil it
-// returns as soon as the daemon took it.
-func (c Client) Ask(ctx context.Context, r Request, follow func(update.Status)) error {
+// Ask sends a request. With follow it returns what Do returns when the act is
+// done, and follow is told every status until then; with follow nil it returns
+// as soon as the daemon took it.
+func (c Client) Ask(ctx context.Context, r Request, follow func(update.Status)) ([]apt.Change, error) {
 	url := "http://updater/v1/act"
 	if follow != nil {
 		url += "?wait=1"
 	}
 	answer, err := c.post(ctx, url, r)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer answer.Body.Close()
 	if answer.StatusCode/100 != 2 {
 		said, err := io.ReadAll(io.LimitReader(answer.Body, 4096))
-		return errors.Join(fmt.Errorf("cannot ask the daemon: it answers %s: %s", answer.Status, said), err)
+		return nil, errors.Join(fmt.Errorf("cannot ask the daemon: it answers %s: %s", answer.Status, said), err)
 	}
 	if follow == nil {
-		return nil
+		return nil, nil
 	}
 	in := json.NewDecoder(answer.Body)
 	for {
 		var e event
 		if err := in.Decode(&e); err != nil {
-			return fmt.Errorf("cannot follow the daemon: it went away: %w", err)
+			return nil, fmt.Errorf("cannot follow the daemon: it went away: %w", err)
 		}
 		switch {
 		case e.Status != nil:
 			follow(*e.Status)
 		case e.Refuse:
-			return &update.Refused{Reason: e.Error, Hint: e.Hint}
+			return nil, &update.Refused{Reason: e.Error, Hint: e.Hint}
 		case e.Error != "":
-			return errors.New(e.Error)
+			return nil, errors.New(e.Error)
 		case e.Done:
-			return nil
+			return e.Changes, nil
 		}
 	}
 }

@@ -90,10 +90,10 @@ func Open(path string, clock func() time.Time) (*Journal, error) {
 		return nil, err
 	}
 	if len(records) > shortenAt {
-		if err := shorten(path, records[len(records)-keep:]); err != nil {
+		records = records[len(records)-keep:]
+		if good, err = shorten(path, records); err != nil {
 			return nil, err
 		}
-		return Open(path, clock)
 	}
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
@@ -154,18 +154,20 @@ func read(path string) ([]Record, int64, error) {
 	}
 }
 
-func shorten(path string, records []Record) error {
+// shorten replaces the journal by one with only these records and returns its
+// length in bytes.
+func shorten(path string, records []Record) (int64, error) {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
 	for _, r := range records {
 		if err := enc.Encode(r); err != nil {
-			return fmt.Errorf("cannot shorten journal: %w", err)
+			return 0, fmt.Errorf("cannot shorten journal: %w", err)
 		}
 	}
 	if err := atomicfile.Write(path, b.Bytes(), 0o600); err != nil {
-		return fmt.Errorf("cannot shorten journal: %w", err)
+		return 0, fmt.Errorf("cannot shorten journal: %w", err)
 	}
-	return nil
+	return int64(b.Len()), nil
 }
 
 // Append writes a record and returns when it is on the disk, with its number
@@ -192,7 +194,26 @@ func (j *Journal) Append(r Record) (Record, error) {
 	}
 	j.size += int64(len(line))
 	j.records = append(j.records, r)
+	if len(j.records) > shortenAt {
+		return r, j.shorten()
+	}
 	return r, nil
+}
+
+// shorten goes on in a file with the newest records only.
+func (j *Journal) shorten() error {
+	records := j.records[len(j.records)-keep:]
+	size, err := shorten(j.path, records)
+	if err != nil {
+		return err
+	}
+	f, err := os.OpenFile(j.path, os.O_RDWR, 0)
+	if err != nil {
+		return fmt.Errorf("cannot open journal: %w", err)
+	}
+	old := j.file
+	j.file, j.size, j.records = f, size, append([]Record(nil), records...)
+	return old.Close()
 }
 
 // Last returns the newest record; the zero Record if there is none.

@@ -54,7 +54,7 @@ func TestTornAnywhere(t *testing.T) {
 		t.Fatal(err)
 	}
 	for n := range len(whole) + 1 {
-		torn := filepath.Join(t.TempDir(), "journal")
+		torn := filepath.Join(memoryDir(t), "journal")
 		if err := os.WriteFile(torn, whole[:n], 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -144,6 +144,37 @@ func TestLongJournalIsShortened(t *testing.T) {
 	if records, err := journal.Read(path); err != nil || len(records) != 501 {
 		t.Errorf("%d records on the disk, %v", len(records), err)
 	}
+}
+
+// TestOpenJournalIsShortened: so is one that is written to for years.
+func TestOpenJournalIsShortened(t *testing.T) {
+	path := filepath.Join(memoryDir(t), "journal")
+	j := open(t, path)
+	for range 2100 {
+		add(t, j, journal.Check)
+	}
+	records, err := journal.Read(path)
+	if err != nil || len(records) < 500 || len(records) > 1000 || records[len(records)-1].Seq != 2100 {
+		t.Errorf("%d records on the disk, %v", len(records), err)
+	}
+	if got := len(j.Records()); got != len(records) {
+		t.Errorf("%d records in memory, %d on the disk", got, len(records))
+	}
+}
+
+// memoryDir is a directory that is synced at once, where there is one.
+func memoryDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "aptfleet-journal")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
 }
 
 // TestRoundTrip: whatever is appended is read again, in order.

@@ -135,6 +135,7 @@ type Machine struct {
 	// Notify is told about every change of the status; it must not block.
 	Notify func(Status)
 
+	pause  pause
 	mu     sync.Mutex
 	status Status
 	cancel context.CancelCauseFunc
@@ -158,6 +159,41 @@ func (r *Refused) NextStep() string { return r.Hint }
 type Options struct {
 	Reboot bool // boot the result even where the configuration leaves that to people
 	Retry  bool // also a release that failed before
+	// Patient waits longer after each attempt at the same release that came to
+	// nothing. For those that nobody asked for.
+	Patient bool
+}
+
+// pause is how long a release is left alone that could not be staged for
+// reasons that may pass.
+type pause struct {
+	state    string
+	attempts int
+	until    time.Time
+	reason   string
+}
+
+// The first pause, which doubles up to the last.
+const (
+	firstPause = 2 * time.Second
+	lastPause  = 5 * time.Minute
+)
+
+// troubled makes the next patient attempt at the release wait.
+func (m *Machine) troubled(state string, reason error) {
+	if m.pause.state != state {
+		m.pause = pause{state: state}
+	}
+	wait := min(firstPause<<min(m.pause.attempts, 16), lastPause)
+	m.pause.attempts++
+	m.pause.until, m.pause.reason = m.Clock().Add(wait), reason.Error()
+}
+
+// resting reports whether a release is left alone for now. A clock that was set
+// back ends that.
+func (m *Machine) resting(state string) bool {
+	left := m.pause.until.Sub(m.Clock())
+	return m.pause.state == state && left > 0 && left <= lastPause
 }
 
 // Check asks what the device should run and returns it; the status says what
@@ -210,6 +246,10 @@ func (m *Machine) Update(ctx context.Context, o Options) error {
 	if err := m.refuseFailed(offer, o.Retry); err != nil {
 		return err
 	}
+	if tx.Phase != journal.Staged && o.Patient && m.resting(offer.State) {
+		m.say(func(s *Status) { s.WhyNot, s.LastError = m.pause.reason, m.pause.reason })
+		return nil
+	}
 	if tx.Phase != journal.Staged {
 		if tx, err = m.stage(ctx, offer, current, booted); err != nil || tx.Phase != journal.Staged {
 			return err
@@ -220,6 +260,31 @@ func (m *Machine) Update(ctx context.Context, o Options) error {
 		return nil
 	}
 	return m.finalise(ctx, tx)
+}
+
+// Preview says what Update would change, and changes nothing: only apt's
+// private lists are brought up to date.
+func (m *Machine) Preview(ctx context.Context) ([]apt.Change, error) {
+	offer, err := m.Check(ctx)
+	if err != nil {
+		return nil, err
+	}
+	current, err := m.Boot.Current()
+	if err != nil {
+		return nil, err
+	}
+	booted, err := m.Records.Deployment(current)
+	if err != nil {
+		return nil, err
+	}
+	if booted.State == offer.State {
+		return []apt.Change{}, nil
+	}
+	plan, err := m.Releases.Plan(ctx, offer, m.Roots.Path(deployment(current)), booted)
+	if err != nil {
+		return nil, m.whyNot(err)
+	}
+	return plan.Changes(), nil
 }
 
 const stagedWaits = "it is staged and waits for `device-updater update --reboot`"

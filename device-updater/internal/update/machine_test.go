@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"aptfleet/device-updater/internal/journal"
 )
@@ -255,6 +256,39 @@ func TestPassingTroubleIsNotRemembered(t *testing.T) {
 				t.Errorf("it runs %s", state)
 			}
 		})
+	}
+}
+
+// TestTroubleIsNotRepeatedAtEveryCheck: the same attempt waits longer each
+// time, a person's is made at once, and so is one at another release.
+func TestTroubleIsNotRepeatedAtEveryCheck(t *testing.T) {
+	w := newWorld(t)
+	w.offered, w.planErr = "new", errors.New("cannot download packages: Hash Sum mismatch")
+	w.powerOn()
+	m, done := w.machine()
+	defer done()
+	now := time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
+	m.Clock = func() time.Time { return now }
+	if err := m.Recover(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	attempts := func() int64 { return m.Journal.Last().Transaction }
+	for range 3600 {
+		if err := m.Update(t.Context(), Options{Patient: true}); err == nil && m.Status().WhyNot == "" {
+			t.Fatal("nobody says why not")
+		}
+		now = now.Add(time.Second)
+	}
+	if n := attempts(); n < 10 || n > 25 {
+		t.Errorf("%d attempts in an hour", n)
+	}
+	before := attempts()
+	if err := m.Update(t.Context(), Options{}); err == nil || attempts() != before+1 {
+		t.Errorf("a person's attempt: %v", err)
+	}
+	w.offered = "newer"
+	if err := m.Update(t.Context(), Options{Patient: true}); err == nil || attempts() != before+2 {
+		t.Errorf("another release: %v", err)
 	}
 }
 

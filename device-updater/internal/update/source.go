@@ -62,7 +62,10 @@ func (s *Source) Offer(ctx context.Context) (Offer, error) {
 			return Offer{}, fmt.Errorf("cannot set the clock, which stands at %s, to %s: %w", now.UTC().Format(time.RFC3339), floor.Format(time.RFC3339), err)
 		}
 	}
-	s.offer, s.private = offer, nil
+	if offer.State != s.offer.State {
+		s.private = nil
+	}
+	s.offer = offer
 	return Offer{State: offer.State, Snapshot: offer.Snapshot}, nil
 }
 

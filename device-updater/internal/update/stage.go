@@ -133,7 +133,7 @@ func (m *Machine) build(ctx context.Context, tx *journal.Record, offer Offer, pl
 		return err
 	}
 	m.say(func(s *Status) {
-		s.Progress = fmt.Sprintf("%d packages to install, %d to remove", len(plan.Fetch), len(plan.Remove))
+		s.Progress = fmt.Sprintf("%d to install, %d to remove", len(plan.Fetch), len(plan.Remove))
 	})
 	if err := m.install(ctx, offer, plan, m.Roots.Path(clone), tx.Deployment); err != nil {
 		return err
@@ -196,6 +196,9 @@ func (m *Machine) verify(ctx context.Context, plan apt.Plan, clone string, n int
 func (m *Machine) abort(ctx context.Context, tx journal.Record, reason error) error {
 	m.whyNot(reason)
 	forGood := permanent(ctx, tx.Phase, reason)
+	if !forGood {
+		m.troubled(tx.State, reason)
+	}
 	ctx = context.WithoutCancel(ctx)
 	if forGood {
 		if err := m.remember(tx, reason.Error()); err != nil {
@@ -258,6 +261,7 @@ func (m *Machine) finalise(ctx context.Context, tx journal.Record) error {
 		// the root as it is then.
 		err = fmt.Errorf("cannot prepare the trial of deployment %d: %w", tx.Deployment, err)
 		m.whyNot(err)
+		m.troubled(tx.State, err)
 		return errors.Join(err, m.discard(ctx, tx, err.Error()))
 	}
 	return m.try(ctx, tx)
