@@ -62,9 +62,9 @@ type Publisher struct {
 	now    func() time.Time
 	keep   time.Duration
 
-	mu       sync.Mutex          // publications
-	sums     map[indexKey]sums   // of index files that this process read or wrote
-	unsealed map[indexKey]bool   // index files that may not be durable yet
+	mu       sync.Mutex        // publications
+	sums     map[indexKey]sums // of index files that this process read or wrote
+	unsealed map[indexKey]bool // index files that may not be durable yet
 	seq      sequence
 	checks   int                 // under way
 	touched  map[string]sequence // by base: when it was last written during a check
