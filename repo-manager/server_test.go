@@ -3,13 +3,20 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"math/big"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -409,4 +416,56 @@ func TestStopWithWatchers(t *testing.T) {
 	<-ready
 	must(t, r.stop())
 	<-watched // it ends because the server does, with or without an error
+}
+
+// With a certificate the admin listener speaks TLS, and the session cookie
+// says so.
+func TestTLS(t *testing.T) {
+	dir := shortDir(t)
+	s := local(filepath.Join(dir, "data"))
+	s.TLSCertificate, s.TLSKey = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	pool := selfSigned(t, s.TLSCertificate, s.TLSKey)
+	r := serve(t, s)
+	if !strings.HasPrefix(r.listeners.addresses.Admin, "https://127.0.0.1:") {
+		t.Fatalf("the admin listener is %s", r.listeners.addresses.Admin)
+	}
+	browser := &http.Client{
+		Transport:     &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	defer browser.CloseIdleConnections()
+	_, err := r.api().CreateUser(t.Context(), "ann", []string{"viewer"})
+	must(t, err)
+	link, err := r.api().CreateLoginLink(t.Context(), "ann")
+	must(t, err)
+	at, secret, _ := strings.Cut(link.URL, "?token=")
+	resp, err := browser.PostForm(at, url.Values{"token": {secret}})
+	must(t, err)
+	must(t, resp.Body.Close())
+	cookies := resp.Cookies()
+	if resp.StatusCode != http.StatusSeeOther || len(cookies) != 1 || !cookies[0].Secure || !cookies[0].HttpOnly {
+		t.Errorf("signing in: %s with cookies %v", resp.Status, cookies)
+	}
+}
+
+// selfSigned writes a certificate for 127.0.0.1 and returns who trusts it.
+func selfSigned(t *testing.T, certFile, keyFile string) *x509.CertPool {
+	t.Helper()
+	public, private, err := ed25519.GenerateKey(nil)
+	must(t, err)
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, public, private)
+	must(t, err)
+	key, err := x509.MarshalPKCS8PrivateKey(private)
+	must(t, err)
+	must(t, os.WriteFile(certFile, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o644))
+	must(t, os.WriteFile(keyFile, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}), 0o600))
+	parsed, err := x509.ParseCertificate(der)
+	must(t, err)
+	pool := x509.NewCertPool()
+	pool.AddCert(parsed)
+	return pool
 }

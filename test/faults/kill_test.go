@@ -1,6 +1,8 @@
 package faults
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -8,6 +10,7 @@ import (
 	"sync"
 	"testing"
 
+	"aptfleet/internal/client"
 	"aptfleet/internal/protocol"
 )
 
@@ -172,6 +175,75 @@ func TestKilledMoves(t *testing.T) {
 			}
 		}
 		report(t, move.verb, move.phases, kills)
+	}
+	s.stop()
+}
+
+// creations are acts that make something, and the moments of each.
+var creations = []struct {
+	what   string
+	phases []string
+	act    func(ctx context.Context, s *server, pipeline string) error
+}{
+	{"pipeline", []string{"create:chunks-written", "create:synced", "create:committed", "create:base-published", "create:published"},
+		func(ctx context.Context, s *server, pipeline string) error {
+			_, err := s.api.CreatePipeline(ctx, protocol.Pipeline{Name: "new-" + pipeline, Distribution: "trixie", Architectures: []string{"amd64"}})
+			return err
+		}},
+	{"repository", []string{"create:chunks-written", "create:committed", "create:published", "upload:pool-renamed", "upload:committed"},
+		func(ctx context.Context, s *server, pipeline string) error {
+			_, err := s.api.CreateRepository(ctx, pipeline, "apps", 1)
+			return err
+		}},
+	{"snapshot", []string{"snapshot:chunks-written", "snapshot:synced", "snapshot:committed", "snapshot:base-published"},
+		func(ctx context.Context, s *server, pipeline string) error {
+			_, err := s.api.CreateSnapshot(ctx, pipeline, protocol.NewSnapshot{Note: "test"})
+			return err
+		}},
+}
+
+// TestKilledCreations kills the server while it makes a pipeline, a
+// repository or a snapshot. Afterwards it is there as a whole, with what
+// belongs to it, or it can be made.
+func TestKilledCreations(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	data := newData(t)
+	s := start(t, data, "")
+	for _, c := range creations {
+		kills := make(map[string]int)
+		for n, phase := range c.phases {
+			pipeline := fmt.Sprintf("%s%d", c.what, n)
+			if _, err := s.api.CreatePipeline(ctx, protocol.Pipeline{Name: pipeline, Distribution: "trixie", Architectures: []string{"amd64"}}); err != nil {
+				t.Fatal(err)
+			}
+			s.stop()
+			s = start(t, data, phase)
+			if err := c.act(ctx, s, pipeline); err == nil {
+				t.Errorf("%s of a %s: it was answered although the server died before", phase, c.what)
+			}
+			if !s.died() {
+				t.Fatalf("the server did not die at %s:\n%s", phase, s.log)
+			}
+			kills[phase]++
+			s = start(t, data, "")
+			s.mustBeClean()
+			var refused *client.Error
+			if err := c.act(ctx, s, pipeline); err != nil && !(errors.As(err, &refused) && refused.Code == "conflict") {
+				t.Errorf("killed at %s: the %s can be made neither then nor now: %v", phase, c.what, err)
+			}
+			if c.what == "repository" {
+				packages, err := s.api.Packages(ctx, pipeline, client.PackageQuery{})
+				if err != nil || len(packages) != 1 {
+					t.Errorf("killed at %s: the repository holds %v (%v), want the keyring package", phase, packages, err)
+				}
+			}
+			s.mustBeClean()
+			if t.Failed() {
+				t.FailNow()
+			}
+		}
+		report(t, "the creation of a "+c.what, c.phases, kills)
 	}
 	s.stop()
 }

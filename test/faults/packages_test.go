@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"aptfleet/internal/deb"
+	"aptfleet/internal/debwriter"
 	"aptfleet/internal/sign"
 )
 
@@ -32,9 +33,9 @@ Description: a package for tests
 	}
 	content := noise(size)
 	var file bytes.Buffer
-	err = deb.Write(&file, deb.Spec{
-		Control: control, ModTime: time.Unix(1700000000, 0), Compression: deb.None,
-		Entries: []deb.Entry{{
+	err = debwriter.Write(&file, debwriter.Spec{
+		Control: control, ModTime: time.Unix(1700000000, 0), Compression: debwriter.None,
+		Entries: []debwriter.Entry{{
 			Path: "/usr/share/" + name + "/content", Mode: 0o644, Size: int64(len(content)),
 			Open: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(content)), nil },
 		}},
