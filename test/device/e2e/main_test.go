@@ -24,6 +24,9 @@ import (
 // everything.
 const stageEnv = "APTFLEET_E2E_DIR"
 
+// startEnv tells it when the first run began: its time counts, too.
+const startEnv = "APTFLEET_E2E_START"
+
 // devicesAtOnce is how many tests run side by side. Devices mostly wait.
 const devicesAtOnce = "4"
 
@@ -43,24 +46,31 @@ func online() int {
 		fmt.Fprintln(os.Stderr, "cannot test devices: not root; run the tests with `make test`")
 		return 1
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	// SIGQUIT is how `go test` ends a test that takes too long.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGQUIT)
 	defer stop()
 	if err := sweepOld(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
+	start := time.Now()
 	dir, err := os.MkdirTemp("", "aptfleet-e2e-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
+	used, err := lockRun(dir)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer used.Close()
 	code := 1
-	start := time.Now()
 	if err := prepare(ctx, dir); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 	} else {
 		fmt.Printf("prepared programs and the base system in %v\n", time.Since(start).Round(time.Second))
-		code = isolated(dir)
+		code = isolated(ctx, dir, start)
 	}
 	if err := errors.Join(device.Sweep(context.WithoutCancel(ctx), filepath.Join(dir, "devices")), os.RemoveAll(dir)); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -71,9 +81,9 @@ func online() int {
 
 // isolated runs this program in a network namespace and a mount namespace of
 // its own and returns its exit code. What it mounts goes with it.
-func isolated(dir string) int {
-	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
-	cmd.Env = append(os.Environ(), stageEnv+"="+dir)
+func isolated(ctx context.Context, dir string, start time.Time) int {
+	cmd := exec.CommandContext(ctx, "/proc/self/exe", os.Args[1:]...)
+	cmd.Env = append(os.Environ(), stageEnv+"="+dir, startEnv+"="+start.Format(time.RFC3339))
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
 	runtime.LockOSThread() // the kernel ties Pdeathsig to the thread
@@ -97,6 +107,10 @@ func offline(m *testing.M, dir string) int {
 		world, err = openArchive(context.Background(), dir)
 	}
 	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	if err := shortenTimeout(os.Getenv(startEnv)); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
@@ -155,6 +169,33 @@ func ownMounts() error {
 	return nil
 }
 
+// shortenTimeout takes the time since start off the tests' own time limit, so
+// that they end and clean up before `go test` loses its patience.
+func shortenTimeout(start string) error {
+	began, err := time.Parse(time.RFC3339, start)
+	if err != nil {
+		return fmt.Errorf("cannot read when the tests began: %w", err)
+	}
+	limit := flag.Lookup("test.timeout")
+	d, err := time.ParseDuration(limit.Value.String())
+	if err != nil || d == 0 {
+		return err
+	}
+	return flag.Set(limit.Name, max(d-time.Since(began), time.Second).String())
+}
+
+// lockRun marks a directory as one that a living process uses.
+func lockRun(dir string) (*os.File, error) {
+	file, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return file, nil
+}
+
 // sweepOld removes what earlier runs that were killed have left.
 func sweepOld(ctx context.Context) error {
 	old, err := filepath.Glob(filepath.Join(os.TempDir(), "aptfleet-e2e-*"))
@@ -162,13 +203,11 @@ func sweepOld(ctx context.Context) error {
 		return err
 	}
 	for _, dir := range old {
-		if err := device.Sweep(ctx, filepath.Join(dir, "devices")); err != nil {
-			continue // another run is using it
+		used, err := lockRun(dir)
+		if err != nil {
+			continue // another run uses it
 		}
-		if info, err := os.Stat(dir); err != nil || time.Since(info.ModTime()) < time.Hour {
-			continue // perhaps another run is still preparing it
-		}
-		if err := os.RemoveAll(dir); err != nil {
+		if err := errors.Join(device.Sweep(ctx, filepath.Join(dir, "devices")), os.RemoveAll(dir), used.Close()); err != nil {
 			return fmt.Errorf("cannot remove what an earlier run left: %w", err)
 		}
 	}

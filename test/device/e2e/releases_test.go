@@ -143,7 +143,7 @@ func releases() []release {
 		"no-start":        good.file(appUnit, service("ExecStart=/usr/lib/demo-app/missing")),
 		"crash":           good.executable(appRun, "#!/bin/sh\nsleep 20\nexit 7\n"),
 		"hang":            good.file(appUnit, service("Type=notify", "TimeoutStartSec=infinity", "ExecStart="+appRun, "StateDirectory=demo")),
-		"fstab":           good.script("postinstall", "#!/bin/sh\nset -e\necho '/nowhere /mnt none bind 0 0' >>/etc/fstab\n"),
+		"fstab":           good.script("postinstall", "#!/bin/sh\nset -e\necho 'none /mnt nosuchfs defaults 0 0' >>/etc/fstab\n"),
 		"updater-deleted": good.file("/usr/lib/systemd/system/demo-breaker.service", breaker("/bin/rm /usr/bin/device-updater")),
 		"updater-exits":   good.file(updaterDropIn, dropIn("/bin/true")),
 		"updater-hangs":   good.file(updaterDropIn, dropIn("/bin/sleep infinity")),
