@@ -19,6 +19,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"aptfleet/internal/deb"
+	"aptfleet/internal/debwriter"
 	"aptfleet/internal/protocol"
 	"aptfleet/internal/term"
 )
@@ -149,7 +150,7 @@ func pack(t *testing.T, version string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(deb.Write(f, deb.Spec{Control: control}), f.Close()); err != nil {
+	if err := errors.Join(debwriter.Write(f, debwriter.Spec{Control: control}), f.Close()); err != nil {
 		t.Fatal(err)
 	}
 	return path

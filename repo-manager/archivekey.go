@@ -12,6 +12,7 @@ import (
 
 	"aptfleet/internal/atomicfile"
 	"aptfleet/internal/deb"
+	"aptfleet/internal/debwriter"
 	"aptfleet/internal/sign"
 	"aptfleet/internal/term"
 )
@@ -102,9 +103,9 @@ Description: OpenPGP certificate of an Aptfleet archive
 		return nil, fmt.Errorf("cannot describe the keyring package: %w", err)
 	}
 	var file bytes.Buffer
-	err = deb.Write(&file, deb.Spec{
-		Control: control, ModTime: k.Created(), Compression: deb.Gzip,
-		Entries: []deb.Entry{{
+	err = debwriter.Write(&file, debwriter.Spec{
+		Control: control, ModTime: k.Created(), Compression: debwriter.Gzip,
+		Entries: []debwriter.Entry{{
 			Path: keyringFile, Mode: 0o644, Size: int64(len(keyring)),
 			Open: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(keyring)), nil },
 		}},

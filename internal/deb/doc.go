@@ -1,4 +1,4 @@
-// Package deb reads and writes Debian's binary package formats: version
+// Package deb reads Debian's binary package formats: version
 // numbers, control stanzas, relations between packages, and the .deb archive
 // itself.
 //

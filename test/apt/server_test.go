@@ -18,6 +18,7 @@ import (
 
 	"aptfleet/internal/client"
 	"aptfleet/internal/deb"
+	"aptfleet/internal/debwriter"
 	"aptfleet/internal/protocol"
 )
 
@@ -243,10 +244,10 @@ func pack(name, version string, fields ...string) ([]byte, error) {
 	}
 	var out bytes.Buffer
 	content := []byte(version + "\n")
-	err = deb.Write(&out, deb.Spec{
+	err = debwriter.Write(&out, debwriter.Spec{
 		Control: control,
 		ModTime: time.Unix(1_700_000_000, 0),
-		Entries: []deb.Entry{{
+		Entries: []debwriter.Entry{{
 			Path: "/usr/share/" + name + "/version",
 			Mode: 0o644,
 			Size: int64(len(content)),

@@ -18,6 +18,7 @@ import (
 
 	"aptfleet/internal/client"
 	"aptfleet/internal/deb"
+	"aptfleet/internal/debwriter"
 	"aptfleet/internal/protocol"
 	"aptfleet/test/browser/webdriver"
 )
@@ -141,7 +142,7 @@ func (s *server) upload(name, version string) {
 	control, err := deb.ParseStanza(fmt.Appendf(nil, "Package: %s\nVersion: %s\nArchitecture: amd64\nMaintainer: Test <test@example.org>\nDescription: for the pages\n", name, version))
 	must(s.t, err)
 	var file bytes.Buffer
-	must(s.t, deb.Write(&file, deb.Spec{Control: control, ModTime: time.Unix(1_700_000_000, 0)}))
+	must(s.t, debwriter.Write(&file, debwriter.Spec{Control: control, ModTime: time.Unix(1_700_000_000, 0)}))
 	_, err = s.api.Upload(s.t.Context(), "demo", "apps", client.File{
 		Name: fmt.Sprintf("%s_%s_amd64.deb", name, version), Size: int64(file.Len()), Body: bytes.NewReader(file.Bytes()),
 	})

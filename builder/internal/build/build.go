@@ -20,6 +20,7 @@ import (
 	"aptfleet/builder/internal/manifest"
 	"aptfleet/internal/atomicfile"
 	"aptfleet/internal/deb"
+	"aptfleet/internal/debwriter"
 )
 
 // Options say what to build.
@@ -120,26 +121,26 @@ func manifestFile(source string) (string, error) {
 }
 
 // specify puts the parts of the package together.
-func specify(c *collector, from origin) (deb.Spec, []unit, error) {
+func specify(c *collector, from origin) (debwriter.Spec, []unit, error) {
 	m := c.m
 	if err := lint(c); err != nil {
-		return deb.Spec{}, nil, err
+		return debwriter.Spec{}, nil, err
 	}
 	docs, err := documents(c, from.version, from.commit, from.time)
 	if err != nil {
-		return deb.Spec{}, nil, err
+		return debwriter.Spec{}, nil, err
 	}
 	units, err := findUnits(m, c.entries)
 	if err != nil {
-		return deb.Spec{}, nil, err
+		return debwriter.Spec{}, nil, err
 	}
 	scripts, err := maintainerScripts(m, c.dir, serviceSnippets(units, c.entries))
 	if err != nil {
-		return deb.Spec{}, nil, err
+		return debwriter.Spec{}, nil, err
 	}
 	control, err := controlStanza(m, from.version, from.commit)
 	if err != nil {
-		return deb.Spec{}, nil, err
+		return debwriter.Spec{}, nil, err
 	}
 	files := map[string][]byte{}
 	if len(m.Triggers) > 0 {
@@ -147,31 +148,31 @@ func specify(c *collector, from origin) (deb.Spec, []unit, error) {
 	}
 	if templates := m.Scripts["templates"]; templates != "" {
 		if files["templates"], err = readScript(c.dir, templates); err != nil {
-			return deb.Spec{}, nil, fmt.Errorf("cannot use the templates %s: %w", templates, err)
+			return debwriter.Spec{}, nil, fmt.Errorf("cannot use the templates %s: %w", templates, err)
 		}
 	}
-	return deb.Spec{
+	return debwriter.Spec{
 		Control:      control,
 		Scripts:      scripts,
 		ControlFiles: files,
 		Entries:      append(c.entries, docs...),
 		ModTime:      from.time,
-		Compression:  deb.Compression(m.Compression),
+		Compression:  debwriter.Compression(m.Compression),
 	}, units, nil
 }
 
 // write makes the file and fills in its size and hash.
-func write(result *Result, spec deb.Spec) error {
+func write(result *Result, spec debwriter.Spec) error {
 	r, w := io.Pipe()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		w.CloseWithError(deb.Write(w, spec))
+		w.CloseWithError(debwriter.Write(w, spec))
 	}()
 	sum := sha256.New()
 	counter := &counter{w: sum}
 	err := atomicfile.WriteFrom(result.File, io.TeeReader(r, counter), 0o644)
-	// A failed write must not leave deb.Write waiting for a reader.
+	// A failed write must not leave debwriter.Write waiting for a reader.
 	err = errors.Join(err, r.Close())
 	<-done
 	if err != nil {

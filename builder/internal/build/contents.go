@@ -10,14 +10,14 @@ import (
 	"strings"
 
 	"aptfleet/builder/internal/manifest"
-	"aptfleet/internal/deb"
+	"aptfleet/internal/debwriter"
 )
 
 // collector turns a manifest's contents into a package's entries.
 type collector struct {
 	m       *manifest.Manifest
 	dir     string // of the manifest
-	entries []deb.Entry
+	entries []debwriter.Entry
 	taken   map[string]place
 	sources []string // files of this machine that go into the package
 }
@@ -43,9 +43,9 @@ func (c *collector) content(content manifest.Content) error {
 	destination := path.Clean(content.Destination)
 	switch content.Type {
 	case manifest.TypeDir:
-		return c.add(content, deb.Entry{Path: destination, Mode: fs.ModeDir | mode(content, 0o755)})
+		return c.add(content, debwriter.Entry{Path: destination, Mode: fs.ModeDir | mode(content, 0o755)})
 	case manifest.TypeSymlink:
-		return c.add(content, deb.Entry{Path: destination, Mode: fs.ModeSymlink | 0o777, Link: content.Source})
+		return c.add(content, debwriter.Entry{Path: destination, Mode: fs.ModeSymlink | 0o777, Link: content.Source})
 	case manifest.TypeTree:
 		return c.tree(content, c.source(content.Source), destination)
 	}
@@ -109,14 +109,14 @@ func (c *collector) tree(content manifest.Content, source, destination string) e
 			return nil // made as a parent of what lies in it
 		case d.IsDir():
 			// file_info.mode is for the files of a tree.
-			return c.add(content, deb.Entry{Path: at, Mode: fs.ModeDir | 0o755})
+			return c.add(content, debwriter.Entry{Path: at, Mode: fs.ModeDir | 0o755})
 		case d.Type() == fs.ModeSymlink:
 			target, err := os.Readlink(file)
 			if err != nil {
 				return err
 			}
 			c.sources = append(c.sources, file)
-			return c.add(content, deb.Entry{Path: at, Mode: fs.ModeSymlink | 0o777, Link: target})
+			return c.add(content, debwriter.Entry{Path: at, Mode: fs.ModeSymlink | 0o777, Link: target})
 		}
 		return c.file(content, file, at)
 	})
@@ -136,7 +136,7 @@ func (c *collector) file(content manifest.Content, source, destination string) e
 		normal = 0o755
 	}
 	c.sources = append(c.sources, source)
-	return c.add(content, deb.Entry{
+	return c.add(content, debwriter.Entry{
 		Path:     destination,
 		Mode:     mode(content, normal),
 		Size:     info.Size(),
@@ -146,7 +146,7 @@ func (c *collector) file(content manifest.Content, source, destination string) e
 }
 
 // add completes an entry. A directory may be given more than once.
-func (c *collector) add(content manifest.Content, e deb.Entry) error {
+func (c *collector) add(content manifest.Content, e debwriter.Entry) error {
 	e.Owner, e.Group, e.ModTime = content.Owner, content.Group, content.ModTime
 	if other, taken := c.taken[e.Path]; taken {
 		if c.entries[other.index].Mode.IsDir() && e.Mode.IsDir() {

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"aptfleet/builder/internal/manifest"
-	"aptfleet/internal/deb"
+	"aptfleet/internal/debwriter"
 )
 
 // commonLicenses are the texts every Debian system has, by SPDX identifier.
@@ -22,13 +22,13 @@ var commonLicenses = map[string]string{
 
 // documents returns the two files that Policy 12.5 and 12.7 ask every package
 // for, unless the manifest brings them.
-func documents(c *collector, version string, commit string, at time.Time) ([]deb.Entry, error) {
+func documents(c *collector, version string, commit string, at time.Time) ([]debwriter.Entry, error) {
 	dir := "/usr/share/doc/" + c.m.Name + "/"
 	changelog := dir + "changelog.gz"
 	if strings.Contains(version, "-") { // with a revision the upstream has the plain name
 		changelog = dir + "changelog.Debian.gz"
 	}
-	var entries []deb.Entry
+	var entries []debwriter.Entry
 	if !c.has(dir + "copyright") {
 		entries = append(entries, memoryEntry(dir+"copyright", []byte(copyrightText(c.m, at))))
 	}
@@ -95,8 +95,8 @@ func gzipped(text string) ([]byte, error) {
 }
 
 // memoryEntry is a file whose content the builder made.
-func memoryEntry(path string, content []byte) deb.Entry {
-	return deb.Entry{
+func memoryEntry(path string, content []byte) debwriter.Entry {
+	return debwriter.Entry{
 		Path: path,
 		Mode: fs.FileMode(0o644),
 		Size: int64(len(content)),

@@ -5,7 +5,7 @@ import (
 	"strings"
 
 	"aptfleet/builder/internal/manifest"
-	"aptfleet/internal/deb"
+	"aptfleet/internal/debwriter"
 )
 
 // lint refuses what dpkg would accept and the device's owner regret.
@@ -20,7 +20,7 @@ func lint(c *collector) error {
 }
 
 // warnings are remarks on a package that is built all the same.
-func warnings(m *manifest.Manifest, entries []deb.Entry) []string {
+func warnings(m *manifest.Manifest, entries []debwriter.Entry) []string {
 	var out []string
 	if !strings.Contains(strings.TrimSpace(m.Description), "\n") {
 		out = append(out, "description is one line: a longer text should follow its first line")

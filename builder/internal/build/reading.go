@@ -4,12 +4,12 @@ import (
 	"context"
 	"io"
 
-	"aptfleet/internal/deb"
+	"aptfleet/internal/debwriter"
 )
 
 // watch makes the reading of entries end with ctx and tells progress, which
 // may be nil, how far it is.
-func watch(ctx context.Context, entries []deb.Entry, progress func(done, total int64)) {
+func watch(ctx context.Context, entries []debwriter.Entry, progress func(done, total int64)) {
 	r := &reading{ctx: ctx, progress: progress}
 	for i := range entries {
 		open := entries[i].Open

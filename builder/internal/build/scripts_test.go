@@ -9,7 +9,7 @@ import (
 	"testing"
 
 	"aptfleet/builder/internal/manifest"
-	"aptfleet/internal/deb"
+	"aptfleet/internal/debwriter"
 )
 
 // TestJoinScriptKeepsBothHalves runs joined scripts with a real shell.
@@ -95,7 +95,7 @@ func TestScriptsActAsDebhelpers(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := &manifest.Manifest{Scripts: map[string]string{}, Systemd: manifest.Systemd{Default: test.policy}}
-			var entries []deb.Entry
+			var entries []debwriter.Entry
 			for unit, text := range compared {
 				entries = append(entries, memoryEntry("/usr/lib/systemd/system/"+unit, []byte(text)))
 			}

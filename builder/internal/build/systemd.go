@@ -13,7 +13,7 @@ import (
 	"strings"
 
 	"aptfleet/builder/internal/manifest"
-	"aptfleet/internal/deb"
+	"aptfleet/internal/debwriter"
 )
 
 // snippets are lines of shell for the maintainer scripts, by script.
@@ -38,7 +38,7 @@ const maxUnit = 1 << 20
 // findUnits returns the package's own units, sorted by name. Templates are
 // left out: nobody can start them without an instance. So are links, which
 // are other names of a unit.
-func findUnits(m *manifest.Manifest, entries []deb.Entry) ([]unit, error) {
+func findUnits(m *manifest.Manifest, entries []debwriter.Entry) ([]unit, error) {
 	found := map[string]unit{}
 	for _, e := range entries {
 		name := path.Base(e.Path)
@@ -62,7 +62,7 @@ func findUnits(m *manifest.Manifest, entries []deb.Entry) ([]unit, error) {
 	return slices.SortedFunc(maps.Values(found), func(a, b unit) int { return strings.Compare(a.name, b.name) }), nil
 }
 
-func hasInstallSection(e deb.Entry) (found bool, err error) {
+func hasInstallSection(e debwriter.Entry) (found bool, err error) {
 	content, err := e.Open()
 	if err != nil {
 		return false, err
@@ -87,7 +87,7 @@ func hasInstallSection(e deb.Entry) (found bool, err error) {
 // dh_installtmpfiles of debhelper 13 arrange, in the same order. Nothing is
 // started where systemd does not run, and an administrator's "systemctl
 // disable" outlives upgrades, which is what deb-systemd-helper is for.
-func serviceSnippets(units []unit, entries []deb.Entry) snippets {
+func serviceSnippets(units []unit, entries []debwriter.Entry) snippets {
 	var configure, removed, purged strings.Builder
 	if files := configured(entries, "sysusers.d"); files != "" {
 		fmt.Fprintf(&configure, "\tif command -v systemd-sysusers >/dev/null; then\n\t\tsystemd-sysusers ${DPKG_ROOT:+--root=\"$DPKG_ROOT\"} %s\n\tfi\n", files)
@@ -126,7 +126,7 @@ func serviceSnippets(units []unit, entries []deb.Entry) snippets {
 }
 
 // configured lists the package's files for one of systemd's helpers.
-func configured(entries []deb.Entry, directory string) string {
+func configured(entries []debwriter.Entry, directory string) string {
 	var files []string
 	for _, e := range entries {
 		if path.Dir(e.Path) == "/usr/lib/"+directory && path.Ext(e.Path) == ".conf" {

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"aptfleet/internal/deb"
+	"aptfleet/internal/debwriter"
 	"aptfleet/repo-manager/internal/release"
 )
 
@@ -26,7 +27,7 @@ func packageOf(t *testing.T, size int) []byte {
 		t.Fatal(err)
 	}
 	var file bytes.Buffer
-	err = deb.Write(&file, deb.Spec{Control: control, ModTime: time.Unix(0, 0), Compression: deb.None, Entries: []deb.Entry{{
+	err = debwriter.Write(&file, debwriter.Spec{Control: control, ModTime: time.Unix(0, 0), Compression: debwriter.None, Entries: []debwriter.Entry{{
 		Path: "/usr/share/hello", Mode: 0o644, Size: int64(size),
 		Open: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(make([]byte, size))), nil },
 	}}})

@@ -1,4 +1,4 @@
-package deb_test
+package debwriter_test
 
 import (
 	"bytes"
@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -15,22 +16,25 @@ import (
 	"time"
 
 	"aptfleet/internal/deb"
+	"aptfleet/internal/debwriter"
 )
 
-func entry(path, content string, mode fs.FileMode) deb.Entry {
-	return deb.Entry{Path: path, Mode: mode, Size: int64(len(content)), Open: func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(content)), nil }}
+const control = "Package: hello\nVersion: 1:2.0-1\nArchitecture: all\nMaintainer: A Tester <a@test.example>\nDepends: libc6 (>= 2.36), aa | bb\nDescription: says hello\n and no more\n .\n never\n"
+
+func entry(path, content string, mode fs.FileMode) debwriter.Entry {
+	return debwriter.Entry{Path: path, Mode: mode, Size: int64(len(content)), Open: func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(content)), nil }}
 }
 
-func spec(t testing.TB) deb.Spec {
+func spec(t testing.TB) debwriter.Spec {
 	conf := entry("/etc/hello.conf", "greeting=hello\n", 0o644)
 	conf.Conffile = true
 	owned := entry("/usr/bin/hello", "#!/bin/sh\necho hello\n", 0o755|fs.ModeSetgid)
 	owned.Group = "games"
-	return deb.Spec{
+	return debwriter.Spec{
 		Control:      parse(t, control),
 		Scripts:      map[string][]byte{"postinst": []byte("#!/bin/sh\nexit 0\n")},
 		ControlFiles: map[string][]byte{"triggers": []byte("activate-noawait ldconfig\n")},
-		Entries: []deb.Entry{
+		Entries: []debwriter.Entry{
 			owned, conf, entry("/usr/share/hello/odd", "x", 0o644),
 			{Path: "/usr/share/hello/link", Mode: fs.ModeSymlink, Link: "../odd"},
 			{Path: "/var/lib/hello", Mode: fs.ModeDir | 0o750},
@@ -41,10 +45,10 @@ func spec(t testing.TB) deb.Spec {
 	}
 }
 
-func write(t testing.TB, s deb.Spec) []byte {
+func write(t testing.TB, s debwriter.Spec) []byte {
 	t.Helper()
 	var b bytes.Buffer
-	if err := deb.Write(&b, s); err != nil {
+	if err := debwriter.Write(&b, s); err != nil {
 		t.Fatal(err)
 	}
 	return b.Bytes()
@@ -52,7 +56,7 @@ func write(t testing.TB, s deb.Spec) []byte {
 
 // TestDpkgDebReadsWhatWeWrite compares every detail with what dpkg-deb says.
 func TestDpkgDebReadsWhatWeWrite(t *testing.T) {
-	for _, compression := range []deb.Compression{"", deb.Gzip, deb.Zstd, deb.XZ, deb.None} {
+	for _, compression := range []debwriter.Compression{"", debwriter.Gzip, debwriter.Zstd, debwriter.XZ, debwriter.None} {
 		t.Run(string(compression), func(t *testing.T) {
 			s := spec(t)
 			s.Compression = compression
@@ -111,25 +115,25 @@ func TestDpkgDebReadsWhatWeWrite(t *testing.T) {
 
 func TestWriteRefuses(t *testing.T) {
 	for name, test := range map[string]struct {
-		change func(*deb.Spec)
+		change func(*debwriter.Spec)
 		want   string
 	}{
-		"a relative path":     {func(s *deb.Spec) { s.Entries[0].Path = "usr/bin/x" }, "no absolute clean path"},
-		"a traversal":         {func(s *deb.Spec) { s.Entries[0].Path = "/usr/../x" }, "no absolute clean path"},
-		"a control character": {func(s *deb.Spec) { s.Entries[0].Path = "/usr/\nx" }, "no absolute clean path"},
-		"a path twice":        {func(s *deb.Spec) { s.Entries[0].Path = s.Entries[1].Path }, "is given twice"},
-		"a file as parent":    {func(s *deb.Spec) { s.Entries[0].Path = s.Entries[1].Path + "/x" }, "which is no directory"},
-		"a grown file":        {func(s *deb.Spec) { s.Entries[0].Size-- }, "its size changed"},
-		"a shrunken file":     {func(s *deb.Spec) { s.Entries[0].Size++ }, "its size changed"},
-		"an unreadable file": {func(s *deb.Spec) {
+		"a relative path":     {func(s *debwriter.Spec) { s.Entries[0].Path = "usr/bin/x" }, "no absolute clean path"},
+		"a traversal":         {func(s *debwriter.Spec) { s.Entries[0].Path = "/usr/../x" }, "no absolute clean path"},
+		"a control character": {func(s *debwriter.Spec) { s.Entries[0].Path = "/usr/\nx" }, "no absolute clean path"},
+		"a path twice":        {func(s *debwriter.Spec) { s.Entries[0].Path = s.Entries[1].Path }, "is given twice"},
+		"a file as parent":    {func(s *debwriter.Spec) { s.Entries[0].Path = s.Entries[1].Path + "/x" }, "which is no directory"},
+		"a grown file":        {func(s *debwriter.Spec) { s.Entries[0].Size-- }, "its size changed"},
+		"a shrunken file":     {func(s *debwriter.Spec) { s.Entries[0].Size++ }, "its size changed"},
+		"an unreadable file": {func(s *debwriter.Spec) {
 			s.Entries[0].Open = func() (io.ReadCloser, error) { return nil, errors.New("the disk broke") }
 		}, "the disk broke"},
-		"a strange compression": {func(s *deb.Spec) { s.Compression = "rar" }, `the compression "rar" is not known`},
-		"a second control":      {func(s *deb.Spec) { s.ControlFiles["control"] = nil }, "is given twice"},
+		"a strange compression": {func(s *debwriter.Spec) { s.Compression = "rar" }, `the compression "rar" is not known`},
+		"a second control":      {func(s *debwriter.Spec) { s.ControlFiles["control"] = nil }, "is given twice"},
 	} {
 		s := spec(t)
 		test.change(&s)
-		if err := deb.Write(io.Discard, s); err == nil || !strings.Contains(err.Error(), test.want) || !strings.HasPrefix(err.Error(), "cannot write package: ") {
+		if err := debwriter.Write(io.Discard, s); err == nil || !strings.Contains(err.Error(), test.want) || !strings.HasPrefix(err.Error(), "cannot write package: ") {
 			t.Errorf("%s: %v, want %q", name, err, test.want)
 		}
 		left, err := os.ReadDir(s.TempDir)
@@ -139,8 +143,8 @@ func TestWriteRefuses(t *testing.T) {
 	}
 	t.Setenv("PATH", t.TempDir())
 	s := spec(t)
-	s.Compression = deb.XZ
-	if err := deb.Write(io.Discard, s); err == nil || !strings.Contains(err.Error(), "apt-get install xz-utils") {
+	s.Compression = debwriter.XZ
+	if err := debwriter.Write(io.Discard, s); err == nil || !strings.Contains(err.Error(), "apt-get install xz-utils") {
 		t.Errorf("without xz: %v", err)
 	}
 }
@@ -149,16 +153,16 @@ func TestWriteRefuses(t *testing.T) {
 func TestWriteIsBounded(t *testing.T) {
 	const files, size = 8, 64 << 20
 	s := spec(t)
-	s.Compression = deb.None
+	s.Compression = debwriter.None
 	for i := range files {
-		s.Entries = append(s.Entries, deb.Entry{
+		s.Entries = append(s.Entries, debwriter.Entry{
 			Path: fmt.Sprintf("/usr/share/big/%d", i), Mode: 0o644, Size: size,
 			Open: func() (io.ReadCloser, error) { return io.NopCloser(io.LimitReader(zeros{}, size)), nil },
 		})
 	}
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
-	if err := deb.Write(io.Discard, s); err != nil {
+	if err := debwriter.Write(io.Discard, s); err != nil {
 		t.Fatal(err)
 	}
 	runtime.ReadMemStats(&after)
@@ -172,4 +176,48 @@ type zeros struct{}
 func (zeros) Read(p []byte) (int, error) {
 	clear(p)
 	return len(p), nil
+}
+
+func parse(t testing.TB, text string) deb.Stanza {
+	t.Helper()
+	s, err := deb.ParseStanza([]byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func dpkgDeb(t testing.TB, args ...string) []byte {
+	t.Helper()
+	needs(t, "dpkg-deb")
+	cmd := exec.Command("dpkg-deb", args...)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("dpkg-deb %s: %v\n%s", strings.Join(args, " "), err, stderr.String())
+	}
+	return out
+}
+
+// needs fails when a program is missing that make test installs.
+func needs(t testing.TB, programs ...string) {
+	t.Helper()
+	for _, program := range programs {
+		if _, err := exec.LookPath(program); err != nil {
+			t.Fatalf("%s is missing (hint: make test installs it)", program)
+		}
+	}
+}
+
+func filter(t testing.TB, data []byte, args ...string) []byte {
+	t.Helper()
+	needs(t, args[0])
+	cmd := exec.Command(args[0], args[1:]...)
+	cmd.Stdin = bytes.NewReader(data)
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%s: %v", strings.Join(args, " "), err)
+	}
+	return out
 }

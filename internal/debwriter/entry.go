@@ -1,4 +1,4 @@
-package deb
+package debwriter
 
 import (
 	"archive/tar"
@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 )
 
 // Entry is one file, directory or symbolic link of a package.
@@ -30,7 +31,7 @@ type Entry struct {
 func arrange(given []Entry) ([]Entry, error) {
 	entries := make(map[string]Entry, len(given))
 	for _, e := range given {
-		if e.Path != path.Clean(e.Path) || !strings.HasPrefix(e.Path, "/") || strings.IndexFunc(e.Path, isControl) >= 0 {
+		if e.Path != path.Clean(e.Path) || !strings.HasPrefix(e.Path, "/") || strings.IndexFunc(e.Path, unicode.IsControl) >= 0 {
 			return nil, fmt.Errorf("cannot write package: %q is no absolute clean path", e.Path)
 		}
 		if _, exists := entries[e.Path]; exists {

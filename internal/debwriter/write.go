@@ -1,4 +1,7 @@
-package deb
+// Package debwriter writes .deb files: deterministic, and in memory that does
+// not grow with the content. Reading them, and all that needs no files or
+// processes, is package deb.
+package debwriter
 
 import (
 	"bytes"
@@ -15,13 +18,15 @@ import (
 	"archive/tar"
 
 	"github.com/blakesmith/ar"
+
+	"aptfleet/internal/deb"
 )
 
 // Spec is a package to be written.
 type Spec struct {
 	// Control needs Package, Version, Architecture, Maintainer and
 	// Description; Installed-Size is added if it is absent.
-	Control Stanza
+	Control deb.Stanza
 	// Scripts are preinst, postinst, prerm, postrm and config, by name.
 	Scripts map[string][]byte
 	// ControlFiles are further files of control.tar by name, such as
@@ -199,7 +204,7 @@ func writeControl(w io.Writer, entries []Entry, sums map[string]string, spec Spe
 
 // sized returns the stanza with its Installed-Size, before the description,
 // which people expect to come last.
-func sized(control Stanza, entries []Entry, files map[string]controlFile) Stanza {
+func sized(control deb.Stanza, entries []Entry, files map[string]controlFile) deb.Stanza {
 	if control.Has("Installed-Size") {
 		return control
 	}
