@@ -31,7 +31,7 @@ test-long:
 	@APTFLEET_LONG=1 test/run.sh
 
 build:
-	$(GO) build $(TAGS) -o bin/ ./builder ./repo-manager
+	$(GO) build $(TAGS) -trimpath -o bin/ ./builder ./repo-manager
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o bin/ ./device-updater
 
 fmt:

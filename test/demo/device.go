@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -114,6 +115,20 @@ func (d *demo) provision(ctx context.Context, machine *device.Machine, yaml []by
 		State:     snapshot.State,
 		Snapshot:  snapshot.ID,
 	})
+}
+
+// buildUpdater builds what runs on the device and its boot loader, while the
+// page is already up.
+func (d *demo) buildUpdater(ctx context.Context) error {
+	d.say.note("building the device's programs")
+	build := exec.CommandContext(ctx, "go", "build", "-tags", "nomsgpack", "-ldflags", "-s -w",
+		"-o", filepath.Join(d.dir, "bin")+"/", "./device-updater", "./test/device/loader")
+	build.Dir = d.source
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("cannot build the device's programs: %w\n%s", err, out)
+	}
+	return nil
 }
 
 // deviceToken makes the device known to the server the first time. Its token

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"aptfleet/internal/client"
 	"aptfleet/internal/protocol"
 	"aptfleet/test/debian"
@@ -63,7 +65,12 @@ func visitor() string {
 // fill brings the pipeline to its first interesting moment, says so, and
 // stays until the context ends.
 func (d *demo) fill(ctx context.Context, link string) (err error) {
-	if err := d.pipeline(ctx); err != nil {
+	var prepare errgroup.Group // downloading and compiling do not mind each other
+	prepare.Go(func() error { return d.pipeline(ctx) })
+	if d.device {
+		prepare.Go(func() error { return d.buildUpdater(ctx) })
+	}
+	if err := prepare.Wait(); err != nil {
 		return err
 	}
 	if err := d.publish(ctx, "1.0", true); err != nil {

@@ -97,10 +97,8 @@ fi
 mkdir -p "$DEMO_DIR/bin"
 exec 9>>"$DEMO_DIR/.aptfleet-demo"
 flock --nonblock 9 || die "make run is already running in $DEMO_DIR" 'press Ctrl-C in its terminal, or set DEMO_DIR'
-say 'building the programs (the first time takes a minute)'
+say 'building the server (the first time takes a minute or two)'
 go build -tags nomsgpack -o "$DEMO_DIR/bin/" ./builder ./repo-manager ./test/demo
-CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o "$DEMO_DIR/bin/" ./device-updater
-[ "$DEVICE" = none ] || go build -o "$DEMO_DIR/bin/" ./test/device/loader
 
 # Everything runs in namespaces of its own: when this ends, however it ends,
 # the kernel removes every mount and process, and with them the loop devices.
