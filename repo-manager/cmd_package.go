@@ -6,18 +6,23 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
 
 	"aptfleet/internal/client"
 	"aptfleet/internal/protocol"
 	"aptfleet/internal/term"
 )
 
-// uploadsAtOnce is how many files one command sends at a time: the server
-// publishes what arrives together together.
-const uploadsAtOnce = 4
+// What one command sends at a time. A stage can be published about once a
+// second (apt counts in seconds), and what arrived meanwhile is published
+// together: so small files go by the hundred, and large ones one by one.
+const (
+	bytesAtOnce = 256 << 20
+	leastBytes  = 2 << 20 // what a file counts at least: 128 at a time
+)
 
 func newPackageCommand(c *cli) *cobra.Command {
 	group := &cobra.Command{
@@ -62,25 +67,31 @@ durable and published. Each file is taken or refused by itself.`,
 // the others by itself.
 func (c *cli) upload(ctx context.Context, api *client.Client, pipeline, repository string, files []string, older bool) error {
 	var total int64
-	for _, path := range files {
-		if info, err := os.Stat(path); err == nil {
+	weights := make([]int64, len(files))
+	for i, path := range files {
+		weights[i] = leastBytes
+		if info, err := os.Stat(path); err == nil { // else uploadFile says why not
 			total += info.Size()
+			weights[i] = min(max(info.Size(), leastBytes), bytesAtOnce)
 		}
 	}
 	progress := c.io.NewProgress("upload", total, "bytes")
 	done := make([]protocol.Upload, len(files))
 	failed := make([]error, len(files))
-	var group errgroup.Group
-	group.SetLimit(uploadsAtOnce)
+	room := semaphore.NewWeighted(bytesAtOnce)
+	var sending sync.WaitGroup
 	for i, path := range files {
-		group.Go(func() error {
+		if err := room.Acquire(ctx, weights[i]); err != nil {
+			failed[i] = fmt.Errorf("cannot upload %s and what follows: %w", path, err)
+			files = files[:i+1]
+			break
+		}
+		sending.Go(func() {
+			defer room.Release(weights[i])
 			done[i], failed[i] = uploadFile(ctx, api, pipeline, repository, path, older, progress)
-			return nil
 		})
 	}
-	if err := group.Wait(); err != nil {
-		return err
-	}
+	sending.Wait()
 	progress.Finish()
 
 	taken := []protocol.Upload{}
@@ -107,15 +118,18 @@ func (c *cli) upload(ctx context.Context, api *client.Client, pipeline, reposito
 	return c.worst(failed)
 }
 
-// worst returns the first error and tells the others.
+// worst returns the first error and tells the others, each text once.
 func (c *cli) worst(failed []error) error {
 	var first error
+	told := map[string]bool{}
 	for _, err := range failed {
-		switch {
-		case err == nil:
-		case first == nil:
+		if err == nil || told[err.Error()] {
+			continue
+		}
+		told[err.Error()] = true
+		if first == nil {
 			first = err
-		default:
+		} else {
 			c.io.Fail("repo-manager", err)
 		}
 	}
