@@ -283,6 +283,7 @@ func TestReadIsBounded(t *testing.T) {
 func FuzzRead(f *testing.F) {
 	f.Add(withControl(f, control))
 	f.Add(archive(version, member{name: "control.tar.gz", data: gz(f, tarOf(f, file("./control", control)))}, member{name: "data.tar.gz", data: gz(f, tarOf(f, file("./a", "b")))}))
+	f.Add(archive(version, member{name: "control.tar.xz", data: xzOf(f, tarOf(f, file("./control", control)))}, member{name: "data.tar.xz", data: xzOf(f, tarOf(f, file("./a", "b")), "--block-size=100")}))
 	f.Add(archive(version, member{"control.tar", nil, "-5"}))
 	f.Add([]byte("!<arch>\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {

@@ -4,6 +4,7 @@
 package debwriter
 
 import (
+	"archive/tar"
 	"bytes"
 	"crypto/md5"
 	"encoding/hex"
@@ -14,8 +15,6 @@ import (
 	"os"
 	"strconv"
 	"time"
-
-	"archive/tar"
 
 	"github.com/blakesmith/ar"
 

@@ -74,6 +74,9 @@ var compared = map[string]string{
 	"hello-group.target":  "[Unit]\nDescription=x\n[install]\nWantedBy=multi-user.target\n",
 }
 
+// configurations are files that systemd's helpers read at installation.
+var configurations = []string{"usr/lib/sysusers.d/hello.conf", "usr/lib/tmpfiles.d/hello.conf", "usr/lib/tmpfiles.d/more.conf"}
+
 // TestScriptsActAsDebhelpers builds the same package with debhelper and runs
 // the maintainer scripts of both in all the ways that dpkg calls them, with
 // stand-ins that record what would happen to the units.
@@ -98,6 +101,9 @@ func TestScriptsActAsDebhelpers(t *testing.T) {
 			var entries []debwriter.Entry
 			for unit, text := range compared {
 				entries = append(entries, memoryEntry("/usr/lib/systemd/system/"+unit, []byte(text)))
+			}
+			for _, name := range configurations {
+				entries = append(entries, memoryEntry("/"+name, []byte("# nothing\n")))
 			}
 			units, err := findUnits(m, entries)
 			if err != nil {
@@ -152,7 +158,10 @@ func debhelperScripts(t *testing.T, arguments []string) map[string][]byte {
 		write("debian/hello/lib/systemd/system/"+unit, text)     // Debian 12 looks here
 		write("debian/hello/usr/lib/systemd/system/"+unit, text) // and Debian 13 here
 	}
-	for _, args := range [][]string{append([]string{"dh_installsystemd"}, arguments...), {"dh_installdeb"}} {
+	for _, name := range configurations {
+		write("debian/hello/"+name, "# nothing\n")
+	}
+	for _, args := range [][]string{{"dh_installsysusers"}, {"dh_installtmpfiles"}, append([]string{"dh_installsystemd"}, arguments...), {"dh_installdeb"}} {
 		cmd := exec.Command(args[0], args[1:]...)
 		cmd.Dir = dir
 		if out, err := cmd.CombinedOutput(); err != nil {
@@ -195,7 +204,7 @@ func (w world) play(t *testing.T, scripts map[string][]byte, call string) string
 	if !w.enabled {
 		status = 1
 	}
-	for _, program := range []string{"deb-systemd-helper", "deb-systemd-invoke", "systemctl"} {
+	for _, program := range []string{"deb-systemd-helper", "deb-systemd-invoke", "systemctl", "systemd-sysusers", "systemd-tmpfiles"} {
 		fake := fmt.Sprintf("#!/bin/sh\ncase \"$*\" in *was-enabled*) exit %d;; *debian-installed*) exit 0;; esac\nverb=$1; shift\n[ \"$verb\" = --system ] && verb=$1 && shift\n[ $# -gt 0 ] || set -- all\nfor unit; do echo \"%s $verb $unit\" >>%s; done\n", status, program, log)
 		if err := os.WriteFile(filepath.Join(dir, program), []byte(fake), 0o755); err != nil {
 			t.Fatal(err)

@@ -90,7 +90,8 @@ func hasInstallSection(e debwriter.Entry) (found bool, err error) {
 func serviceSnippets(units []unit, entries []debwriter.Entry) snippets {
 	var configure, removed, purged strings.Builder
 	if files := configured(entries, "sysusers.d"); files != "" {
-		fmt.Fprintf(&configure, "\tif command -v systemd-sysusers >/dev/null; then\n\t\tsystemd-sysusers ${DPKG_ROOT:+--root=\"$DPKG_ROOT\"} %s\n\tfi\n", files)
+		// Not guarded: without its users a service cannot work.
+		fmt.Fprintf(&configure, "\tsystemd-sysusers ${DPKG_ROOT:+--root=\"$DPKG_ROOT\"} %s\n", files)
 	}
 	if files := configured(entries, "tmpfiles.d"); files != "" {
 		fmt.Fprintf(&configure, "\tif command -v systemd-tmpfiles >/dev/null; then\n\t\tsystemd-tmpfiles ${DPKG_ROOT:+--root=\"$DPKG_ROOT\"} --create %s >/dev/null || true\n\tfi\n", files)
