@@ -43,7 +43,7 @@ func TestStories(t *testing.T) {
 		}
 	}
 	testscript.Run(t, testscript.Params{
-		Dir:                 "stories",
+		Dir:                 ".",
 		UpdateScripts:       os.Getenv("APTFLEET_UPDATE") != "",
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
