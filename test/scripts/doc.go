@@ -1,6 +1,6 @@
 // Package scripts plays the stories of Aptfleet's users as readable scripts
-// over the real programs: each *.txtar is one story, with a
-// server of its own. Besides the commands of testscript there are:
+// over the real programs: each *.txtar is one story, with a server of its
+// own. Besides the commands of testscript there are:
 //
 //	serve [FLAG...]            start repo-manager serve on $WORK/data; sets $ADMIN and $PUBLIC
 //	stop                       end it in an orderly way (SIGTERM)
