@@ -157,11 +157,13 @@ func (p *program) printPackage(s shown) {
 		}
 	}
 	p.io.Say("\ncontents:")
+	table := p.io.NewTable("MODE", "TYPE", "OWNER", "SIZE", "PATH")
 	for _, f := range s.Contents {
-		link := ""
+		name := f.Path
 		if f.Link != "" {
-			link = " -> " + f.Link
+			name += " -> " + f.Link
 		}
-		p.io.Say("    %s %-8s %s:%s %8d %s", f.Mode, f.Type, term.Printable(f.Owner), term.Printable(f.Group), f.Size, term.Printable(f.Path+link))
+		table.Row(f.Mode, f.Type, f.Owner+":"+f.Group, term.Bytes(f.Size), name)
 	}
+	table.Print("it is empty")
 }

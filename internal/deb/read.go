@@ -2,6 +2,7 @@ package deb
 
 import (
 	"archive/tar"
+	"bytes"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -183,7 +184,7 @@ func readControl(m *arMember, ending string, lim Limits, visit func(*tar.Header,
 				return err
 			}
 			found = true
-			r = strings.NewReader(string(control))
+			r = bytes.NewReader(control)
 		}
 		if visit != nil {
 			h.Name = name
