@@ -208,6 +208,9 @@ func (d *demo) pipeline(ctx context.Context) error {
 	return nil
 }
 
+// notes are what the demo's snapshots say of themselves.
+var notes = map[string]string{"1.0": "the first release", "2.0": "the device took this one by itself", "3.0": "waits for you in canary"}
+
 // publish builds a version of the demo's application, uploads it, names the
 // state and promotes it: to canary, and on to production if far is set. The
 // snapshot's label remembers that it was done.
@@ -233,7 +236,7 @@ func (d *demo) publish(ctx context.Context, version string, far bool) error {
 			}
 		}
 		snapshot, err = d.server.CreateSnapshot(ctx, pipelineName, protocol.NewSnapshot{
-			Note: "demo-app " + version, Labels: []string{label},
+			Note: notes[version], Labels: []string{label},
 		})
 		if err != nil {
 			return err
