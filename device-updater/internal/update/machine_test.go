@@ -3,6 +3,7 @@ package update
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -132,6 +133,74 @@ func checkEnd(t *testing.T, w *world, bad bool, err error) {
 	}
 	if state, _ := w.release(); state != want || w.boots != boots+3 {
 		t.Errorf("three power cycles later it runs %s", state)
+	}
+}
+
+// TestABadTrialIsBootedOnce: the tries are for boots that nobody could judge.
+func TestABadTrialIsBootedOnce(t *testing.T) {
+	w := newWorld(t)
+	w.offered, w.bad["new"] = "new", "app.service failed"
+	w.powerOn()
+	checkEnd(t, w, true, w.settle())
+	if w.boots != 3+3 { // the old, the trial, the old; three power cycles
+		t.Errorf("%d boots", w.boots-3)
+	}
+}
+
+// TestAVerdictStands: what was judged bad does not become good because the
+// updater was cut off before it could act on it.
+func TestAVerdictStands(t *testing.T) {
+	w := newWorld(t)
+	w.offered, w.bad["new"] = "new", "app.service failed"
+	w.powerOn()
+	if _, err := w.session(true); err != nil {
+		t.Fatal(err)
+	}
+	w.disk = cloneTrees(w.trees)
+	w.powerOn()
+	// TRIAL, HEALTH, watch and the verdict are four steps; the power fails before
+	// the fifth, which would tell the boot loader.
+	w.cutAt, w.before = len(w.steps)+5, true
+	if wasCut, err := w.session(true); !wasCut || w.steps[len(w.steps)-1] != "write grubenv" {
+		t.Fatalf("not cut behind the verdict: %v, %v", w.steps[len(w.steps)-4:], err)
+	}
+	w.bad["new"] = ""
+	w.powerOn()
+	if !w.trialBoot {
+		t.Fatal("no try is left")
+	}
+	if err := w.settle(); err == nil || !strings.Contains(err.Error(), "app.service failed") {
+		t.Errorf("%v", err)
+	}
+	if state, _ := w.release(); state != "old" {
+		t.Errorf("it runs %s", state)
+	}
+}
+
+// TestSetTryWithoutItsRecord: the power fails behind SetTry, and the updater of
+// the trial never runs.
+func TestSetTryWithoutItsRecord(t *testing.T) {
+	w := newWorld(t)
+	w.offered = "new"
+	w.powerOn()
+	steps := stepsOf(t, "")
+	w.cutAt = slices.Index(steps, "write grubenv") + 1
+	if wasCut, err := w.session(true); !wasCut {
+		t.Fatal(err)
+	}
+	for _, want := range []bool{true, true, false} {
+		w.powerCut()
+		w.powerOn()
+		if w.trialBoot != want {
+			t.Fatalf("trial %v, want %v", w.trialBoot, want)
+		}
+	}
+	boots := w.boots
+	if err := w.settle(); err == nil || !strings.Contains(err.Error(), "did not boot far enough") {
+		t.Errorf("%v", err)
+	}
+	if state, _ := w.release(); state != "old" || w.boots != boots {
+		t.Errorf("it runs %s after %d more boots", state, w.boots-boots)
 	}
 }
 
