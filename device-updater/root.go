@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"aptfleet/device-updater/internal/config"
+	"aptfleet/internal/manual"
 	"aptfleet/internal/term"
 )
 
@@ -65,6 +66,7 @@ update, 130 interrupted.`,
 	root.AddCommand(
 		p.daemonCommand(), p.statusCommand(), p.checkCommand(), p.updateCommand(), p.cancelCommand(), p.rollbackCommand(),
 		p.retryCommand(), p.historyCommand(), p.initCommand(), p.mountStateCommand(),
+		manual.Command(),
 	)
 	return root
 }

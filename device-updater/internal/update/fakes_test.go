@@ -81,7 +81,7 @@ func newWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := records.PutDeployment(Deployment{ID: 1, State: "old"}); err != nil {
+	if err := records.PutDeployment(Deployment{ID: 1, State: "old", TopLevel: []string{"app"}}); err != nil {
 		t.Fatal(err)
 	}
 	return w

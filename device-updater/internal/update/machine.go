@@ -234,13 +234,19 @@ func (m *Machine) Update(ctx context.Context, o Options) error {
 	if tx.Open() && tx.Phase != journal.Staged {
 		return m.whyNot(&Refused{Reason: fmt.Sprintf("cannot update: the last update is still in phase %s", tx.Phase), Hint: "device-updater status"})
 	}
-	if tx.Phase == journal.Staged && (tx.State != offer.State || tx.From != current) {
-		if err := m.discard(ctx, tx, "another release is wanted now"); err != nil {
+	if tx.Phase == journal.Staged {
+		staged, err := m.Records.Deployment(tx.Deployment)
+		if err != nil {
 			return m.whyNot(err)
 		}
-		tx = m.Journal.Last()
+		if tx.From != current || !m.is(staged, offer) {
+			if err := m.discard(ctx, tx, "something else is wanted now"); err != nil {
+				return m.whyNot(err)
+			}
+			tx = m.Journal.Last()
+		}
 	}
-	if booted.State == offer.State {
+	if m.is(booted, offer) {
 		return nil
 	}
 	if err := m.refuseFailed(offer, o.Retry); err != nil {
@@ -277,7 +283,7 @@ func (m *Machine) Preview(ctx context.Context) ([]apt.Change, error) {
 	if err != nil {
 		return nil, err
 	}
-	if booted.State == offer.State {
+	if m.is(booted, offer) {
 		return []apt.Change{}, nil
 	}
 	plan, err := m.Releases.Plan(ctx, offer, m.Roots.Path(deployment(current)), booted)
@@ -285,6 +291,11 @@ func (m *Machine) Preview(ctx context.Context) ([]apt.Change, error) {
 		return nil, m.whyNot(err)
 	}
 	return plan.Changes(), nil
+}
+
+// is reports whether a deployment is what the offer and the configuration want.
+func (m *Machine) is(d Deployment, offer Offer) bool {
+	return d.State == offer.State && slices.Equal(d.TopLevel, m.Settings.TopLevel)
 }
 
 const stagedWaits = "it is staged and waits for `device-updater update --reboot`"

@@ -378,6 +378,28 @@ func TestSamePackagesNeedNoReboot(t *testing.T) {
 	}
 }
 
+// TestOtherPackagesOfTheSameRelease: the configuration names others now.
+func TestOtherPackagesOfTheSameRelease(t *testing.T) {
+	w := newWorld(t)
+	w.powerOn()
+	m, done := w.machine()
+	defer done()
+	if err := m.Recover(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Update(t.Context(), Options{}); err != nil || len(m.Journal.Records()) > 0 {
+		t.Fatalf("the same is wanted and it did something: %v, %v", m.Journal.Records(), err)
+	}
+	m.Settings.TopLevel = []string{"app", "editor"}
+	if err := m.Update(t.Context(), Options{}); err != nil || !w.rebooting {
+		t.Fatalf("%v, rebooting: %v", err, w.rebooting)
+	}
+	d, err := m.Records.Deployment(2)
+	if err != nil || d.State != "old" || len(d.TopLevel) != 2 {
+		t.Errorf("%+v, %v", d, err)
+	}
+}
+
 func TestStagedWaitsAndIsReplaced(t *testing.T) {
 	w := newWorld(t)
 	w.offered = "new"
