@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -288,6 +289,23 @@ func TestInstallFailureIsRemembered(t *testing.T) {
 	}
 	if left := w.leftOvers(); len(left) > 0 {
 		t.Errorf("left behind: %v", left)
+	}
+}
+
+// TestDiskFullDuringInstall says nothing about the release either.
+func TestDiskFullDuringInstall(t *testing.T) {
+	w := newWorld(t)
+	w.offered, w.install["new"] = "new", fmt.Errorf("apt-get ended with status 100: %w", syscall.ENOSPC)
+	w.powerOn()
+	if err := w.settle(); err == nil {
+		t.Fatal("want an error")
+	}
+	delete(w.install, "new")
+	if err := w.settle(); err != nil {
+		t.Fatal(err)
+	}
+	if state, _ := w.release(); state != "new" {
+		t.Errorf("it runs %s", state)
 	}
 }
 
