@@ -10,9 +10,11 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
 
 	"aptfleet/internal/client"
 	"aptfleet/internal/deb"
@@ -28,6 +30,9 @@ type uploadOptions struct {
 	allowOlder bool
 }
 
+// parallelUploads is how many files are sent at a time.
+const parallelUploads = 32
+
 // The waits between attempts to reach a server that does not answer.
 var uploadWaits = [...]time.Duration{500 * time.Millisecond, time.Second, 2 * time.Second, 4 * time.Second, 8 * time.Second}
 
@@ -39,7 +44,8 @@ func (p *program) uploadCommand() *cobra.Command {
 		Long: `upload sends packages to a rolling repository of repo-manager. When it returns
 without an error they are durable and published.
 
-Each package is checked here before it is sent. A server that cannot be reached,
+Each package is checked here before it is sent; several are sent side by side,
+and one that fails does not keep the others back. A server that cannot be reached,
 or says that it is busy, is tried again for about 15 seconds; that is safe,
 because the same bytes again are answered with success.
 
@@ -85,19 +91,53 @@ func (p *program) upload(ctx context.Context, o uploadOptions, files []string) e
 			return err
 		}
 	}
-	uploads := []protocol.Upload{}
+	return p.uploadAll(ctx, files, func(ctx context.Context, file string, progress *term.Progress) (protocol.Upload, error) {
+		return uploadFile(ctx, c, pipeline, repository, file, o.allowOlder, progress)
+	})
+}
+
+// uploadAll sends files side by side: a stage is published about once a
+// second, and whatever waits then shares one publication. A file that fails
+// does not keep the others from arriving. It prints what arrived and returns
+// the failure of the first file that has one.
+func (p *program) uploadAll(ctx context.Context, files []string, send func(context.Context, string, *term.Progress) (protocol.Upload, error)) error {
+	var total int64
 	for _, file := range files {
-		u, err := p.uploadFile(ctx, c, pipeline, repository, file, o.allowOlder)
-		if err != nil {
-			return uploadError{file, err}
+		if info, err := os.Stat(file); err == nil {
+			total += info.Size()
 		}
-		uploads = append(uploads, u)
+	}
+	progress := p.io.NewProgress("uploading", total, "bytes")
+	results, failures := make([]protocol.Upload, len(files)), make([]error, len(files))
+	var group errgroup.Group
+	group.SetLimit(parallelUploads)
+	for i, file := range files {
+		group.Go(func() error {
+			results[i], failures[i] = send(ctx, file, progress)
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	progress.Finish()
+	var first error
+	arrived := []protocol.Upload{}
+	for i, err := range failures {
+		switch {
+		case err == nil:
+			arrived = append(arrived, results[i])
+		case first == nil:
+			first = uploadError{files[i], err}
+		default:
+			p.io.Note("builder: %s", term.Printable(uploadError{files[i], err}.Error()))
+		}
 	}
 	if p.io.JSON {
-		return p.io.PrintJSON(uploads)
+		return errors.Join(p.io.PrintJSON(arrived), first)
 	}
 	table := p.io.NewTable("PACKAGE", "VERSION", "ARCH", "SIZE", "RESULT")
-	for _, u := range uploads {
+	for _, u := range arrived {
 		result := "published"
 		switch {
 		case u.Already:
@@ -108,7 +148,7 @@ func (p *program) upload(ctx context.Context, o uploadOptions, files []string) e
 		table.Row(u.Name, u.Version, u.Architecture, term.Bytes(u.Size), result)
 	}
 	table.Print("")
-	return nil
+	return first
 }
 
 // onlyPipeline returns the name of the server's pipeline if there is but one.
@@ -129,7 +169,7 @@ func onlyPipeline(ctx context.Context, c *client.Client) (string, error) {
 
 // uploadFile checks a file and sends it until the server has taken it or said
 // why not.
-func (p *program) uploadFile(ctx context.Context, c *client.Client, pipeline, repository, file string, allowOlder bool) (u protocol.Upload, err error) {
+func uploadFile(ctx context.Context, c *client.Client, pipeline, repository, file string, allowOlder bool, progress *term.Progress) (u protocol.Upload, err error) {
 	f, err := os.Open(file)
 	if err != nil {
 		return u, err
@@ -140,19 +180,34 @@ func (p *program) uploadFile(ctx context.Context, c *client.Client, pipeline, re
 		return u, err
 	}
 	err = retry(ctx, func() error {
-		if _, err := f.Seek(0, io.SeekStart); err != nil {
-			return err
-		}
-		progress := p.io.NewProgress("uploading "+filepath.Base(file), pkg.Size, "bytes")
-		defer progress.Finish()
+		// The body is read through ReadAt, so that a request that still ends
+		// in the background cannot move the position of the next one.
+		body := &sentBody{r: io.NewSectionReader(f, 0, pkg.Size), progress: progress}
 		var err error
-		u, err = c.Upload(ctx, pipeline, repository, client.File{Name: filepath.Base(file), Body: progress.Reader(io.LimitReader(f, pkg.Size)), Size: pkg.Size, AllowOlder: allowOlder})
+		u, err = c.Upload(ctx, pipeline, repository, client.File{Name: filepath.Base(file), Body: body, Size: pkg.Size, AllowOlder: allowOlder})
+		if err != nil {
+			progress.Add(-body.sent.Load())
+		}
 		return err
 	})
 	if err == nil && u.SHA256 != hex.EncodeToString(pkg.SHA256[:]) {
 		err = fmt.Errorf("the server says it has the SHA-256 %s, the file has %x", u.SHA256, pkg.SHA256)
 	}
 	return u, err
+}
+
+// sentBody counts what is sent, which an attempt that fails takes back.
+type sentBody struct {
+	r        io.Reader
+	progress *term.Progress
+	sent     atomic.Int64
+}
+
+func (b *sentBody) Read(p []byte) (int, error) {
+	n, err := b.r.Read(p)
+	b.sent.Add(int64(n))
+	b.progress.Add(int64(n))
+	return n, err
 }
 
 // retry calls act until it succeeds or fails for good.

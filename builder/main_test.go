@@ -183,6 +183,23 @@ func TestUploadDoesNotRepeatWhatIsRefused(t *testing.T) {
 	}
 }
 
+// TestUploadOfManyFiles: one that is refused does not keep the others back.
+func TestUploadOfManyFiles(t *testing.T) {
+	s := newServer()
+	s.packages["hello 1.3 all"], s.packages["hello 1.5 all"] = "other", "other"
+	args := []string{"--to", "demo/apps"}
+	for i := range 40 {
+		args = append(args, pack(t, fmt.Sprint("1.", i)))
+	}
+	code, out, errs := upload(t, s, args...)
+	if lines := strings.Split(strings.TrimSpace(out), "\n"); code != 3 || len(lines) != 38 || !strings.HasPrefix(lines[3], "hello\t1.4\t") {
+		t.Errorf("status %d, output\n%s", code, out)
+	}
+	if !strings.Contains(errs, "hello_1.3_all.deb: cannot accept") || !strings.Contains(errs, "hello_1.5_all.deb: cannot accept") || len(s.packages) != 40 {
+		t.Errorf("errors %q, %d packages", errs, len(s.packages))
+	}
+}
+
 func TestUploadIsInterrupted(t *testing.T) {
 	s := newServer()
 	s.failures = 100

@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"aptfleet/internal/manual"
 	"aptfleet/internal/term"
 )
 
@@ -55,7 +56,7 @@ policy, 5 not authorised, 11 locked by another change, 130 interrupted.`,
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return &term.UsageError{Text: "cannot read the command line: " + err.Error(), Hint: cmd.CommandPath() + " --help shows its flags"}
 	})
-	root.AddCommand(p.buildCommand(), p.showCommand(), p.uploadCommand())
+	root.AddCommand(p.buildCommand(), p.showCommand(), p.uploadCommand(), manual.Command())
 	return root
 }
 
