@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -91,29 +92,46 @@ func (p *program) upload(ctx context.Context, o uploadOptions, files []string) e
 			return err
 		}
 	}
-	return p.uploadAll(ctx, files, func(ctx context.Context, file string, progress *term.Progress) (protocol.Upload, error) {
-		return uploadFile(ctx, c, pipeline, repository, file, o.allowOlder, progress)
+	return p.uploadAll(files, func(parcel parcel, progress *term.Progress) (protocol.Upload, error) {
+		return parcel.send(ctx, c, pipeline, repository, o.allowOlder, progress)
 	})
 }
 
-// uploadAll sends files side by side: a stage is published about once a
-// second, and whatever waits then shares one publication. A file that fails
+// parcel is one file on its way.
+type parcel struct {
+	file string
+	pkg  deb.Package
+	sent protocol.Upload
+	err  error
+}
+
+// uploadAll checks all files, then sends them side by side: a stage is
+// published about once a second, and whatever waits then shares one
+// publication. Versions of one package follow each other from the lowest,
+// since a repository refuses a lower one after a higher. A file that fails
 // does not keep the others from arriving. It prints what arrived and returns
 // the failure of the first file that has one.
-func (p *program) uploadAll(ctx context.Context, files []string, send func(context.Context, string, *term.Progress) (protocol.Upload, error)) error {
+func (p *program) uploadAll(files []string, send func(parcel, *term.Progress) (protocol.Upload, error)) error {
+	parcels := make([]parcel, len(files))
+	versions := map[string][]*parcel{} // by package and architecture
 	var total int64
-	for _, file := range files {
-		if info, err := os.Stat(file); err == nil {
-			total += info.Size()
+	for i, file := range files {
+		parcels[i].file = file
+		if parcels[i].pkg, parcels[i].err = readPackage(file); parcels[i].err == nil {
+			key := parcels[i].pkg.Name + " " + parcels[i].pkg.Architecture
+			versions[key] = append(versions[key], &parcels[i])
+			total += parcels[i].pkg.Size
 		}
 	}
 	progress := p.io.NewProgress("uploading", total, "bytes")
-	results, failures := make([]protocol.Upload, len(files)), make([]error, len(files))
 	var group errgroup.Group
 	group.SetLimit(parallelUploads)
-	for i, file := range files {
+	for _, line := range versions {
+		slices.SortStableFunc(line, func(a, b *parcel) int { return deb.Compare(a.pkg.Version, b.pkg.Version) })
 		group.Go(func() error {
-			results[i], failures[i] = send(ctx, file, progress)
+			for _, parcel := range line {
+				parcel.sent, parcel.err = send(*parcel, progress)
+			}
 			return nil
 		})
 	}
@@ -123,14 +141,14 @@ func (p *program) uploadAll(ctx context.Context, files []string, send func(conte
 	progress.Finish()
 	var first error
 	arrived := []protocol.Upload{}
-	for i, err := range failures {
+	for _, parcel := range parcels {
 		switch {
-		case err == nil:
-			arrived = append(arrived, results[i])
+		case parcel.err == nil:
+			arrived = append(arrived, parcel.sent)
 		case first == nil:
-			first = uploadError{files[i], err}
+			first = uploadError{parcel.file, parcel.err}
 		default:
-			p.io.Note("builder: %s", term.Printable(uploadError{files[i], err}.Error()))
+			p.io.Note("builder: %s", term.Printable(uploadError{parcel.file, parcel.err}.Error()))
 		}
 	}
 	if p.io.JSON {
@@ -167,31 +185,36 @@ func onlyPipeline(ctx context.Context, c *client.Client) (string, error) {
 	return pipelines[0].Name, nil
 }
 
-// uploadFile checks a file and sends it until the server has taken it or said
-// why not.
-func uploadFile(ctx context.Context, c *client.Client, pipeline, repository, file string, allowOlder bool, progress *term.Progress) (u protocol.Upload, err error) {
+// readPackage checks a file before it is sent.
+func readPackage(file string) (pkg deb.Package, err error) {
 	f, err := os.Open(file)
+	if err != nil {
+		return pkg, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	return deb.Read(f, deb.Limits{})
+}
+
+// send sends the file until the server has taken it or said why not.
+func (p parcel) send(ctx context.Context, c *client.Client, pipeline, repository string, allowOlder bool, progress *term.Progress) (u protocol.Upload, err error) {
+	f, err := os.Open(p.file)
 	if err != nil {
 		return u, err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	pkg, err := deb.Read(f, deb.Limits{})
-	if err != nil {
-		return u, err
-	}
 	err = retry(ctx, func() error {
 		// The body is read through ReadAt, so that a request that still ends
 		// in the background cannot move the position of the next one.
-		body := &sentBody{r: io.NewSectionReader(f, 0, pkg.Size), progress: progress}
+		body := &sentBody{r: io.NewSectionReader(f, 0, p.pkg.Size), progress: progress}
 		var err error
-		u, err = c.Upload(ctx, pipeline, repository, client.File{Name: filepath.Base(file), Body: body, Size: pkg.Size, AllowOlder: allowOlder})
+		u, err = c.Upload(ctx, pipeline, repository, client.File{Name: filepath.Base(p.file), Body: body, Size: p.pkg.Size, AllowOlder: allowOlder})
 		if err != nil {
 			progress.Add(-body.sent.Load())
 		}
 		return err
 	})
-	if err == nil && u.SHA256 != hex.EncodeToString(pkg.SHA256[:]) {
-		err = fmt.Errorf("the server says it has the SHA-256 %s, the file has %x", u.SHA256, pkg.SHA256)
+	if err == nil && u.SHA256 != hex.EncodeToString(p.pkg.SHA256[:]) {
+		err = fmt.Errorf("the server says it has the SHA-256 %s, the file has %x", u.SHA256, p.pkg.SHA256)
 	}
 	return u, err
 }

@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -63,8 +64,9 @@ type server struct {
 	mu        sync.Mutex
 	packages  map[string]string // SHA-256 by name, version and architecture
 	pipelines []protocol.Pipeline
-	failures  int // answers of 503 before the next success
-	drop      int // answers dropped after the package was taken
+	failures  int      // answers of 503 before the next success
+	order     []string // versions as they arrived
+	drop      int      // answers dropped after the package was taken
 	requests  int
 }
 
@@ -107,6 +109,7 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		s.packages[key] = sum
+		s.order = append(s.order, p.Version)
 		if s.drop > 0 {
 			s.drop--
 			panic(http.ErrAbortHandler)
@@ -188,14 +191,14 @@ func TestUploadOfManyFiles(t *testing.T) {
 	s := newServer()
 	s.packages["hello 1.3 all"], s.packages["hello 1.5 all"] = "other", "other"
 	args := []string{"--to", "demo/apps"}
-	for i := range 40 {
-		args = append(args, pack(t, fmt.Sprint("1.", i)))
+	for i := range 40 { // from the highest to the lowest
+		args = append(args, pack(t, fmt.Sprint("1.", 39-i)))
 	}
 	code, out, errs := upload(t, s, args...)
-	if lines := strings.Split(strings.TrimSpace(out), "\n"); code != 3 || len(lines) != 38 || !strings.HasPrefix(lines[3], "hello\t1.4\t") {
+	if lines := strings.Split(strings.TrimSpace(out), "\n"); code != 3 || len(lines) != 38 || !strings.HasPrefix(lines[0], "hello\t1.39\t") {
 		t.Errorf("status %d, output\n%s", code, out)
 	}
-	if !strings.Contains(errs, "hello_1.3_all.deb: cannot accept") || !strings.Contains(errs, "hello_1.5_all.deb: cannot accept") || len(s.packages) != 40 {
+	if !strings.Contains(errs, "hello_1.3_all.deb: cannot accept") || !strings.Contains(errs, "hello_1.5_all.deb: cannot accept") || len(s.packages) != 40 || !slices.IsSortedFunc(s.order, deb.Compare) {
 		t.Errorf("errors %q, %d packages", errs, len(s.packages))
 	}
 }
