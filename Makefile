@@ -4,7 +4,7 @@
 GO ?= go
 TAGS = -tags nomsgpack
 
-.PHONY: help run purge test test-fast test-long build fmt
+.PHONY: help run purge test test-fast test-long build man fmt
 
 help:
 	@echo 'make run        the pipeline, its page and a device; Ctrl-C stops it'
@@ -14,6 +14,7 @@ help:
 	@echo 'make test-fast  the checks that need no device, no browser and no server: a minute'
 	@echo 'make test-long  make test, and what takes longer'
 	@echo 'make build      the three programs, in bin/'
+	@echo 'make man        their manual pages, in bin/man8/'
 
 run:
 	@test/demo/run.sh
@@ -33,6 +34,9 @@ test-long:
 build:
 	$(GO) build $(TAGS) -trimpath -o bin/ ./builder ./repo-manager
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o bin/ ./device-updater
+
+man: build
+	for p in builder repo-manager device-updater; do bin/$$p man bin/man8; done
 
 fmt:
 	gofmt -l -w $$(git ls-files '*.go')

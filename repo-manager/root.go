@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"aptfleet/internal/manual"
 	"aptfleet/internal/term"
 )
 
@@ -74,6 +75,7 @@ policy; 5 not authorised; 11 locked by another change; 130 interrupted.`,
 	}
 	root.AddCommand(release...)
 	root.AddCommand(server...)
+	root.AddCommand(manual.Command())
 	finish(root, io)
 	return root
 }
