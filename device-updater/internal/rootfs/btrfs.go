@@ -54,7 +54,7 @@ func Open(top string) (*Btrfs, error) {
 	if err := unix.Statfs(top, &st); err != nil {
 		return nil, fmt.Errorf("cannot use %s: %w", top, err)
 	}
-	if st.Type != unix.BTRFS_SUPER_MAGIC {
+	if uint32(st.Type) != unix.BTRFS_SUPER_MAGIC {
 		return nil, fmt.Errorf("cannot use %s: it is not on btrfs", top)
 	}
 	return &Btrfs{top}, nil
@@ -212,7 +212,7 @@ func (b *Btrfs) Free() (int64, error) {
 	if err := unix.Statfs(b.top, &st); err != nil {
 		return 0, fmt.Errorf("cannot tell the free space of %s: %w", b.top, err)
 	}
-	return int64(st.Bavail) * st.Bsize, nil
+	return int64(st.Bavail) * int64(st.Bsize), nil
 }
 
 func (b *Btrfs) subvolume(rel string) error {

@@ -425,7 +425,10 @@ func (m *Machine) nextDeployment() (int, error) {
 		}
 	}
 	for _, r := range m.Journal.Records() {
-		highest = max(highest, r.Deployment)
+		// Before SNAPSHOT a number is only thought of.
+		if r.Phase == journal.Snapshot {
+			highest = max(highest, r.Deployment)
+		}
 	}
 	return highest + 1, nil
 }

@@ -394,6 +394,10 @@ func TestSamePackagesNeedNoReboot(t *testing.T) {
 	if err != nil || d.State != "new" || w.boots != 1 {
 		t.Errorf("deployment 1 is %+v after %d boots (%v)", d, w.boots, err)
 	}
+	w.offered, w.same = "newer", false
+	if err := w.settle(); err != nil || w.current != 2 {
+		t.Errorf("deployment %d came next, want 2 (%v)", w.current, err)
+	}
 }
 
 // TestOtherPackagesOfTheSameRelease: the configuration names others now.
