@@ -109,15 +109,6 @@ func (d *draft) replace(ctx context.Context, a Actor, component string, pkgs []s
 	if _, err := d.line.component(component, Mirror); err != nil {
 		return err
 	}
-	before := make(map[string]bool)
-	for _, key := range d.line.keys(Component{Name: component}) {
-		for p, err := range snapshots.All(ctx, d.e.Chunks, d.line.head(), key) {
-			if err != nil {
-				return because(err, "cannot replace mirror %s", component)
-			}
-			before[p.Name] = true
-		}
-	}
 	after := make(map[string][]snapshots.Package)
 	for _, p := range pkgs {
 		if p.Architecture != "all" && !slices.Contains(d.line.Architectures, p.Architecture) {
@@ -125,25 +116,56 @@ func (d *draft) replace(ctx context.Context, a Actor, component string, pkgs []s
 		}
 		after[p.Name] = append(after[p.Name], p)
 	}
+	names, err := d.readAll(ctx, component)
+	if err != nil {
+		return because(err, "cannot replace mirror %s", component)
+	}
 	for _, f := range files {
 		if err := d.store(f); err != nil {
 			return err
 		}
 	}
-	for name := range before {
-		if _, err := d.named(ctx, component, name); err != nil {
-			return because(err, "cannot replace mirror %s", component)
-		}
+	for _, name := range names {
 		d.set(component, name, after[name])
+		delete(after, name)
 	}
 	for name, packages := range after {
-		if !before[name] {
-			d.set(component, name, packages)
-		}
+		d.set(component, name, packages)
 	}
 	d.say(a, "mirror %s: %d packages", component, len(pkgs))
 	d.act(a, "replace", "mirror "+component, fmt.Sprintf("%d packages", len(pkgs)))
 	return nil
+}
+
+// readAll reads a whole component at once, where named would open the same
+// chunks for each of its names, and returns the names that it has by now.
+func (d *draft) readAll(ctx context.Context, component string) ([]string, error) {
+	all := make(map[string][]snapshots.Package)
+	seen := make(map[snapshots.Ref]bool)
+	for _, key := range d.line.keys(Component{Name: component}) {
+		for p, err := range snapshots.All(ctx, d.e.Chunks, d.line.head(), key) {
+			if err != nil {
+				return nil, err
+			}
+			if !seen[p.Ref()] {
+				seen[p.Ref()] = true
+				all[p.Name] = append(all[p.Name], p)
+			}
+		}
+	}
+	for name, packages := range all {
+		at := packageName{component, name}
+		if _, edited := d.names[at]; !edited {
+			d.names[at] = packages
+		}
+	}
+	var names []string
+	for at := range d.names {
+		if at.component == component {
+			names = append(names, at.name)
+		}
+	}
+	return names, nil
 }
 
 // Filter narrows a list of packages down. Its zero value takes all.
