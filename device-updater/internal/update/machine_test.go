@@ -1,6 +1,7 @@
 package update
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -532,6 +533,31 @@ func TestCommittedThatDoesNotLoad(t *testing.T) {
 	}
 }
 
+func TestStoppedUpdater(t *testing.T) {
+	w := newWorld(t)
+	w.offered = "new"
+	w.powerOn()
+	m, done := w.machine()
+	defer done()
+	if err := m.Recover(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	m.Notify = func(s Status) {
+		if s.Phase == string(journal.Download) {
+			stop()
+		}
+	}
+	w.planErr = context.Canceled // what an apt that was killed leads to
+	if err := m.Update(ctx, Options{}); err == nil || !strings.HasPrefix(err.Error(), "the updater was stopped during DOWNLOAD") {
+		t.Errorf("%v", err)
+	}
+	w.planErr = nil
+	if err := m.Update(t.Context(), Options{Patient: true}); err != nil || !w.rebooting {
+		t.Errorf("the next check: %v, rebooting: %v", err, w.rebooting)
+	}
+}
+
 func TestCancel(t *testing.T) {
 	w := newWorld(t)
 	w.offered = "new"
@@ -550,7 +576,7 @@ func TestCancel(t *testing.T) {
 		}
 	}
 	w.install["new"] = ErrCancelled // what a killed apt leads to
-	if err := m.Update(t.Context(), Options{}); !errors.Is(err, ErrCancelled) {
+	if err := m.Update(t.Context(), Options{}); !errors.Is(err, ErrCancelled) || err.Error() != "cancelled by a person during INSTALL" {
 		t.Errorf("%v", err)
 	}
 	if failed, err := m.Records.Failed(); err != nil || len(failed) > 0 {

@@ -194,11 +194,16 @@ func (m *Machine) verify(ctx context.Context, plan apt.Plan, clone string, n int
 // abort ends a transaction that could not be staged: what is unfinished is
 // deleted, downloads stay. It returns the reason.
 func (m *Machine) abort(ctx context.Context, tx journal.Record, reason error) error {
-	m.whyNot(reason)
 	forGood := permanent(ctx, tx.Phase, reason)
-	if !forGood {
+	switch {
+	case errors.Is(context.Cause(ctx), ErrCancelled):
+		reason = fmt.Errorf("%w by a person during %s", ErrCancelled, tx.Phase)
+	case ctx.Err() != nil:
+		reason = fmt.Errorf("the updater was stopped during %s: %w", tx.Phase, ctx.Err())
+	case !forGood:
 		m.troubled(tx.State, reason)
 	}
+	m.whyNot(reason)
 	ctx = context.WithoutCancel(ctx)
 	if forGood {
 		if err := m.remember(tx, reason.Error()); err != nil {

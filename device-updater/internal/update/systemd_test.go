@@ -1,6 +1,7 @@
 package update
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -43,6 +44,12 @@ func TestSystemdCommands(t *testing.T) {
 	}
 	if got := calls(); got != "reboot\nstop aptfleet-trial.timer" {
 		t.Errorf("systemctl was called with %q", got)
+	}
+	// The updater is being stopped: that is how a reboot begins.
+	stopped, stop := context.WithCancel(t.Context())
+	stop()
+	if err := s.Reboot(stopped); err != nil {
+		t.Error(err)
 	}
 	fakeSystemctl(t, "echo Access denied >&2; exit 1")
 	if err := s.Reboot(t.Context()); err == nil || err.Error() != "cannot reboot: Access denied" {
