@@ -45,6 +45,11 @@ func (m *Machine) Install(ctx context.Context, s Setup) error {
 	for path, b := range s.Files {
 		files[path] = b
 	}
+	for _, dir := range []string{"sysroot", "boot-control"} {
+		if err := os.Mkdir(filepath.Join(root, dir), 0o700); err != nil {
+			return fmt.Errorf("cannot install device: %w", err)
+		}
+	}
 	for path, b := range files {
 		if err := write(filepath.Join(root, path), b, 0o644); err != nil {
 			return err

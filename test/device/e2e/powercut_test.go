@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -38,27 +39,21 @@ func TestAPowerCutDuringInstallLeavesTheOldDeploymentBootingAndTheNextRunSucceed
 		t.Fatalf("after the cut it boots %+v, want deployment 1", last)
 	}
 	d.runs("1", "demo-app")
+	d.isExactly(1, "1")
 	d.awaitCommit("2")
 	d.runs("2", "demo-app")
+	d.isExactly(d.committed(), "2")
 	d.noLeftovers()
 }
 
 // Whatever the moment, the device boots exactly the old or exactly the new
 // release, and arrives at the new one by itself.
 func TestAPowerCutInAnyPhaseLeavesADeviceThatArrives(t *testing.T) {
-	phases := []string{"DOWNLOAD", "SNAPSHOT", "VERIFY", "STAGED", "FINALISE", "REBOOT", "TRIAL", "HEALTH", "COMMIT"}
-	if os.Getenv("APTFLEET_LONG") == "" {
-		phases = []string{"DOWNLOAD", "STAGED", "FINALISE", "TRIAL"}
+	phases := []string{"DOWNLOAD", "STAGED", "FINALISE", "TRIAL"}
+	if long() {
+		phases = []string{"CHECK", "PREFLIGHT", "DOWNLOAD", "SNAPSHOT", "VERIFY", "STAGED", "FINALISE", "REBOOT", "TRIAL", "HEALTH", "COMMIT"}
 	}
-	seed := uint64(time.Now().UnixNano())
-	if s := os.Getenv("APTFLEET_SEED"); s != "" {
-		var err error
-		if seed, err = strconv.ParseUint(s, 10, 64); err != nil {
-			t.Fatal(err)
-		}
-	}
-	t.Logf("APTFLEET_SEED=%d", seed)
-	random := rand.New(rand.NewPCG(seed, 0))
+	random := seeded(t)
 	for _, phase := range phases {
 		after := time.Duration(random.IntN(300)) * time.Millisecond
 		t.Run(phase, func(t *testing.T) {
@@ -73,17 +68,122 @@ func TestAPowerCutInAnyPhaseLeavesADeviceThatArrives(t *testing.T) {
 			d.reboot = "auto"
 			d.configure()
 			d.on()
-			switch d.lastBoot().Deployment {
-			case 1:
-				d.runs("1", "demo-app")
-			default:
-				d.runs("2", "demo-app")
-			}
+			booted := d.lastBoot().Deployment
+			d.isExactly(booted, d.release(booted))
 			d.awaitCommit("2")
 			d.runs("2", "demo-app")
+			d.isExactly(d.committed(), "2")
 			d.noLeftovers()
 		})
 	}
+}
+
+// Cuts at any moment of updates to and fro, one after the other on the same
+// disk.
+func TestManyPowerCutsAtRandomMoments(t *testing.T) {
+	if !long() {
+		t.Skip("long: make test-long runs it")
+	}
+	random := seeded(t)
+	const devices, cuts = 4, 15
+	for i := range devices {
+		own := rand.New(rand.NewPCG(random.Uint64(), 0))
+		t.Run(strconv.Itoa(i), func(t *testing.T) {
+			t.Parallel()
+			// A cut trial costs a try, and this is not about running out of them.
+			d := newDevice(t, func(d *fielded) { d.trial.Tries = 9 })
+			goal, phases := "1", map[string]int{}
+			d.on()
+			for range cuts {
+				if d.release(d.committed()) == goal && d.phase() == "IDLE" {
+					goal = map[string]string{"1": "2", "2": "1"}[goal]
+					d.promote(goal)
+				}
+				time.Sleep(time.Duration(own.IntN(12_000)) * time.Millisecond)
+				d.cut()
+				phases[d.phase()]++
+				d.on()
+				booted := d.lastBoot().Deployment
+				d.isExactly(booted, d.release(booted))
+			}
+			d.promote("2")
+			d.awaitCommit("2")
+			d.isExactly(d.committed(), "2")
+			d.noLeftovers()
+			t.Logf("cuts by phase: %v", phases)
+		})
+	}
+}
+
+// long reports whether the long tests run, too.
+func long() bool { return os.Getenv("APTFLEET_LONG") != "" }
+
+// seeded returns a source of random numbers whose seed is logged and can be
+// given again.
+func seeded(t *testing.T) *rand.Rand {
+	t.Helper()
+	seed := uint64(time.Now().UnixNano())
+	if s := os.Getenv("APTFLEET_SEED"); s != "" {
+		var err error
+		if seed, err = strconv.ParseUint(s, 10, 64); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Logf("APTFLEET_SEED=%d", seed)
+	return rand.New(rand.NewPCG(seed, 0))
+}
+
+// release returns the release of a deployment, from the state id that the
+// updater has recorded for it.
+func (d *fielded) release(deployment int) string {
+	d.t.Helper()
+	state := d.stateOf(deployment)
+	for name, snapshot := range world.releases {
+		if snapshot.State == state {
+			return name
+		}
+	}
+	d.t.Fatalf("deployment %d has state %q, which is none of the releases", deployment, state)
+	return ""
+}
+
+// isExactly compares every file of a deployment with the same release on a
+// device that nobody disturbed.
+func (d *fielded) isExactly(deployment int, release string) {
+	d.t.Helper()
+	if got := d.release(deployment); got != release {
+		d.t.Errorf("deployment %d is of release %s, want %s", deployment, got, release)
+		return
+	}
+	sameFiles(d.t, "undisturbed", undisturbed(d.t, release), "here", filesOf(d.t, d.Machine, deployment))
+}
+
+// references are the files of releases on devices that nobody disturbed.
+var references struct {
+	sync.Mutex
+	files map[string]map[string]string
+}
+
+// undisturbed returns the files of a release as it is on a device that was
+// switched on, updated from "1" if need be, and switched off.
+func undisturbed(t *testing.T, release string) map[string]string {
+	t.Helper()
+	references.Lock()
+	defer references.Unlock()
+	if files, ok := references.files[release]; ok {
+		return files
+	}
+	d := newDevice(t)
+	d.promote(release)
+	d.on()
+	d.awaitCommit(release)
+	d.off()
+	files := filesOf(t, d.Machine, d.committed())
+	if references.files == nil {
+		references.files = map[string]map[string]string{}
+	}
+	references.files[release] = files
+	return files
 }
 
 // noLeftovers checks that no unfinished work of the updater stays.

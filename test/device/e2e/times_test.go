@@ -39,10 +39,10 @@ func (t *timetable) add(name string, d time.Duration) {
 func (t *timetable) print(w io.Writer) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	fmt.Fprintf(w, "%-55s %5s %10s %10s %10s\n", "what took how long", "count", "shortest", "median", "longest")
+	fmt.Fprintf(w, "%-65s %5s %10s %10s %10s\n", "what took how long", "count", "shortest", "median", "longest")
 	for _, name := range t.names {
 		all := slices.Sorted(slices.Values(t.took[name]))
-		fmt.Fprintf(w, "%-55s %5d %10v %10v %10v\n", name, len(all),
+		fmt.Fprintf(w, "%-65s %5d %10v %10v %10v\n", name, len(all),
 			all[0].Round(time.Millisecond), all[len(all)/2].Round(time.Millisecond), all[len(all)-1].Round(time.Millisecond))
 	}
 }
