@@ -3,8 +3,11 @@ package daemon_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
+	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -174,6 +177,36 @@ func TestFollow(t *testing.T) {
 	m.mu.Unlock()
 	if _, err := client.Ask(t.Context(), daemon.Request{Act: daemon.Update}, func(update.Status) {}); err == nil || err.Error() != "cannot do it" {
 		t.Errorf("the answer is %v", err)
+	}
+}
+
+// TestRebootTakesTheDaemon: it may be gone before it can say that all is done.
+func TestRebootTakesTheDaemon(t *testing.T) {
+	for phase, good := range map[string]bool{"REBOOT": true, "INSTALL": false} {
+		dir, err := os.MkdirTemp("", "updater")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer os.RemoveAll(dir)
+		listener, err := net.Listen("unix", filepath.Join(dir, "s"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			fmt.Fprintf(w, "{\"status\":{\"phase\":%q}}\n", phase)
+		})}
+		go func() {
+			if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+				t.Error(err)
+			}
+		}()
+		_, err = daemon.NewClient(filepath.Join(dir, "s")).Ask(t.Context(), daemon.Request{Act: daemon.Update}, func(update.Status) {})
+		if (err == nil) != good {
+			t.Errorf("gone in phase %s: %v", phase, err)
+		}
+		if err := server.Close(); err != nil {
+			t.Error(err)
+		}
 	}
 }
 

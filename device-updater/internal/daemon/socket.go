@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"aptfleet/device-updater/internal/apt"
+	"aptfleet/device-updater/internal/journal"
 	"aptfleet/device-updater/internal/update"
 )
 
@@ -142,13 +143,19 @@ func (c Client) Ask(ctx context.Context, r Request, follow func(update.Status)) 
 		return nil, nil
 	}
 	in := json.NewDecoder(answer.Body)
+	phase := ""
 	for {
 		var e event
-		if err := in.Decode(&e); err != nil {
+		err := in.Decode(&e)
+		if err != nil && phase == string(journal.Reboot) {
+			return nil, nil // the reboot took the daemon first
+		}
+		if err != nil {
 			return nil, fmt.Errorf("cannot follow the daemon: it went away: %w", err)
 		}
 		switch {
 		case e.Status != nil:
+			phase = e.Status.Phase
 			follow(*e.Status)
 		case e.Refuse:
 			return nil, &update.Refused{Reason: e.Error, Hint: e.Hint}
