@@ -23,6 +23,8 @@ import (
 // on the same release, each with the reason.
 var volatile = map[string]string{
 	"etc/aptfleet/device.yaml":     "the device's own name and stage",
+	"etc/.updated":                 "a stamp that systemd writes at the first boot and does not sync",
+	"var/.updated":                 "the same",
 	"var/cache/ldconfig/aux-cache": "holds the inode numbers of libraries",
 }
 
