@@ -38,7 +38,7 @@ type Kind string
 // The kinds of Error.
 const (
 	Unreachable Kind = "unreachable" // no answer, or not 200
-	Tampered    Kind = "tampered"    // the signature does not verify, or the text is not what was asked for
+	Tampered    Kind = "tampered"    // the signature does not verify, or the text is not that of the base
 	Expired     Kind = "expired"     // Valid-Until has passed
 	Older       Kind = "older"       // signed before one that was seen already
 )
@@ -64,18 +64,23 @@ type Client struct {
 	Clock        func() time.Time
 }
 
-// Check fetches and verifies the InRelease file of a base. floor is a time that
-// is known to have passed (a clock that stands before it is wrong); seen is the
-// date of the newest InRelease that this base ever offered: an older one is
-// refused. Both may be zero.
+// Check fetches and verifies the InRelease file of a base, which is
+// <pipeline>/<stage>, <pipeline>/snapshots/<id> or <pipeline>/states/<id>: the
+// signed text must say that it belongs there. floor is a time that is known to
+// have passed (a clock that stands before it is wrong); seen is the date of the
+// newest InRelease that this base ever offered: an older one is refused. Both
+// may be zero.
 func (c *Client) Check(ctx context.Context, base string, floor, seen time.Time) (Offer, error) {
-	what := base + "/dists/" + c.Distribution + "/InRelease"
-	raw, err := c.fetch(ctx, what)
+	path := c.path(base)
+	raw, err := c.fetch(ctx, path)
 	if err != nil {
-		return Offer{}, &Error{Unreachable, what, err}
+		return Offer{}, &Error{Unreachable, path, err}
 	}
-	return c.verify(what, raw, floor, seen)
+	return c.verify(base, raw, floor, seen)
 }
+
+// path is where the InRelease file of a base lies below the archive.
+func (c *Client) path(base string) string { return base + "/dists/" + c.Distribution + "/InRelease" }
 
 // CheckState fetches the InRelease file of a state's own base and compares it
 // with the offer that named the state: the same state, the same indices.
@@ -108,7 +113,7 @@ func (c *Client) same(base string, got, want Offer) error {
 
 // Reachable reports whether the server answers for a base.
 func (c *Client) Reachable(ctx context.Context, base string) error {
-	_, err := c.fetch(ctx, base+"/dists/"+c.Distribution+"/InRelease")
+	_, err := c.fetch(ctx, c.path(base))
 	return err
 }
 
@@ -141,7 +146,8 @@ var (
 	snapshotPattern = regexp.MustCompile(`^[0-9]{8}T[0-9]{6}Z$`)
 )
 
-func (c *Client) verify(what string, raw []byte, floor, seen time.Time) (Offer, error) {
+func (c *Client) verify(base string, raw []byte, floor, seen time.Time) (Offer, error) {
+	what := c.path(base)
 	keyring, err := os.ReadFile(c.Keyring)
 	if err != nil {
 		return Offer{}, fmt.Errorf("cannot verify %s: %w", what, err)
@@ -163,7 +169,7 @@ func (c *Client) verify(what string, raw []byte, floor, seen time.Time) (Offer, 
 	if err != nil {
 		return Offer{}, &Error{Tampered, what, err}
 	}
-	offer, err := parse(text)
+	offer, err := c.parse(text, base)
 	if err != nil {
 		return Offer{}, &Error{Tampered, what, err}
 	}
@@ -179,9 +185,12 @@ func (c *Client) verify(what string, raw []byte, floor, seen time.Time) (Offer, 
 	return offer, nil
 }
 
-func parse(text []byte) (Offer, error) {
+func (c *Client) parse(text []byte, base string) (Offer, error) {
 	release, err := deb.ParseStanza(text)
 	if err != nil {
+		return Offer{}, err
+	}
+	if err := c.belongs(release, base); err != nil {
 		return Offer{}, err
 	}
 	offer := Offer{State: release.Get("Aptfleet-State"), Snapshot: release.Get("Aptfleet-Snapshot"), indices: release.Get("SHA256")}
@@ -203,6 +212,27 @@ func parse(text []byte) (Offer, error) {
 		}
 	}
 	return offer, nil
+}
+
+// belongs refuses a text that another base signed: one key signs every stage of
+// every pipeline, and who stands between the device and the server can answer
+// for production with what dev offers.
+func (c *Client) belongs(release deb.Stanza, base string) error {
+	pipeline, place, _ := strings.Cut(base, "/")
+	field, want := "Suite", place
+	if id, ok := strings.CutPrefix(place, "snapshots/"); ok {
+		field, want = "Aptfleet-Snapshot", id
+	} else if id, ok := strings.CutPrefix(place, "states/"); ok {
+		field, want = "Aptfleet-State", id
+	}
+	for _, expect := range []struct{ field, value string }{
+		{"Label", pipeline}, {"Codename", c.Distribution}, {field, want},
+	} {
+		if got := release.Get(expect.field); got != expect.value {
+			return fmt.Errorf("its %s is %q, not %q", expect.field, got, expect.value)
+		}
+	}
+	return nil
 }
 
 // releaseTime reads a date of a Release file: RFC 1123 in UTC (Debian's

@@ -57,7 +57,7 @@ func newServer(t *testing.T) *server {
 }
 
 func text(date time.Time, state, more string) string {
-	return fmt.Sprintf("Origin: Aptfleet\nDate: %s\nAptfleet-State: %s\n%sSHA256:\n %064d 0 main/binary-amd64/Packages\n", date.Format(time.RFC1123), state, more, 1)
+	return fmt.Sprintf("Origin: Aptfleet\nLabel: p\nSuite: production\nCodename: trixie\nDate: %s\nAptfleet-State: %s\n%sSHA256:\n %064d 0 main/binary-amd64/Packages\n", date.Format(time.RFC1123), state, more, 1)
 }
 
 func (s *server) sign(text string, at time.Time) []byte {
@@ -122,6 +122,12 @@ func TestRefusals(t *testing.T) {
 		{"a state that climbs", func(s *server) []byte { return s.sign(text(old, "../../x", ""), old) }, archive.Tampered, "Aptfleet-State"},
 		{"a snapshot that is none", func(s *server) []byte { return s.sign(text(old, stateA, "Aptfleet-Snapshot: ../x\n"), old) }, archive.Tampered, "Aptfleet-Snapshot"},
 		{"no date", func(s *server) []byte { return s.sign(strings.Replace(good, "Date", "X", 1), old) }, archive.Tampered, "Date"},
+		{"what another stage offers", func(s *server) []byte {
+			return s.sign(strings.Replace(good, "Suite: production", "Suite: dev", 1), old)
+		}, archive.Tampered, "its Suite"},
+		{"what no stage offers", func(s *server) []byte { return s.sign(strings.Replace(good, "Suite: production\n", "", 1), old) }, archive.Tampered, "its Suite"},
+		{"another pipeline", func(s *server) []byte { return s.sign(strings.Replace(good, "Label: p", "Label: q", 1), old) }, archive.Tampered, "its Label"},
+		{"another distribution", func(s *server) []byte { return s.sign(strings.Replace(good, "trixie", "bookworm", 1), old) }, archive.Tampered, "its Codename"},
 		{"no indices", func(s *server) []byte { return s.sign(strings.Replace(good, "SHA256", "X", 1), old) }, archive.Tampered, "no indices"},
 		{"two paragraphs", func(s *server) []byte { return s.sign(good+"\n"+good, old) }, archive.Tampered, "paragraph"},
 	} {
@@ -151,6 +157,26 @@ func TestClocks(t *testing.T) {
 	var refused *archive.Error
 	if _, err := s.client.Check(t.Context(), "p/production", now.Add(2*time.Hour), time.Time{}); !errors.As(err, &refused) || refused.Kind != archive.Expired {
 		t.Errorf("a floor behind Valid-Until: %v", err)
+	}
+}
+
+// TestAPinIsHeld: a device that follows a snapshot or a state takes no other for
+// it, however well signed.
+func TestAPinIsHeld(t *testing.T) {
+	s := newServer(t)
+	const id = "20261120T101500Z"
+	mine := s.sign(text(now, stateA, "Aptfleet-Snapshot: "+id+"\n"), now)
+	other := s.sign(text(now, stateB, "Aptfleet-Snapshot: 20261120T101501Z\n"), now)
+	for _, base := range []string{"p/snapshots/" + id, "p/states/" + stateA} {
+		s.bodies[base] = mine
+		if offer, err := s.client.Check(t.Context(), base, time.Time{}, time.Time{}); err != nil || offer.State != stateA {
+			t.Errorf("%s: %+v, %v", base, offer, err)
+		}
+		s.bodies[base] = other
+		var refused *archive.Error
+		if _, err := s.client.Check(t.Context(), base, time.Time{}, time.Time{}); !errors.As(err, &refused) || refused.Kind != archive.Tampered {
+			t.Errorf("%s with another release: %v", base, err)
+		}
 	}
 }
 

@@ -53,7 +53,8 @@ func offering(t *testing.T, now time.Time) (s *Source, offer func(date time.Time
 	}
 	return s, func(date time.Time, state string) {
 		t.Helper()
-		text := fmt.Sprintf("Origin: Aptfleet\nDate: %s\nAptfleet-State: %s\nSHA256:\n %064d 0 x\n", date.UTC().Format(time.RFC1123), state, 1)
+		stage := strings.TrimPrefix(s.Base, "demo/")
+		text := fmt.Sprintf("Origin: Aptfleet\nLabel: demo\nSuite: %s\nCodename: trixie\nDate: %s\nAptfleet-State: %s\nSHA256:\n %064d 0 x\n", stage, date.UTC().Format(time.RFC1123), state, 1)
 		if body, err = key.ClearSign([]byte(text), date); err != nil {
 			t.Fatal(err)
 		}
@@ -81,6 +82,7 @@ func TestTimeGoesForward(t *testing.T) {
 	}
 	// Another base has a history of its own.
 	s.Base = "demo/canary"
+	offer(now.Add(-time.Hour), b)
 	if o, err := s.Offer(t.Context()); err != nil || o.State != b {
 		t.Errorf("%+v, %v", o, err)
 	}
