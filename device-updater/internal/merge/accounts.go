@@ -101,29 +101,70 @@ func accountLines(content []byte) (byKey map[string]string, order []string) {
 	return byKey, order
 }
 
-// checkAccounts refuses a tree in which two names share a number that they did
-// not share by intent: a local account and one of the release got the same.
-func checkAccounts(tree string) error {
-	for _, file := range []string{"passwd", "group"} {
-		content, err := os.ReadFile(filepath.Join(tree, file))
-		if os.IsNotExist(err) {
-			continue
+// numbers are the names of one account file with the number of each.
+type numbers struct {
+	byName map[string]string
+	order  []string
+}
+
+// numberedFiles are the account files in which a name has a number.
+var numberedFiles = []string{"passwd", "group"}
+
+func loadNumbers(tree, file string) (numbers, error) {
+	content, err := os.ReadFile(filepath.Join(tree, file))
+	if err != nil && !os.IsNotExist(err) {
+		return numbers{}, err
+	}
+	n := numbers{byName: make(map[string]string)}
+	lines, order := accountLines(content)
+	for _, name := range order {
+		if fields := strings.Split(lines[name], ":"); len(fields) >= 3 {
+			n.byName[name] = fields[2]
+			n.order = append(n.order, name)
 		}
+	}
+	return n, nil
+}
+
+// share reports whether two names have one number.
+func (n numbers) share(a, b string) bool {
+	x, hasA := n.byName[a]
+	y, hasB := n.byName[b]
+	return hasA && hasB && x == y
+}
+
+// allNumbers loads the numbered files of a tree.
+func allNumbers(tree string) (map[string]numbers, error) {
+	all := make(map[string]numbers)
+	for _, file := range numberedFiles {
+		n, err := loadNumbers(tree, file)
+		if err != nil {
+			return nil, err
+		}
+		all[file] = n
+	}
+	return all, nil
+}
+
+// checkAccounts refuses a merged tree in which two names share a number that
+// they share on neither side: a local account and one of the release got the
+// same. What one side shares, it shares by intent (useradd --non-unique).
+func checkAccounts(merged string, sides ...map[string]numbers) error {
+	for _, file := range numberedFiles {
+		now, err := loadNumbers(merged, file)
 		if err != nil {
 			return err
 		}
-		byKey, order := accountLines(content)
-		owner := make(map[string]string)
-		for _, key := range order {
-			fields := strings.Split(byKey[key], ":")
-			if len(fields) < 3 {
-				continue
+		owners := make(map[string][]string)
+		for _, name := range now.order {
+			number := now.byName[name]
+			for _, other := range owners[number] {
+				intended := func(side map[string]numbers) bool { return side[file].share(name, other) }
+				if !slices.ContainsFunc(sides, intended) {
+					return fmt.Errorf("cannot merge %s: %s and %s would both have number %s", file, other, name, number)
+				}
 			}
-			// Number 0 is shared on purpose where it is shared (toor).
-			if other, taken := owner[fields[2]]; taken && fields[2] != "0" {
-				return fmt.Errorf("cannot merge %s: %s and %s would both have number %s", file, other, key, fields[2])
-			}
-			owner[fields[2]] = key
+			owners[number] = append(owners[number], name)
 		}
 	}
 	return nil

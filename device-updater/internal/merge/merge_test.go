@@ -129,6 +129,13 @@ func TestTrees(t *testing.T) {
 		}, {
 			"locally emptied directory that the release fills", files{"d/a": "1"}, files{}, files{"d/a": "1", "d/b": "2"}, files{"d/b": "2"}, "",
 		}, {
+			"link to a directory became a directory locally",
+			files{"d": "->e", "e/a": "1", "e/b": "1"}, files{"d/a": "1", "d/b": "local", "e/a": "1", "e/b": "1"}, files{"d": "->e", "e/a": "1", "e/b": "1"},
+			files{"d/a": "1", "d/b": "local", "e/a": "1", "e/b": "1"}, "",
+		}, {
+			"directory became a link in the release, untouched", files{"d/a": "1", "e/a": "2"}, files{"d/a": "1", "e/a": "2"}, files{"d": "->e", "e/a": "2"},
+			files{"d": "->e", "e/a": "2"}, "",
+		}, {
 			"made by programs", files{"ld.so.cache": "1"}, files{"ld.so.cache": "local"}, files{"ld.so.cache": "2"}, files{"ld.so.cache": "2"}, "",
 		}, {
 			"left from an earlier conflict", files{}, files{"a.aptfleet-new": "1"}, files{}, files{}, "",
@@ -147,6 +154,20 @@ func TestTrees(t *testing.T) {
 				t.Errorf("conflicts %q, want %q", got, c.conflicts)
 			}
 		})
+	}
+}
+
+// TestALinkIsNotFollowed: the release made a directory with local changes a
+// link out of its tree. Nothing is written there, and there is no switch.
+func TestALinkIsNotFollowed(t *testing.T) {
+	outside := plant(t, files{"a": "1"})
+	target := plant(t, files{"d": "->" + outside})
+	_, err := merge.Trees(plant(t, files{"d/a": "1"}), plant(t, files{"d/a": "local"}), target)
+	if err == nil || !strings.Contains(err.Error(), "the release made d a symbolic link") {
+		t.Errorf("%v", err)
+	}
+	if got := harvest(t, outside); fmt.Sprint(got) != fmt.Sprint(files{"a": "1"}) {
+		t.Errorf("outside of the tree there is %v now", got)
 	}
 }
 
@@ -195,6 +216,18 @@ func TestTwoAccountsWithOneNumber(t *testing.T) {
 	)
 	if err == nil || !strings.Contains(err.Error(), "999") {
 		t.Errorf("want an error that names the number, got %v", err)
+	}
+}
+
+// TestNumbersThatAreSharedByIntent do not stop an update.
+func TestNumbersThatAreSharedByIntent(t *testing.T) {
+	const root = "root:x:0:0:root:/root:/bin/sh\n"
+	const local = root + "toor:x:0:0::/root:/bin/sh\nalice:x:1000:1000::/:/bin/sh\nalias:x:1000:1000::/:/bin/sh\n"
+	const release = root + "app:x:999:999::/:/bin/sh\napp-ro:x:999:999::/:/bin/sh\n"
+	for _, c := range []struct{ running, new string }{{local, root}, {root, release}, {local, release}} {
+		if _, err := merge.Trees(plant(t, files{"passwd": root}), plant(t, files{"passwd": c.running}), plant(t, files{"passwd": c.new})); err != nil {
+			t.Error(err)
+		}
 	}
 }
 

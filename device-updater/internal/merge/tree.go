@@ -51,6 +51,14 @@ func Trees(base, running, target string) (Result, error) {
 	if err != nil {
 		return r, err
 	}
+	local, err := allNumbers(running)
+	if err != nil {
+		return r, err
+	}
+	release, err := allNumbers(target)
+	if err != nil {
+		return r, err
+	}
 	var removed []string
 	for _, path := range paths {
 		if isGenerated(path) {
@@ -71,8 +79,7 @@ func Trees(base, running, target string) (Result, error) {
 				return r, fmt.Errorf("cannot merge %s: %w", path, err)
 			}
 			change.running.content = merged
-			err = change.running.write(filepath.Join(target, path))
-			if err != nil {
+			if err := change.running.write(target, path); err != nil {
 				return r, fmt.Errorf("cannot merge %s: %w", path, err)
 			}
 			r.Taken = append(r.Taken, path)
@@ -84,7 +91,7 @@ func Trees(base, running, target string) (Result, error) {
 			r.Conflicts = append(r.Conflicts, path)
 		default:
 			r.Conflicts = append(r.Conflicts, path)
-			if err := change.target.keepBeside(filepath.Join(target, path)); err != nil {
+			if err := change.target.keepBeside(target, path); err != nil {
 				return r, fmt.Errorf("cannot merge %s: %w", path, err)
 			}
 		}
@@ -92,7 +99,7 @@ func Trees(base, running, target string) (Result, error) {
 			removed = append(removed, path)
 			continue
 		}
-		if err := change.running.write(filepath.Join(target, path)); err != nil {
+		if err := change.running.write(target, path); err != nil {
 			return r, fmt.Errorf("cannot merge %s: %w", path, err)
 		}
 	}
@@ -104,7 +111,7 @@ func Trees(base, running, target string) (Result, error) {
 			return r, fmt.Errorf("cannot merge %s: %w", path, err)
 		}
 	}
-	return r, checkAccounts(target)
+	return r, checkAccounts(target, local, release)
 }
 
 // union returns the paths in either tree, parents before children.
@@ -147,7 +154,13 @@ type node struct {
 	rdev     uint64
 }
 
-func load(path string) (node, error) {
+// load reads what lies at path within tree. What is reached through a link is
+// not in the tree: an absolute one leads to the running system.
+func load(tree, path string) (node, error) {
+	if link, err := linkAbove(tree, path); err != nil || link != "" {
+		return node{}, err
+	}
+	path = filepath.Join(tree, path)
 	var st unix.Stat_t
 	if err := unix.Lstat(path, &st); err != nil {
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
@@ -169,6 +182,26 @@ func load(path string) (node, error) {
 	return n, err
 }
 
+// linkAbove returns the first directory on the way to path that is a symbolic
+// link in tree, "" if none is.
+func linkAbove(tree, path string) (string, error) {
+	for i := range len(path) {
+		if path[i] != '/' {
+			continue
+		}
+		info, err := os.Lstat(filepath.Join(tree, path[:i]))
+		switch {
+		case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ENOTDIR):
+			return "", nil
+		case err != nil:
+			return "", err
+		case info.Mode()&fs.ModeSymlink != 0:
+			return path[:i], nil
+		}
+	}
+	return "", nil
+}
+
 func (n node) equal(o node) bool {
 	return n.kind == o.kind && n.mode == o.mode && n.uid == o.uid && n.gid == o.gid && n.rdev == o.rdev && bytes.Equal(n.content, o.content)
 }
@@ -181,7 +214,7 @@ func load3(base, running, target, path string) (c change, err error) {
 		tree string
 		to   *node
 	}{{base, &c.base}, {running, &c.running}, {target, &c.target}} {
-		if *side.to, err = load(filepath.Join(side.tree, path)); err != nil {
+		if *side.to, err = load(side.tree, path); err != nil {
 			return c, err
 		}
 	}
@@ -198,19 +231,27 @@ func (c change) bothDirectories() bool {
 
 // keepBeside writes the release's version beside path, unless it is a
 // directory or was removed.
-func (n node) keepBeside(path string) error {
+func (n node) keepBeside(tree, path string) error {
 	if n.kind == absent || n.kind == unix.S_IFDIR {
 		return nil
 	}
-	return n.write(path + Suffix)
+	return n.write(tree, path+Suffix)
 }
 
-// write makes path what n is. Directories on the way are made.
-func (n node) write(path string) error {
-	old, err := load(path)
+// write makes path within tree what n is. Directories on the way are made; a
+// link on the way, which the release has put in the place of a directory with
+// local changes, is an error.
+func (n node) write(tree, path string) error {
+	if link, err := linkAbove(tree, path); err != nil {
+		return err
+	} else if link != "" {
+		return fmt.Errorf("it was changed locally, and the release made %s a symbolic link", link)
+	}
+	old, err := load(tree, path)
 	if err != nil {
 		return err
 	}
+	path = filepath.Join(tree, path)
 	if old.kind == unix.S_IFDIR && n.kind != unix.S_IFDIR {
 		// A local file in the place of a directory of the release.
 		if err := os.RemoveAll(path); err != nil {
