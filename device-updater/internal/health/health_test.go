@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"aptfleet/device-updater/internal/health"
 )
 
@@ -45,7 +47,8 @@ func write(t *testing.T, path, content string, mode os.FileMode) {
 	}
 }
 
-// look prints units as systemctl show does: "id active sub restarts".
+// look prints units as systemctl show does: "id active sub restarts", and how
+// long it is active, if that counts.
 func look(units ...string) string {
 	var b strings.Builder
 	for _, u := range append(units, "graphical.target active active 0") {
@@ -53,6 +56,17 @@ func look(units ...string) string {
 		fmt.Fprintf(&b, "Id=%s\nActiveState=%s\nSubState=%s\n", f[0], f[1], f[2])
 		if strings.HasSuffix(f[0], ".service") {
 			fmt.Fprintf(&b, "NRestarts=%s\n", f[3])
+		}
+		if len(f) > 4 {
+			up, err := time.ParseDuration(f[4])
+			if err != nil {
+				panic(err)
+			}
+			var now unix.Timespec
+			if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
+				panic(err)
+			}
+			fmt.Fprintf(&b, "ActiveEnterTimestampMonotonic=%d\n", (time.Duration(now.Nano()) - up).Microseconds())
 		}
 		b.WriteString("\n")
 	}
@@ -155,6 +169,37 @@ func TestWhatWasWrongBeforeIsForgiven(t *testing.T) {
 	w.Reachable = func(context.Context) error { return errors.New("connection refused") }
 	if _, err := watch(t, w, long); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestOneCrashLongAgoIsNoExcuse: the unit was fine before the update.
+func TestOneCrashLongAgoIsNoExcuse(t *testing.T) {
+	fakeSystemd(t, look("a.service active running 1 6m", "b.service active running 1 20s"), look("a.service failed failed 0", "b.service failed failed 0"))
+	w := watcher(t)
+	var err error
+	if w.Baseline, err = health.Units(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := fmt.Sprint(w.Baseline.Restarting); got != "[b.service]" {
+		t.Errorf("restarting before: %s", got)
+	}
+	var bad *health.Bad
+	if _, err := watch(t, w, long); !errors.As(err, &bad) || bad.Reason != "a.service failed" {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestServiceManagerThatIsAway: a reexecution of PID 1 is no verdict on a
+// release.
+func TestServiceManagerThatIsAway(t *testing.T) {
+	fakeSystemd(t, look("a.service active running 0"), "no units", look("a.service active running 0"))
+	if _, err := watch(t, watcher(t), long); err != nil {
+		t.Error(err)
+	}
+	fakeSystemd(t, "no units")
+	var bad *health.Bad
+	if _, err := watch(t, watcher(t), short); !errors.As(err, &bad) || !strings.Contains(bad.Reason, "names none when the time for the trial was up") {
+		t.Errorf("%v", err)
 	}
 }
 

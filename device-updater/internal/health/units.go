@@ -8,6 +8,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // unit is what the service manager says about one unit.
@@ -16,11 +19,12 @@ type unit struct {
 	active   string // ActiveState
 	sub      string // SubState
 	restarts int    // NRestarts
+	entered  int64  // ActiveEnterTimestampMonotonic, microseconds
 }
 
 // units asks systemctl for all loaded units.
 func units(ctx context.Context) ([]unit, error) {
-	out, err := systemctl(ctx, "show", "--all", "--property=Id,ActiveState,SubState,NRestarts", "*")
+	out, err := systemctl(ctx, "show", "--all", "--property=Id,ActiveState,SubState,NRestarts,ActiveEnterTimestampMonotonic", "*")
 	if err != nil {
 		return nil, err
 	}
@@ -47,6 +51,12 @@ func parseUnits(text string) ([]unit, error) {
 					return nil, fmt.Errorf("cannot read units: NRestarts is %q", value)
 				}
 				u.restarts = n
+			case "ActiveEnterTimestampMonotonic":
+				n, err := strconv.ParseInt(value, 10, 64)
+				if err != nil {
+					return nil, fmt.Errorf("cannot read units: ActiveEnterTimestampMonotonic is %q", value)
+				}
+				u.entered = n
 			}
 		}
 		if u.id != "" {
@@ -82,8 +92,19 @@ func systemctl(ctx context.Context, args ...string) (string, error) {
 // against the new release.
 type Baseline struct {
 	Failed     []string `json:"failed,omitempty"`     // units
-	Restarting []string `json:"restarting,omitempty"` // units that were restarted at least once
+	Restarting []string `json:"restarting,omitempty"` // units that did not stay up
 	Reachable  bool     `json:"reachable"`            // whether the server answered
+}
+
+// settled is how long a unit that was restarted must be up to be fine again: one
+// crash in the life of a boot must not excuse it from being looked at.
+const settled = 5 * time.Minute
+
+// restless reports whether a unit is being restarted, or was a moment ago. now
+// is the time of the monotonic clock.
+func (u unit) restless(now time.Duration) bool {
+	up := now - time.Duration(u.entered)*time.Microsecond
+	return u.sub == "auto-restart" || u.restarts > 0 && (u.active != "active" || u.entered == 0 || up < settled)
 }
 
 // Units takes the baseline of the units that run now.
@@ -92,12 +113,17 @@ func Units(ctx context.Context) (Baseline, error) {
 	if err != nil {
 		return Baseline{}, err
 	}
+	var clock unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &clock); err != nil {
+		return Baseline{}, fmt.Errorf("cannot tell how long units are up: %w", err)
+	}
+	now := time.Duration(clock.Nano())
 	var b Baseline
 	for _, u := range all {
 		if u.active == "failed" {
 			b.Failed = append(b.Failed, u.id)
 		}
-		if u.restarts > 0 || u.sub == "auto-restart" {
+		if u.restless(now) {
 			b.Restarting = append(b.Restarting, u.id)
 		}
 	}

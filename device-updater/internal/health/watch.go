@@ -46,25 +46,31 @@ type Watcher struct {
 //
 // A unit that failed or keeps restarting is bad at once, for it was fine
 // before. A required check may fail while things start; it is bad when it
-// failed for Observe without passing.
+// failed for Observe without passing. A service manager that does not answer
+// may be starting itself anew: it is asked again.
 func (w *Watcher) Watch(ctx context.Context) (warnings []string, err error) {
 	var good, failing time.Time
-	restarts, err := w.restarts(ctx)
-	if err != nil {
-		return nil, err
-	}
+	var restarts map[string]int
 	reached := w.Reachable == nil || !w.Baseline.Reachable
 	waiting := "its health did not hold long enough"
 	for {
-		missing, bad, err := w.look(ctx, restarts, &reached)
+		var bad string
+		var missing missing
+		if restarts == nil {
+			restarts, err = w.restarts(ctx)
+		}
+		if err == nil {
+			missing, bad, err = w.look(ctx, restarts, &reached)
+		}
+		if err != nil {
+			missing.what, err = err.Error(), nil
+		}
 		now := w.Clock()
 		if missing.what != "" && ctx.Err() == nil {
 			waiting = missing.what
 		}
 		switch {
 		case ctx.Err() != nil:
-		case err != nil:
-			return nil, err
 		case bad != "":
 			return nil, &Bad{bad}
 		case missing.check:
