@@ -88,7 +88,7 @@ func (p *program) open() (_ *device, err error) {
 			Follow: c.Follow, TopLevel: c.Packages, RebootAuto: c.Reboot == config.RebootAuto, Tries: c.Trial.Tries,
 			TrialTimeout: c.Trial.Timeout, Observe: c.Trial.Observe, InstallTimeout: installTimeout,
 		},
-		Releases: source, Roots: roots, Boot: d.boot, System: update.Systemd{Reachable: source.Reachable, Identity: rootfs.State{Root: "/", Sysroot: p.sysroot}.CheckIdentity, Clock: time.Now},
+		Releases: source, Roots: roots, Boot: d.boot, System: update.Systemd{Run: "/run", Reachable: source.Reachable, Identity: rootfs.State{Root: "/", Sysroot: p.sysroot}.CheckIdentity, Clock: time.Now},
 		Merge: merge.Trees, Journal: log, Records: records, Clock: time.Now,
 	}
 	if c.Token != "" {

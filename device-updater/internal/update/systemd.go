@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -17,6 +18,7 @@ import (
 
 // Systemd is the System of a machine whose PID 1 is systemd.
 type Systemd struct {
+	Run       string // "/run": what lies there ends with the boot
 	Reachable func(context.Context) error
 	Identity  func() error // whether this still is the machine it was
 	Clock     func() time.Time
@@ -25,6 +27,10 @@ type Systemd struct {
 const (
 	trialTimer  = "aptfleet-trial.timer"
 	trialDropIn = "etc/systemd/system/" + trialTimer + ".d"
+
+	// trialOver is the file below /run without which the timer and the service
+	// that ends a trial act.
+	trialOver = "aptfleet-trial.over"
 )
 
 // BootID is the kernel's, or in a container the container's own.
@@ -65,8 +71,13 @@ func (Systemd) ArmTrial(root string, timeout time.Duration) error {
 	return nil
 }
 
-// DisarmTrial stops the timer.
-func (Systemd) DisarmTrial(ctx context.Context) error {
+// DisarmTrial stops the timer, and what would start it again: the command line
+// says trial until the next boot, and whatever pulls in sysinit.target anew
+// (systemctl isolate) pulls in a timer whose time has passed.
+func (s Systemd) DisarmTrial(ctx context.Context) error {
+	if err := os.WriteFile(filepath.Join(s.Run, trialOver), nil, 0o644); err != nil {
+		return fmt.Errorf("cannot end the time limit of the trial: %w", err)
+	}
 	if err := systemctl(ctx, "stop", trialTimer); err != nil {
 		return fmt.Errorf("cannot stop the time limit of the trial: %w", err)
 	}

@@ -35,7 +35,7 @@ func fakeSystemctl(t *testing.T, script string) (calls func() string) {
 
 func TestSystemdCommands(t *testing.T) {
 	calls := fakeSystemctl(t, "exit 0")
-	var s Systemd
+	s := Systemd{Run: t.TempDir()}
 	if err := s.Reboot(t.Context()); err != nil {
 		t.Error(err)
 	}
@@ -44,6 +44,9 @@ func TestSystemdCommands(t *testing.T) {
 	}
 	if got := calls(); got != "reboot\nstop aptfleet-trial.timer" {
 		t.Errorf("systemctl was called with %q", got)
+	}
+	if _, err := os.Lstat(filepath.Join(s.Run, trialOver)); err != nil {
+		t.Errorf("what starts the timer again starts it: %v", err)
 	}
 	// The updater is being stopped: that is how a reboot begins.
 	stopped, stop := context.WithCancel(t.Context())
@@ -106,6 +109,17 @@ func TestArmTrial(t *testing.T) {
 	}
 	if entries, err := os.ReadDir(outside); err != nil || len(entries) > 0 {
 		t.Errorf("%v, %v", entries, err)
+	}
+}
+
+// TestATrialThatIsOverStaysOver: both units look for the file that DisarmTrial
+// leaves.
+func TestATrialThatIsOverStaysOver(t *testing.T) {
+	for _, name := range []string{"aptfleet-trial.timer", "aptfleet-trial.service"} {
+		unit, err := os.ReadFile("../../package/" + name)
+		if err != nil || !strings.Contains(string(unit), "\nConditionPathExists=!/run/"+trialOver+"\n") {
+			t.Errorf("%s does not look for /run/%s (%v)", name, trialOver, err)
+		}
 	}
 }
 

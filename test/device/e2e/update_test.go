@@ -69,6 +69,11 @@ func TestAGoodUpdateIsCommittedAfterItsTrial(t *testing.T) {
 			return x.Role == "booted" && x.State == world.releases["2"].State
 		})
 	})
+	// The command line still says trial, and whatever starts the timer again:
+	// its time has passed.
+	if out, err := d.Exec(d.patient(), "sh", "-c", "systemctl start aptfleet-trial.timer aptfleet-trial.service; systemctl is-active aptfleet-trial.timer"); strings.TrimSpace(out) != "inactive" {
+		t.Errorf("after the commit the time limit of the trial is %q (%v)", out, err)
+	}
 	// The next ordinary boot is no trial.
 	rebooted := time.Now()
 	if _, err := d.Exec(d.patient(), "systemctl", "reboot"); err != nil {
