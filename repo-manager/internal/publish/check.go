@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -25,7 +26,15 @@ import (
 // Expected is what the database says is published.
 type Expected struct {
 	Bases []ExpectedBase
+	Pool  []PoolFile        // every file of the pool, also those that no base needs
 	Files map[string][]byte // other files, by path relative to the root: their content
+}
+
+// PoolFile is a file of the pool.
+type PoolFile struct {
+	SHA256 [sha256.Size]byte
+	Name   string
+	Size   int64 // bytes
 }
 
 // ExpectedBase is one base: a stage if Signed is nil, else a fixed one.
@@ -63,7 +72,7 @@ func (p *Publisher) Check(ctx context.Context, expected func(context.Context) (E
 	c := checker{
 		p: p, progress: progress,
 		found: make(map[string]finding), hashes: make(map[fileID]*hashed),
-		wants: make(map[string]bool), judged: make(map[string]bool), chunks: make(map[snapshots.ID]snapshots.ChunkRef), pool: make(map[string]snapshots.Package),
+		wants: make(map[string]bool), judged: make(map[string]bool), chunks: make(map[snapshots.ID]snapshots.ChunkRef), pool: make(map[string]pooled),
 	}
 	p.mu.Lock()
 	c.seq = p.seq
@@ -101,7 +110,14 @@ type checker struct {
 	wants    map[string]bool // paths below the root that should be there
 	judged   map[string]bool // roots of bases whose files are all in wants
 	chunks   map[snapshots.ID]snapshots.ChunkRef
-	pool     map[string]snapshots.Package // by Filename
+	pool     map[string]pooled // by the field Filename
+}
+
+// pooled is a file of the pool and who needs it.
+type pooled struct {
+	sum  sum
+	size int64
+	who  string
 }
 
 // finding is a Finding with the root of the base it concerns, if any.
@@ -150,10 +166,11 @@ func (c *checker) run(ctx context.Context, expected func(context.Context) (Expec
 	if err := each(ctx, want.Bases, c.base); err != nil {
 		return err
 	}
-	if err := each(ctx, mapValues(c.chunks), c.chunk); err != nil {
+	if err := each(ctx, slices.Collect(maps.Values(c.chunks)), c.chunk); err != nil {
 		return err
 	}
-	if err := each(ctx, mapValues(c.pool), c.poolFile); err != nil {
+	c.recordedFiles(want.Pool)
+	if err := each(ctx, slices.Collect(maps.Keys(c.pool)), c.poolFile); err != nil {
 		return err
 	}
 	extra, err := c.walk(ctx)
@@ -190,14 +207,6 @@ func each[T any](ctx context.Context, items []T, work func(context.Context, T) e
 		})
 	}
 	return group.Wait()
-}
-
-func mapValues[K comparable, V any](m map[K]V) []V {
-	values := make([]V, 0, len(m))
-	for _, v := range m {
-		values = append(values, v)
-	}
-	return values
 }
 
 // bad notes that the file at an absolute path is not what it should be. The
@@ -388,6 +397,7 @@ func (c *checker) extras(ctx context.Context, extra []string, expected func(cont
 			}
 		}
 	}
+	c.recordedFiles(want.Pool)
 	for _, name := range extra {
 		abs := c.p.tree.path(name)
 		info, err := os.Lstat(abs)

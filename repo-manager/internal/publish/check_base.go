@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"aptfleet/repo-manager/internal/blobs"
+	"aptfleet/repo-manager/internal/pool"
 	"aptfleet/snapshots"
 )
 
@@ -279,8 +280,21 @@ func (c *checker) needs(packages []snapshots.Package) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, p := range packages {
-		c.pool[p.Filename] = p
+		c.pool[p.Filename] = pooled{p.SHA256, p.Size, p.Ref().String()}
 		c.wants[path.Clean(p.Filename)] = true
+	}
+}
+
+// recordedFiles notes the pool files that the database has and no state needs.
+func (c *checker) recordedFiles(files []PoolFile) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, f := range files {
+		name := pool.Filename(f.SHA256, f.Name)
+		if _, ok := c.pool[name]; !ok {
+			c.pool[name] = pooled{f.SHA256, f.Size, "the record of uploads"}
+			c.wants[name] = true
+		}
 	}
 }
 
@@ -318,7 +332,10 @@ func (c *checker) chunk(ctx context.Context, ref snapshots.ChunkRef) error {
 }
 
 // poolFile checks one .deb.
-func (c *checker) poolFile(_ context.Context, p snapshots.Package) error {
-	c.hashIs("", c.p.tree.path(p.Filename), p.SHA256, p.Size, p.Ref().String())
+func (c *checker) poolFile(_ context.Context, name string) error {
+	c.mu.Lock()
+	file := c.pool[name]
+	c.mu.Unlock()
+	c.hashIs("", c.p.tree.path(name), file.sum, file.size, file.who)
 	return nil
 }

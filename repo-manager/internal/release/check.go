@@ -36,9 +36,17 @@ func (e *Engine) all() map[string]*line {
 	return lines
 }
 
-// expected is every base that pipelines have.
+// expected is every base that pipelines have, and every file of the pool: that
+// of an upload which another of its batch replaced is in no state at all.
 func (e *Engine) expected(ctx context.Context) (publish.Expected, error) {
 	want := publish.Expected{Files: e.Files}
+	files, err := e.Store.Files(ctx)
+	if err != nil {
+		return want, because(err, "cannot list the files of the pool")
+	}
+	for _, f := range files {
+		want.Pool = append(want.Pool, publish.PoolFile{SHA256: f.SHA256, Name: f.Name, Size: f.Size})
+	}
 	for _, l := range e.all() {
 		bases, err := e.Store.Bases(ctx, l.Name)
 		if err != nil {

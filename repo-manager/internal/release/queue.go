@@ -203,10 +203,11 @@ func (e *Engine) editAll(ctx context.Context, pipeline string, group []*job) {
 	var accepted []*job
 	var answers []func()
 	for _, j := range group {
-		before := len(d.put)
+		put, files := len(d.put), len(d.batch.Files)
 		answer, err := j.edit(ctx, d)
 		if err != nil {
-			j.done <- errors.Join(err, d.takeBack(ctx, before))
+			d.batch.Files = d.batch.Files[:files]
+			j.done <- errors.Join(err, d.takeBack(ctx, put))
 			continue
 		}
 		accepted = append(accepted, j)

@@ -110,9 +110,12 @@ func (d *draft) store(f File) error {
 // an edit was refused, or the whole batch failed.
 func (d *draft) takeBack(ctx context.Context, first int) error {
 	for _, f := range d.put[first:] {
-		// A commit that reported a failure may have happened all the same.
-		if known, err := d.e.Store.HasFile(ctx, f.SHA256); err != nil || known {
+		known, err := d.e.Store.HasFile(ctx, f.SHA256)
+		if err != nil {
 			return err
+		}
+		if known {
+			continue // a commit that reported a failure may have happened all the same
 		}
 		if err := d.e.Pool.Remove(f.SHA256, f.Name); err != nil {
 			return err // the intents stay and the next start repeats this

@@ -2,8 +2,10 @@ package release_test
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -175,6 +177,44 @@ func TestGroupCommit(t *testing.T) {
 		if len(states) > 10 {
 			t.Errorf("%d uploads at once made %d states", uploads, len(states))
 		}
+	})
+}
+
+// Versions of one package that arrive together replace one another: what was
+// taken and is in no state is in the pool on record, so the tree is clean, and
+// the same bytes may come again.
+func TestVersionsInOneBatch(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		var wait sync.WaitGroup
+		for i := range 20 {
+			in := w.receive("app", fmt.Sprint(i+1), "amd64", "")
+			wait.Go(func() {
+				if _, err := w.Add(t.Context(), ann, "demo", "apps", in, true); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wait.Wait()
+		files, err := w.store.Files(t.Context())
+		must(t, err)
+		if len(files) != 20 {
+			t.Errorf("%d files are on record, want 20", len(files))
+		}
+		w.mustBeClean()
+		again, err := w.addSalted("app", "1", "amd64", "", true)
+		must(t, err)
+		if got := w.list("dev"); got != "app 1 amd64" {
+			t.Errorf("after version 1 came again (%v) dev lists %q", again, got)
+		}
+		w.mustBeClean()
+		path := filepath.Join(w.dir, "public", pool.Filename(files[0].SHA256, files[0].Name))
+		must(t, os.Rename(path, filepath.Join(w.dir, "away")))
+		report, err := w.Check(t.Context(), nil)
+		must(t, err)
+		if len(report.Findings) != 1 || !strings.HasSuffix(report.Findings[0].Path, files[0].Name) {
+			t.Errorf("without %s the findings are %q", files[0].Name, report.Findings)
+		}
+		must(t, os.Rename(filepath.Join(w.dir, "away"), path))
 	})
 }
 

@@ -36,6 +36,8 @@ type Store interface {
 	// Accepted finds the newest upload of exactly this name, version and
 	// architecture into any repository of a pipeline.
 	Accepted(ctx context.Context, pipeline, name, version, architecture string) (a Accepted, ok bool, err error)
+	// Files lists the files of the pool that were ever committed, by SHA256.
+	Files(ctx context.Context) ([]File, error)
 	// HasFile tells whether a file of the pool was ever committed.
 	HasFile(ctx context.Context, sha256 [32]byte) (bool, error)
 	// Acts lists the audit trail, newest first, at most limit entries; 0 means
@@ -100,7 +102,7 @@ type Accepted struct {
 	Architecture string
 	SHA256       [32]byte
 	Size         int64
-	State        snapshots.ID // the first state that contains it
+	State        snapshots.ID // the one that its batch made; a later upload of the batch may have replaced it already
 	By, Via      string
 	At           time.Time
 }

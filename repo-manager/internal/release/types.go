@@ -114,7 +114,7 @@ type Upload struct {
 	Name, Version, Architecture string
 	SHA256                      string
 	Size                        int64
-	State                       snapshots.ID // the first state that contains it
+	State                       snapshots.ID // published after it; a later upload of the same batch may have replaced it already
 	Already                     bool         // the same bytes were there before
 	Replaced                    []string     // versions that left the repository
 }

@@ -195,6 +195,14 @@ func (d *DB) HasBase(ctx context.Context, pipeline, dir string) (bool, error) {
 	return d.exists(ctx, `SELECT 1 FROM bases WHERE pipeline = ? AND dir = ?`, pipeline, dir)
 }
 
+// Files implements release.Store.
+func (d *DB) Files(ctx context.Context) ([]release.File, error) {
+	rows, err := d.read.QueryContext(ctx, `SELECT sha256, name, size FROM files ORDER BY sha256`)
+	return list(rows, err, func(r *sql.Rows, f *release.File) error {
+		return r.Scan(hashValue{&f.SHA256}, &f.Name, &f.Size)
+	})
+}
+
 // HasFile implements release.Store.
 func (d *DB) HasFile(ctx context.Context, sha256 [32]byte) (bool, error) {
 	return d.exists(ctx, `SELECT 1 FROM files WHERE sha256 = ?`, sha256[:])

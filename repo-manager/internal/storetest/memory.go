@@ -1,9 +1,11 @@
 package storetest
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 
@@ -33,7 +35,7 @@ type releases struct {
 	moves     []release.Move
 	standings []release.Standing
 	bases     []release.Base
-	files     map[[32]byte]bool
+	files     map[[32]byte]release.File
 	uploads   []release.Accepted
 	acts      []release.Act
 	changes   []release.Change
@@ -52,11 +54,10 @@ func (r releases) copy() releases {
 	r.bases = slices.Clip(r.bases)
 	r.uploads = slices.Clip(r.uploads)
 	r.acts = slices.Clip(r.acts)
-	files := make(map[[32]byte]bool, len(r.files))
-	for sum := range r.files {
-		files[sum] = true
+	r.files = maps.Clone(r.files)
+	if r.files == nil {
+		r.files = make(map[[32]byte]release.File)
 	}
-	r.files = files
 	return r
 }
 
@@ -114,7 +115,10 @@ func (r *releases) add(b release.Batch) error {
 		r.bases = append(r.bases, f)
 	}
 	for _, f := range b.Files {
-		r.files[f.SHA256] = true
+		if _, known := r.files[f.SHA256]; !known {
+			f.Path = ""
+			r.files[f.SHA256] = f
+		}
 	}
 	r.uploads = append(r.uploads, b.Uploads...)
 	r.acts = append(r.acts, b.Acts...)
@@ -199,11 +203,21 @@ func (m *Memory) HasBase(_ context.Context, pipeline, dir string) (bool, error) 
 	return m.releases.hasBase(pipeline, dir), nil
 }
 
+// Files implements release.Store.
+func (m *Memory) Files(context.Context) ([]release.File, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.SortedFunc(maps.Values(m.releases.files), func(a, b release.File) int {
+		return bytes.Compare(a.SHA256[:], b.SHA256[:])
+	}), nil
+}
+
 // HasFile implements release.Store.
 func (m *Memory) HasFile(_ context.Context, sha256 [32]byte) (bool, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.releases.files[sha256], nil
+	_, known := m.releases.files[sha256]
+	return known, nil
 }
 
 // Accepted implements release.Store.

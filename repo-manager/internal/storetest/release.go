@@ -1,9 +1,11 @@
 package storetest
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"fmt"
 	"reflect"
+	"slices"
 	"testing"
 	"time"
 
@@ -61,7 +63,11 @@ func everythingComesBack(t *testing.T, s release.Store, again func() release.Sto
 		Seq: 2, Pipeline: "demo", Stage: "canary", Kind: release.MovePromote, From: release.Offer{State: state(2), Snapshot: "x"},
 		To: release.Offer{State: state(1), Snapshot: "20261120T101500Z"}, By: "bob", Reason: "tested", At: day, Over: 1,
 	})
-	b.Files = []release.File{{SHA256: sha256.Sum256([]byte("deb")), Name: "a_1_all.deb", Size: 3}}
+	b.Files = []release.File{
+		{Path: "/incoming/1", SHA256: sha256.Sum256([]byte("deb")), Name: "a_1_all.deb", Size: 3},
+		{SHA256: sha256.Sum256([]byte("deb")), Name: "again.deb", Size: 3},
+		{SHA256: sha256.Sum256([]byte("more")), Name: "b_1_all.deb", Size: 4},
+	}
 	b.Uploads = []release.Accepted{{Pipeline: "demo", Component: "apps", Name: "a", Version: "1", Architecture: "all", SHA256: sha256.Sum256([]byte("deb")), Size: 3, State: state(1), By: "ann", Via: "token:ci", At: day}}
 	must(t, s.Commit(ctx, b))
 	for _, s := range []release.Store{s, again()} {
@@ -75,6 +81,9 @@ func everythingComesBack(t *testing.T, s release.Store, again func() release.Sto
 		same(t, "acts", must1(s.Acts(ctx, "demo", 0)), b.Acts)
 		same(t, "has base", must1(s.HasBase(ctx, "demo", "states/1")), true)
 		same(t, "has no base", must1(s.HasBase(ctx, "demo", "states/2")), false)
+		files := []release.File{{SHA256: b.Files[0].SHA256, Name: "a_1_all.deb", Size: 3}, b.Files[2]}
+		slices.SortFunc(files, func(x, y release.File) int { return bytes.Compare(x.SHA256[:], y.SHA256[:]) })
+		same(t, "files", must1(s.Files(ctx)), files)
 		same(t, "has file", must1(s.HasFile(ctx, sha256.Sum256([]byte("deb")))), true)
 		same(t, "has no file", must1(s.HasFile(ctx, sha256.Sum256(nil))), false)
 		move, ok, err := s.Move(ctx, "demo", 2)
