@@ -340,6 +340,33 @@ func TestSupersededIndicesLiveOnByAge(t *testing.T) {
 	f.consistent("demo/dev")
 }
 
+// A stage that goes back to before a component was created keeps nothing of it
+// but what clients may still ask for by its hash.
+func TestAComponentThatLeavesAStage(t *testing.T) {
+	f := newFixture(t)
+	small := demo
+	small.Components = []string{"apps"}
+	before := f.state(f.add("tool", "1", "amd64"))
+	offer := func(base Base) {
+		f.now = f.now.Add(time.Second)
+		if err := f.Stage(t.Context(), base, "dev", before, Meta{Date: f.now}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	offer(demo)
+	offer(small)
+	report, err := f.Check(t.Context(), func(context.Context) (Expected, error) {
+		return Expected{Bases: []ExpectedBase{{Base: small, Dir: "dev", State: before.ID(), Meta: Meta{Date: f.now}}}}, nil
+	}, nil)
+	if err != nil || len(report.Findings) > 0 {
+		t.Errorf("%v, findings: %q", err, report.Findings)
+	}
+	byHash, err := filepath.Glob(filepath.Join(f.public, "demo/dev/dists/trixie/base/binary-*/by-hash/SHA256/*"))
+	if err != nil || len(byHash) == 0 {
+		t.Errorf("%v: the indices of the component are gone with the InRelease that named them", err)
+	}
+}
+
 // A publication that was cut short had noted that an index is superseded; it
 // stayed in use, and ages from when it really is.
 func TestAnIndexAgesFromItsLastPublication(t *testing.T) {

@@ -74,6 +74,29 @@ func (p *Publisher) supersede(at place, before map[string]bool, next []named) er
 	return p.tree.write(path.Join(at.root, supersededFile), []byte(strings.Join(lines, "")))
 }
 
+// dropPlain removes the names Packages.gz and Packages.zst of indices that the
+// base no longer has, as after an undo to before a component was created. Only
+// names by hash live on: a client that asks by them has an older InRelease.
+func (p *Publisher) dropPlain(at place, now []named) error {
+	stays := make(map[string]bool)
+	for _, index := range now {
+		stays[index.dir] = true
+	}
+	found, err := fs.Glob(os.DirFS(p.tree.path(at.dists)), "*/binary-*/Packages.*")
+	if err != nil {
+		return err
+	}
+	for _, name := range found {
+		if stays[path.Dir(name)] {
+			continue
+		}
+		if err := p.tree.remove(path.Join(at.dists, name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // readSuperseded reads what supersede wrote; lines that make no sense are as
 // if they were not there.
 func (p *Publisher) readSuperseded(at place) map[string]time.Time {

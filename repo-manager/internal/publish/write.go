@@ -67,7 +67,10 @@ func (p *Publisher) stage(place place, text []byte, indices []named) error {
 	if err := p.supersede(place, before, indices); err != nil {
 		return err
 	}
-	return p.commit(place, signed)
+	if err := p.commit(place, signed); err != nil {
+		return err
+	}
+	return p.dropPlain(place, indices)
 }
 
 // Fixed makes <pipeline>/<dir>/ offer state, once and for ever: dir is
