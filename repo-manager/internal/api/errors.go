@@ -41,6 +41,8 @@ func statusOf(code release.Code) int {
 		return http.StatusUnauthorized
 	case release.Forbidden:
 		return http.StatusForbidden
+	case release.Unpublished:
+		return http.StatusServiceUnavailable
 	}
 	return http.StatusInternalServerError
 }

@@ -19,7 +19,7 @@ func because(err error, format string, args ...any) error {
 		return err
 	}
 	text := fmt.Sprintf(format, args...)
-	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+	if isFull(err) {
 		return &Error{
 			Code: NoSpace,
 			Text: text + ": no space left on the disk of the data directory",
@@ -29,6 +29,9 @@ func because(err error, format string, args ...any) error {
 	}
 	return fmt.Errorf("%s: %w", text, err)
 }
+
+// isFull tells whether a disk or a quota is used up.
+func isFull(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }
 
 // CodeOf returns the code of an Error inside err, or "" for an internal error.
 func CodeOf(err error) Code {

@@ -141,7 +141,10 @@ func (d *draft) commit(ctx context.Context) error {
 		d.head = head
 	}
 	if d.head.ID() == d.line.head().ID() {
-		return d.takeBack(ctx, 0)
+		if err := d.takeBack(ctx, 0); err != nil {
+			return err
+		}
+		return d.e.catchUp(ctx, d.line)
 	}
 	if err := d.follow(ctx, strings.Join(d.actors, ", "), summary(d.arrivals), d.head); err != nil {
 		return err

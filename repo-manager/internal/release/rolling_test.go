@@ -271,14 +271,49 @@ func TestPublicationFails(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		_, before := w.inRelease("dev")
 		w.publisher.fails.Store(true)
-		if _, err := w.add("app", "1.0", "amd64"); err == nil {
-			t.Error("an upload that was not published was answered with success")
-		}
+		_, err := w.add("app", "1.0", "amd64")
+		wantCode(t, err, release.Unpublished, "is recorded")
+		_, err = w.add("app", "1.0", "amd64") // in the pipeline already, but nobody sees it
+		wantCode(t, err, release.Unpublished, "is recorded")
 		w.publisher.fails.Store(false)
 		time.Sleep(time.Minute)
 		text, after := w.inRelease("dev")
 		if !after.After(before) || field(text, "Aptfleet-State") != w.stage("dev").Offer.State.String() {
 			t.Errorf("a minute later dev is of %s with %s", after, field(text, "Aptfleet-State"))
+		}
+	})
+}
+
+// Who repeats an act that was recorded is answered once it is visible.
+func TestARepeatedActPublishes(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		_, err := w.add("app", "1.0", "amd64")
+		must(t, err)
+		published := func(stage string) bool {
+			text, _ := w.inRelease(stage)
+			return field(text, "Aptfleet-State") == w.stage(stage).Offer.State.String()
+		}
+		w.promote("dev", "canary")
+		w.publisher.fails.Store(true)
+		_, err = w.add("app", "1.1", "amd64")
+		wantCode(t, err, release.Unpublished)
+		_, err = w.Promote(t.Context(), ann, "demo", "dev", "canary", "", nil, false)
+		wantCode(t, err, release.Unpublished)
+		_, err = w.Promote(t.Context(), ann, "demo", "dev", "canary", "", nil, false)
+		wantCode(t, err, release.Unpublished)
+		if published("dev") || published("canary") {
+			t.Fatal("a publisher in a bad mood published")
+		}
+		w.publisher.fails.Store(false)
+		move, err := w.Promote(t.Context(), ann, "demo", "dev", "canary", "", nil, false)
+		must(t, err)
+		if move.Seq != 0 || !published("canary") || !published("dev") {
+			t.Errorf("move %d; canary is published: %v, dev: %v", move.Seq, published("canary"), published("dev"))
+		}
+		again, err := w.add("app", "1.1", "amd64")
+		must(t, err)
+		if !again.Already {
+			t.Error("the package was added twice")
 		}
 	})
 }

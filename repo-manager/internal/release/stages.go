@@ -175,8 +175,11 @@ func (e *Engine) Promote(ctx context.Context, a Actor, pipeline, ref, to, reason
 			return err
 		}
 		move = Move{Pipeline: pipeline, Stage: to, Kind: MovePromote, From: l.offer(position), To: offer, By: a.Name, Reason: reason}
-		if standing.Offer.State == offer.State || dryRun {
+		switch {
+		case dryRun:
 			return nil
+		case standing.Offer.State == offer.State:
+			return e.catchUp(ctx, l)
 		}
 		t := e.turn("promote", l)
 		if offer.Snapshot == "" {

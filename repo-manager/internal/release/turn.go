@@ -31,16 +31,16 @@ type fixedBase struct {
 	signed publish.Signed
 }
 
-// unpublishedError says that an act is durable and not yet visible.
-type unpublishedError struct{ err error }
-
-func (u *unpublishedError) Error() string { return u.err.Error() }
-func (u *unpublishedError) Unwrap() error { return u.err }
-
-func isUnpublished(err error) bool {
-	var u *unpublishedError
-	return errors.As(err, &u)
+// unpublished is the error of an act that is durable and not yet visible.
+func unpublished(pipeline string, err error) error {
+	text := fmt.Sprintf("cannot publish pipeline %s yet: what was done is recorded and will be published as soon as possible", pipeline)
+	if isFull(err) {
+		text += "; no space left on the disk of the data directory"
+	}
+	return &Error{Code: Unpublished, Text: text, Hint: "repeat the command to learn whether it is visible by now; the server's log says what is in the way", Err: err}
 }
+
+func isUnpublished(err error) bool { return CodeOf(err) == Unpublished }
 
 func (e *Engine) turn(kind string, l *line) *turn {
 	return &turn{e: e, kind: kind, now: e.now(), line: l.clone(), stages: make(map[int]bool)}
@@ -144,8 +144,8 @@ func (t *turn) publish(position int) {
 	s.Archive = t.e.Archive
 }
 
-// commit makes everything durable, then visible. After an error that is no
-// unpublishedError nothing has happened.
+// commit makes everything durable, then visible. After an error that is not
+// Unpublished nothing has happened.
 func (t *turn) commit(ctx context.Context) error {
 	for position := range t.line.standings {
 		if t.stages[position] {
@@ -170,7 +170,7 @@ func (t *turn) commit(ctx context.Context) error {
 	if err != nil {
 		t.e.unpublished[t.line.Name] = t.e.now().Add(retryAfter)
 		t.e.Log.Error("cannot publish what is committed; will try again", "pipeline", t.line.Name, "error", err)
-		return &unpublishedError{because(err, "cannot publish pipeline %s: it is recorded and will be published as soon as possible", t.line.Name)}
+		return unpublished(t.line.Name, err)
 	}
 	return nil
 }
@@ -272,13 +272,25 @@ func (e *Engine) retry(ctx context.Context, l *line) time.Duration {
 	if wait := at.Sub(e.now()); wait > 0 {
 		return wait
 	}
+	if err := e.catchUp(ctx, l); err != nil {
+		return retryAfter
+	}
+	return time.Hour
+}
+
+// catchUp publishes what is recorded of a pipeline and is not visible yet, now.
+// Whoever repeats an act that was recorded is answered after it.
+func (e *Engine) catchUp(ctx context.Context, l *line) error {
+	if _, late := e.unpublished[l.Name]; !late {
+		return nil
+	}
 	if err := e.republish(ctx, l); err != nil {
 		e.Log.Error("cannot publish everything; repo-manager check tells more", "pipeline", l.Name, "error", err)
 		e.unpublished[l.Name] = e.now().Add(retryAfter)
-		return retryAfter
+		return unpublished(l.Name, err)
 	}
 	delete(e.unpublished, l.Name)
-	return time.Hour
+	return nil
 }
 
 // refreshLine signs anew what has less than half of its time left.

@@ -173,6 +173,9 @@ const (
 	Locked    Code = "locked"    // 423, exit 11: another change holds it
 	NoAccess  Code = "no-access" // 401, exit 5: who is asking?
 	Forbidden Code = "forbidden" // 403, exit 5: known, but may not
+
+	// Unpublished is 503, exit 1: the act is recorded and not visible yet.
+	Unpublished Code = "unpublished"
 )
 
 // Error is an error that a caller shows to a person: what failed, why, and

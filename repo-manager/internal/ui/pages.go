@@ -74,6 +74,8 @@ func titleOf(status int) string {
 		return "That collides with something"
 	case http.StatusUnprocessableEntity:
 		return "Refused"
+	case http.StatusServiceUnavailable:
+		return "Done, and not visible yet"
 	case http.StatusLocked:
 		return "Another change is under way"
 	case http.StatusBadRequest:

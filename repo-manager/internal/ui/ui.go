@@ -179,6 +179,8 @@ var statuses = map[release.Code]int{
 	release.Locked:    http.StatusLocked,
 	release.NoAccess:  http.StatusUnauthorized,
 	release.Forbidden: http.StatusForbidden,
+
+	release.Unpublished: http.StatusServiceUnavailable,
 }
 
 // fail shows an error page. What is not meant for people is logged and stays
