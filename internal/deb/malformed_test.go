@@ -172,6 +172,7 @@ func TestReadRefuses(t *testing.T) {
 		"a bad name":                         {field("Package", "../../etc"), `cannot use package name "../../etc"`},
 		"a bad version":                      {field("Version", "1/../../2"), `cannot parse version "1/../../2"`},
 		"a long version":                     {field("Version", "1"+strings.Repeat("0", 200)), "the version has more than 128 characters"},
+		"a long name and version":            {withControl(t, "Package: "+strings.Repeat("a", 128)+"\nVersion: "+strings.Repeat("1", 128)+"\nArchitecture: amd64\n"), "a name of 267 bytes, 255 are possible"},
 		"a bad architecture":                 {field("Architecture", "any"), `cannot use architecture "any"`},
 		"a bad relation":                     {field("Depends", "libc6 (>> )"), "the field Depends: cannot parse relation"},
 		"a name with an escape":              {field("Package", "aa\x1b[0m"), "control character 0x1b"},

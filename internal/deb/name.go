@@ -5,9 +5,10 @@ import (
 	"strings"
 )
 
-// maxName bounds names, versions and architectures, so that the file name
-// made of them fits into the 255 bytes of any file system.
-const maxName = 128
+const (
+	maxName     = 128 // characters of a name, a version, an architecture
+	maxFileName = 255 // bytes of what FileName makes of them, the limit of file systems
+)
 
 // ValidPackageName reports why s cannot be the name of a package (Policy
 // 5.6.7): lower-case letters, digits, plus, minus and full stop, at least two

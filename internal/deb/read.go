@@ -317,6 +317,9 @@ func (p *Package) identify() error {
 	if err := ValidArchitecture(p.Architecture); err != nil {
 		return badMember("control", "%v", err)
 	}
+	if n := len(FileName(p.Name, p.Version, p.Architecture)); n > maxFileName {
+		return badMember("control", "name and version are too long together: the file would have a name of %d bytes, %d are possible", n, maxFileName)
+	}
 	for _, relation := range RelationFields {
 		if _, err := ParseRelations(p.Control.Get(relation)); err != nil {
 			return badMember("control", "the field %s: %v", relation, err)

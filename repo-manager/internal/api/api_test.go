@@ -103,6 +103,7 @@ func TestErrorsBecomeStatuses(t *testing.T) {
 	for code, status := range map[release.Code]int{
 		release.Invalid: 400, release.NotFound: 404, release.Conflict: 409, release.Refused: 422, release.TooLarge: 413,
 		release.NoSpace: 507, release.Locked: 423, release.NoAccess: 401, release.Forbidden: 403,
+		release.Unpublished: 503,
 	} {
 		h, w, _ := newAPI(t)
 		w.err = fmt.Errorf("wrapped: %w", &release.Error{Code: code, Text: "cannot do it: \x1b[2Jno", Hint: "try\nthis"})
