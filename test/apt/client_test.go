@@ -155,7 +155,7 @@ func (m *machine) apt(args ...string) {
 // it came with.
 func (m *machine) wantInstalled(name, version string) {
 	m.t.Helper()
-	const ask = `dpkg-query --show --showformat='${db:Status-Abbrev}${Version}\n' "$1" && cat "/usr/share/$1/version"`
+	const ask = `dpkg-query --show --showformat='${db:Status-Abbrev}${Version}\n' "$1" && cat "/usr/share/$1/content"`
 	out, code := m.run(m.t.Context(), "sh", "-c", ask, "ask", name)
 	want := "ii " + version + "\n" + version + "\n"
 	if version == "" && code == 0 || version != "" && out != want {

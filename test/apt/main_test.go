@@ -4,11 +4,11 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 
 	"aptfleet/test/debian"
+	"aptfleet/test/rig"
 )
 
 // suites are the releases whose apt is asked.
@@ -24,29 +24,17 @@ type fixture struct {
 var shared fixture
 
 func TestMain(m *testing.M) {
-	os.Exit(run(m))
-}
-
-func run(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "aptfleet-apt-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
-	if shared, err = prepare(context.Background(), dir); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	return m.Run()
+	os.Exit(rig.Main("aptfleet-apt-", "", []string{"repo-manager"}, func(dir string) (int, error) {
+		var err error
+		if shared, err = prepare(context.Background(), dir); err != nil {
+			return 1, err
+		}
+		return m.Run(), nil
+	}))
 }
 
 func prepare(ctx context.Context, dir string) (fixture, error) {
 	f := fixture{program: filepath.Join(dir, "repo-manager"), roots: map[string]string{}}
-	build := exec.CommandContext(ctx, "go", "build", "-tags", "nomsgpack", "-o", f.program, "aptfleet/repo-manager")
-	if out, err := build.CombinedOutput(); err != nil {
-		return f, fmt.Errorf("cannot build repo-manager: %w\n%s", err, out)
-	}
 	var err error
 	if f.architecture, err = debian.Architecture(ctx); err != nil {
 		return f, err

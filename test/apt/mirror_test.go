@@ -19,7 +19,7 @@ func TestAMirrorIsInstalledFrom(t *testing.T) {
 
 	s := newServer(t)
 	ctx := t.Context()
-	if _, err := s.api.CreateMirror(ctx, pipeline, "base", protocol.Mirror{
+	if _, err := s.API.CreateMirror(ctx, pipeline, "base", protocol.Mirror{
 		URL: upstream.public + "/demo/canary", Suite: distribution, Components: []string{component},
 		Packages: []string{"demo-app"}, Keyring: upstream.download("archive-keyring.asc"),
 	}); err != nil {
@@ -27,11 +27,11 @@ func TestAMirrorIsInstalledFrom(t *testing.T) {
 	}
 	update := func() protocol.Change {
 		t.Helper()
-		change, err := s.api.UpdateMirror(ctx, pipeline, "base")
+		change, err := s.API.UpdateMirror(ctx, pipeline, "base")
 		if err != nil {
 			t.Fatal(err)
 		}
-		if change, err = s.api.Wait(ctx, change.ID, nil); err != nil {
+		if change, err = s.API.Wait(ctx, change.ID, nil); err != nil {
 			t.Fatal(err)
 		}
 		return change

@@ -88,7 +88,7 @@ func TestAnExpiredStageIsRefused(t *testing.T) {
 	s.promote(snapshot, "canary")
 	s.stop()
 
-	files := httptest.NewServer(http.FileServer(http.Dir(filepath.Join(s.data, "public"))))
+	files := httptest.NewServer(http.FileServer(http.Dir(filepath.Join(s.Data, "public"))))
 	t.Cleanup(files.Close)
 	s.public = files.URL
 	awaitExpiry(t, string(s.download("demo/canary/dists/trixie/InRelease")))

@@ -97,7 +97,7 @@ func running(s protocol.Stage, version string) protocol.Report {
 func TestFirstVisit(t *testing.T) {
 	s := newServer(t)
 	w := open(t, wide)
-	must(t, w.Go(w.ctx, s.admin+"/"))
+	must(t, w.Go(w.ctx, s.Admin+"/"))
 	w.shows("h1", "Please sign in")
 	w.shows("main pre", "repo-manager login-link")
 
@@ -219,10 +219,7 @@ func TestRestart(t *testing.T) {
 	w := open(t, wide)
 	w.signIn(s.link("anna"), "anna")
 	w.shows("#connection", "Live")
-	public, admin := strings.TrimPrefix(s.public, "http://"), strings.TrimPrefix(s.admin, "http://")
-	s.stop()
-	w.shows("#connection", "Reconnecting…")
-	s.start(public, admin)
+	s.restart(func() { w.shows("#connection", "Reconnecting…") })
 	s.upload("demo-app", "2.0")
 	w.shows("#connection", "Live")
 	w.shows("#stage-dev", "demo-app 2.0")
@@ -260,7 +257,7 @@ func TestOvertaken(t *testing.T) {
 func TestNotAllowed(t *testing.T) {
 	s := newServer(t)
 	s.upload("demo-app", "1.0")
-	act := s.admin + "/pipelines/demo/stages/canary/promote"
+	act := s.Admin + "/pipelines/demo/stages/canary/promote"
 	jar, err := cookiejar.New(nil)
 	must(t, err)
 	browser := &http.Client{Jar: jar}
@@ -294,7 +291,7 @@ func TestNotAllowed(t *testing.T) {
 	for _, user := range []string{"vera", "anna"} {
 		link, err := url.Parse(s.link(user))
 		must(t, err)
-		answer, err := browser.PostForm(s.admin+"/login", url.Values{"token": {link.Query().Get("token")}})
+		answer, err := browser.PostForm(s.Admin+"/login", url.Values{"token": {link.Query().Get("token")}})
 		must(t, err)
 		page, err := io.ReadAll(answer.Body)
 		must(t, err, answer.Body.Close())

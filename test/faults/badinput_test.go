@@ -103,10 +103,10 @@ func TestBadUploads(t *testing.T) {
 	s.pipeline("other")
 	tokens := make(map[string]string)
 	for name, role := range map[string]string{"ci": "uploader:demo/apps", "elsewhere": "uploader:other/apps", "reader": "viewer"} {
-		if _, err := s.api.CreateUser(t.Context(), name, []string{role}); err != nil {
+		if _, err := s.API.CreateUser(t.Context(), name, []string{role}); err != nil {
 			t.Fatal(err)
 		}
-		token, err := s.api.CreateToken(t.Context(), protocol.NewToken{User: name})
+		token, err := s.API.CreateToken(t.Context(), protocol.NewToken{User: name})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -118,7 +118,7 @@ func TestBadUploads(t *testing.T) {
 		if token != "" {
 			header.Set("Authorization", "Bearer "+token)
 		}
-		got, err := s.post(http.DefaultClient, s.admin, "demo", name, bytes.NewReader(body), header)
+		got, err := s.post(http.DefaultClient, s.Admin, "demo", name, bytes.NewReader(body), header)
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
@@ -221,7 +221,7 @@ func TestBadUploads(t *testing.T) {
 // begun to write it down.
 func (s *server) goAway(token string, body []byte) {
 	s.t.Helper()
-	at, err := url.Parse(s.admin)
+	at, err := url.Parse(s.Admin)
 	if err != nil {
 		s.t.Fatal(err)
 	}

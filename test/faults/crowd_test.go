@@ -47,14 +47,14 @@ func TestCrowd(t *testing.T) {
 			t.Errorf("%s was answered with 201 and is not published", name)
 		}
 	}
-	listed, err := s.api.Packages(t.Context(), "demo", client.PackageQuery{Ref: "dev"})
+	listed, err := s.API.Packages(t.Context(), "demo", client.PackageQuery{Ref: "dev"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if want := uploaders*each + 1; len(listed) != want { // and the keyring package
 		t.Errorf("%d packages are listed, want %d", len(listed), want)
 	}
-	moves, err := s.api.History(t.Context(), "demo", "dev")
+	moves, err := s.API.History(t.Context(), "demo", "dev")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,9 +72,9 @@ func TestSecondServer(t *testing.T) {
 	data := newData(t)
 	first := start(t, data, "")
 	second := launch(t, data, "")
-	<-second.exited
-	if code := second.cmd.ProcessState.ExitCode(); code != 11 {
-		t.Errorf("the second server ended with %d, want 11:\n%s", code, second.log)
+	<-second.Exited()
+	if code := second.State().ExitCode(); code != 11 {
+		t.Errorf("the second server ended with %d, want 11:\n%s", code, second.Log())
 	}
 	first.stop()
 }

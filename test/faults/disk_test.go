@@ -15,7 +15,7 @@ import (
 // incoming lists the uploads under way.
 func (s *server) incoming() []os.DirEntry {
 	s.t.Helper()
-	entries, err := os.ReadDir(filepath.Join(s.data, "incoming"))
+	entries, err := os.ReadDir(filepath.Join(s.Data, "incoming"))
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -113,7 +113,7 @@ func TestFullDisk(t *testing.T) {
 	}
 	refused("a package larger than the disk", "large.deb", got, head)
 
-	release := fill(t, filepath.Dir(s.data))
+	release := fill(t, filepath.Dir(s.Data))
 	refused("a small package on a full disk", "small.deb", small("2.0"), head)
 	s.mustBeClean()
 	release()
@@ -155,7 +155,7 @@ func TestFullDiskWithoutReserve(t *testing.T) {
 	if refusals == 0 || len(accepted) == 0 {
 		t.Fatalf("%d packages were accepted and %d refused; the test needs both", len(accepted), refusals)
 	}
-	if err := syscall.Mount("", filepath.Dir(s.data), "", syscall.MS_REMOUNT, "size=64m"); err != nil {
+	if err := syscall.Mount("", filepath.Dir(s.Data), "", syscall.MS_REMOUNT, "size=64m"); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := s.upload("demo", "last.deb", makeDeb(t, "last", "1.0", "amd64", 100)); err != nil || got.status != http.StatusCreated {

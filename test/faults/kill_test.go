@@ -70,7 +70,7 @@ func TestKilledUploads(t *testing.T) {
 			}
 			wait.Wait()
 			if !s.died() {
-				t.Fatalf("the server did not die at %s:\n%s", fault, s.log)
+				t.Fatalf("the server did not die at %s:\n%s", fault, s.Log())
 			}
 			kills[phase]++
 			answered += len(accepted)
@@ -146,19 +146,19 @@ func TestKilledMoves(t *testing.T) {
 			s = start(t, data, fault)
 			var answered bool
 			if move.verb == "undo" {
-				_, err := s.api.Undo(t.Context(), pipeline, "canary", protocol.Promote{Reason: "test"})
+				_, err := s.API.Undo(t.Context(), pipeline, "canary", protocol.Promote{Reason: "test"})
 				answered = err == nil
 			} else {
-				_, err := s.api.Promote(t.Context(), pipeline, "canary", protocol.Promote{Snapshot: "dev", Reason: "test"})
+				_, err := s.API.Promote(t.Context(), pipeline, "canary", protocol.Promote{Snapshot: "dev", Reason: "test"})
 				answered = err == nil
 			}
 			if !s.died() {
-				t.Fatalf("the server did not die at %s:\n%s", fault, s.log)
+				t.Fatalf("the server did not die at %s:\n%s", fault, s.Log())
 			}
 			kills[phase]++
 
 			s = start(t, data, "")
-			stage, err := s.api.Stage(t.Context(), pipeline, "canary")
+			stage, err := s.API.Stage(t.Context(), pipeline, "canary")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -187,17 +187,17 @@ var creations = []struct {
 }{
 	{"pipeline", []string{"create:chunks-written", "create:synced", "create:committed", "create:base-published", "create:published"},
 		func(ctx context.Context, s *server, pipeline string) error {
-			_, err := s.api.CreatePipeline(ctx, protocol.Pipeline{Name: "new-" + pipeline, Distribution: "trixie", Architectures: []string{"amd64"}})
+			_, err := s.API.CreatePipeline(ctx, protocol.Pipeline{Name: "new-" + pipeline, Distribution: "trixie", Architectures: []string{"amd64"}})
 			return err
 		}},
 	{"repository", []string{"create:chunks-written", "create:committed", "create:published", "upload:pool-renamed", "upload:committed"},
 		func(ctx context.Context, s *server, pipeline string) error {
-			_, err := s.api.CreateRepository(ctx, pipeline, "apps", 1)
+			_, err := s.API.CreateRepository(ctx, pipeline, "apps", 1)
 			return err
 		}},
 	{"snapshot", []string{"snapshot:chunks-written", "snapshot:synced", "snapshot:committed", "snapshot:base-published"},
 		func(ctx context.Context, s *server, pipeline string) error {
-			_, err := s.api.CreateSnapshot(ctx, pipeline, protocol.NewSnapshot{Note: "test"})
+			_, err := s.API.CreateSnapshot(ctx, pipeline, protocol.NewSnapshot{Note: "test"})
 			return err
 		}},
 }
@@ -214,7 +214,7 @@ func TestKilledCreations(t *testing.T) {
 		kills := make(map[string]int)
 		for n, phase := range c.phases {
 			pipeline := fmt.Sprintf("%s%d", c.what, n)
-			if _, err := s.api.CreatePipeline(ctx, protocol.Pipeline{Name: pipeline, Distribution: "trixie", Architectures: []string{"amd64"}}); err != nil {
+			if _, err := s.API.CreatePipeline(ctx, protocol.Pipeline{Name: pipeline, Distribution: "trixie", Architectures: []string{"amd64"}}); err != nil {
 				t.Fatal(err)
 			}
 			s.stop()
@@ -223,7 +223,7 @@ func TestKilledCreations(t *testing.T) {
 				t.Errorf("%s of a %s: it was answered although the server died before", phase, c.what)
 			}
 			if !s.died() {
-				t.Fatalf("the server did not die at %s:\n%s", phase, s.log)
+				t.Fatalf("the server did not die at %s:\n%s", phase, s.Log())
 			}
 			kills[phase]++
 			s = start(t, data, "")
@@ -233,7 +233,7 @@ func TestKilledCreations(t *testing.T) {
 				t.Errorf("killed at %s: the %s can be made neither then nor now: %v", phase, c.what, err)
 			}
 			if c.what == "repository" {
-				packages, err := s.api.Packages(ctx, pipeline, client.PackageQuery{})
+				packages, err := s.API.Packages(ctx, pipeline, client.PackageQuery{})
 				if err != nil || len(packages) != 1 {
 					t.Errorf("killed at %s: the repository holds %v (%v), want the keyring package", phase, packages, err)
 				}
@@ -254,12 +254,12 @@ func TestKilledCreations(t *testing.T) {
 func (s *server) fault(phase string, nth int) string {
 	s.t.Helper()
 	if strings.HasPrefix(phase, "publish:") {
-		pipelines, err := s.api.Pipelines(s.t.Context())
+		pipelines, err := s.API.Pipelines(s.t.Context())
 		if err != nil {
 			s.t.Fatal(err)
 		}
 		for _, p := range pipelines {
-			stages, err := s.api.Stages(s.t.Context(), p.Name)
+			stages, err := s.API.Stages(s.t.Context(), p.Name)
 			if err != nil {
 				s.t.Fatal(err)
 			}
@@ -276,7 +276,7 @@ func (s *server) fault(phase string, nth int) string {
 // promote moves canary to what dev offers and returns that state.
 func (s *server) promote(pipeline string) string {
 	s.t.Helper()
-	move, err := s.api.Promote(s.t.Context(), pipeline, "canary", protocol.Promote{Snapshot: "dev", Reason: "test"})
+	move, err := s.API.Promote(s.t.Context(), pipeline, "canary", protocol.Promote{Snapshot: "dev", Reason: "test"})
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -5,7 +5,6 @@ import (
 	"compress/gzip"
 	"crypto/sha256"
 	"encoding/hex"
-	"fmt"
 	"io"
 	"os"
 	"path"
@@ -15,35 +14,18 @@ import (
 	"time"
 
 	"aptfleet/internal/deb"
-	"aptfleet/internal/debwriter"
 	"aptfleet/internal/sign"
+	"aptfleet/test/rig"
 )
 
 // makeDeb builds a package of about size bytes that do not compress.
 func makeDeb(t *testing.T, name, version, architecture string, size int) []byte {
 	t.Helper()
-	control, err := deb.ParseStanza([]byte(fmt.Sprintf(`Package: %s
-Version: %s
-Architecture: %s
-Maintainer: Test <test@example.com>
-Description: a package for tests
-`, name, version, architecture)))
+	file, err := rig.Package(name, version, architecture, noise(size))
 	if err != nil {
 		t.Fatal(err)
 	}
-	content := noise(size)
-	var file bytes.Buffer
-	err = debwriter.Write(&file, debwriter.Spec{
-		Control: control, ModTime: time.Unix(1700000000, 0), Compression: debwriter.None,
-		Entries: []debwriter.Entry{{
-			Path: "/usr/share/" + name + "/content", Mode: 0o644, Size: int64(len(content)),
-			Open: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(content)), nil },
-		}},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return file.Bytes()
+	return file
 }
 
 // noise is size bytes, the same each time.
@@ -62,9 +44,9 @@ func noise(size int) []byte {
 // the SHA-256 of every package by "name version".
 func (s *server) offered(pipeline, stage string) map[string]string {
 	s.t.Helper()
-	base := filepath.Join(s.data, "public", pipeline, stage)
+	base := filepath.Join(s.Data, "public", pipeline, stage)
 	dists := filepath.Join(base, "dists", "trixie")
-	keyring := s.read(filepath.Join(s.data, "public", "archive-keyring.asc"))
+	keyring := s.read(filepath.Join(s.Data, "public", "archive-keyring.asc"))
 	text, _, err := sign.Verify(s.read(filepath.Join(dists, "InRelease")), keyring, time.Now())
 	if err != nil {
 		s.t.Fatalf("InRelease of %s/%s: %v", pipeline, stage, err)

@@ -3,44 +3,30 @@ package faults
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
-	"aptfleet/internal/client"
 	"aptfleet/internal/protocol"
+	"aptfleet/test/rig"
 )
 
 // program is the repo-manager that TestMain built with its fault points.
 var program string
 
 func TestMain(m *testing.M) {
-	os.Exit(func() int {
-		dir, err := os.MkdirTemp("", "faults-")
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		defer os.RemoveAll(dir)
+	os.Exit(rig.Main("faults-", "faults", []string{"repo-manager"}, func(dir string) (int, error) {
 		program = filepath.Join(dir, "repo-manager")
-		build := exec.Command("go", "build", "-tags", "nomsgpack faults", "-o", program, "aptfleet/repo-manager")
-		if out, err := build.CombinedOutput(); err != nil {
-			fmt.Fprintf(os.Stderr, "cannot build repo-manager: %v\n%s", err, out)
-			return 1
-		}
-		return m.Run()
-	}())
+		return m.Run(), nil
+	}))
 }
 
 // patience is how long anything may take before a test gives up. It is no
@@ -49,14 +35,9 @@ const patience = time.Minute
 
 // server is a running repo-manager.
 type server struct {
+	*rig.Server
 	t      *testing.T
-	data   string
-	cmd    *exec.Cmd
-	log    *bytes.Buffer
-	exited chan struct{}
-	admin  string
-	socket *http.Client
-	api    *client.Client
+	socket *http.Client // asks over the Unix socket
 }
 
 // newData returns a data directory with a short path: Unix sockets have
@@ -80,120 +61,49 @@ func newData(t *testing.T) string {
 // ports publishes nothing new.
 func start(t *testing.T, data, fault string, settings ...string) *server {
 	t.Helper()
-	s := launch(t, data, fault, settings...)
-	if !s.ready() {
-		t.Fatalf("the server ended at its start (fault %q):\n%s", fault, s.log)
+	s := &server{t: t, Server: launch(t, data, fault, settings...)}
+	if err := s.Ready(t.Context()); err != nil {
+		t.Fatalf("fault %q: %v", fault, err)
 	}
-	return s
-}
-
-func launch(t *testing.T, data, fault string, settings ...string) *server {
-	t.Helper()
-	config := filepath.Join(filepath.Dir(data), "repo-manager.yaml")
-	text := strings.Join(append([]string{"listen: 127.0.0.1:0", "listen_admin: 127.0.0.1:0", "url: http://archive.example"}, settings...), "\n")
-	if err := os.WriteFile(config, []byte(text+"\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	s := &server{t: t, data: data, log: new(bytes.Buffer), exited: make(chan struct{})}
-	s.cmd = exec.Command(program, "serve", "--data", data, "--config", config)
-	s.cmd.Env = append(os.Environ(), "APTFLEET_FAULT="+fault)
-	s.cmd.Stderr = s.log
-	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := s.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	go func() {
-		// The state of the process says all that its error would.
-		_ = s.cmd.Wait()
-		close(s.exited)
-	}()
-	t.Cleanup(s.kill)
-	return s
-}
-
-// ready waits until the server answers; false means that it ended.
-func (s *server) ready() bool {
-	s.t.Helper()
-	deadline := time.After(patience)
-	for {
-		if s.connect() {
-			return true
-		}
-		select {
-		case <-s.exited:
-			return false
-		case <-deadline:
-			s.t.Fatalf("the server was not ready in %s:\n%s", patience, s.log)
-		case <-time.After(5 * time.Millisecond):
-		}
-	}
-}
-
-// connect reads where the server is and tells whether it said so already; a
-// killed one leaves its addresses behind.
-func (s *server) connect() bool {
-	s.t.Helper()
-	text, err := os.ReadFile(filepath.Join(s.data, "run", "addresses.json"))
-	if err != nil {
-		return false
-	}
-	var at struct {
-		Public, Admin, Socket string
-		PID                   int
-	}
-	if err := json.Unmarshal(text, &at); err != nil {
-		s.t.Fatal(err)
-	}
-	if at.PID != s.cmd.Process.Pid {
-		return false
-	}
-	s.admin = at.Admin
 	s.socket = &http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "unix", at.Socket)
+			return new(net.Dialer).DialContext(ctx, "unix", s.Socket)
 		},
 	}}
-	api, err := client.New(client.Options{Socket: at.Socket, UserAgent: "faults"})
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	s.api = api
-	return true
+	return s
 }
 
-// kill ends the server without any warning.
-func (s *server) kill() {
-	// It may have ended by itself, which is what the caller wants.
-	_ = s.cmd.Process.Kill()
-	<-s.exited
+func launch(t *testing.T, data, fault string, settings ...string) *rig.Server {
+	t.Helper()
+	s, err := rig.Launch(rig.Config{
+		Program: program, Data: data, Env: []string{"APTFLEET_FAULT=" + fault},
+		Settings: append([]string{"url: http://archive.example"}, settings...),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Kill)
+	return s
 }
 
 // died waits for the server's own end and tells whether SIGKILL was it.
 func (s *server) died() bool {
 	s.t.Helper()
 	select {
-	case <-s.exited:
+	case <-s.Exited():
 	case <-time.After(patience):
 		s.t.Fatalf("the server still runs after %s", patience)
 	}
-	status := s.cmd.ProcessState.Sys().(syscall.WaitStatus)
+	status := s.State().Sys().(syscall.WaitStatus)
 	return status.Signaled() && status.Signal() == syscall.SIGKILL
 }
 
 // stop asks the server to end and waits.
 func (s *server) stop() {
 	s.t.Helper()
-	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+	if err := s.Stop(); err != nil {
 		s.t.Fatal(err)
-	}
-	select {
-	case <-s.exited:
-	case <-time.After(patience):
-		s.t.Fatalf("the server did not stop in %s:\n%s", patience, s.log)
-	}
-	if code := s.cmd.ProcessState.ExitCode(); code != 0 {
-		s.t.Errorf("the server stopped with exit status %d:\n%s", code, s.log)
 	}
 }
 
@@ -201,10 +111,10 @@ func (s *server) stop() {
 func (s *server) pipeline(name string) {
 	s.t.Helper()
 	ctx := s.t.Context()
-	if _, err := s.api.CreatePipeline(ctx, protocol.Pipeline{Name: name, Distribution: "trixie", Architectures: []string{"amd64"}}); err != nil {
+	if _, err := s.API.CreatePipeline(ctx, protocol.Pipeline{Name: name, Distribution: "trixie", Architectures: []string{"amd64"}}); err != nil {
 		s.t.Fatal(err)
 	}
-	if _, err := s.api.CreateRepository(ctx, name, "apps", 1); err != nil {
+	if _, err := s.API.CreateRepository(ctx, name, "apps", 1); err != nil {
 		s.t.Fatal(err)
 	}
 }
@@ -241,7 +151,7 @@ func (s *server) post(c *http.Client, base, pipeline, name string, body io.Reade
 // head is the state that the first stage offers.
 func (s *server) head(pipeline string) string {
 	s.t.Helper()
-	stage, err := s.api.Stage(s.t.Context(), pipeline, "dev")
+	stage, err := s.API.Stage(s.t.Context(), pipeline, "dev")
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -252,7 +162,7 @@ func (s *server) head(pipeline string) string {
 // says, or if a temporary file is left anywhere.
 func (s *server) mustBeClean() {
 	s.t.Helper()
-	report, err := s.api.Check(s.t.Context(), nil)
+	report, err := s.API.Check(s.t.Context(), nil)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -269,7 +179,7 @@ func (s *server) mustBeClean() {
 func (s *server) noLeftovers() {
 	s.t.Helper()
 	for _, dir := range []string{"incoming", "blobs/.tmp", "public/.tmp", "mirrors"} {
-		entries, err := os.ReadDir(filepath.Join(s.data, dir))
+		entries, err := os.ReadDir(filepath.Join(s.Data, dir))
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			s.t.Fatal(err)
 		}
@@ -277,11 +187,11 @@ func (s *server) noLeftovers() {
 			s.t.Errorf("%s/%s was left behind", dir, e.Name())
 		}
 	}
-	err := filepath.WalkDir(s.data, func(path string, d os.DirEntry, err error) error {
+	err := filepath.WalkDir(s.Data, func(path string, d os.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
-		if strings.HasSuffix(path, ".tmp") && !d.IsDir() || path == filepath.Join(s.data, "intents") {
+		if strings.HasSuffix(path, ".tmp") && !d.IsDir() || path == filepath.Join(s.Data, "intents") {
 			s.t.Errorf("%s was left behind", path)
 		}
 		return nil

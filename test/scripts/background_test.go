@@ -5,15 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
-	"aptfleet/internal/client"
 	"aptfleet/internal/protocol"
+	"aptfleet/test/rig"
 )
 
 // earsKey finds the events that a script listens to.
@@ -28,11 +27,10 @@ type ears struct {
 // listen opens the server's event stream, which heard then reads.
 func listen(ts *testscript.TestScript, neg bool, args []string) {
 	s := ts.Value(serverKey{}).(*server)
-	if neg || len(args) > 0 || s.cmd == nil {
+	if neg || len(args) > 0 || s.Server == nil {
 		ts.Fatalf("usage: listen, while a server runs")
 	}
-	api, err := client.New(client.Options{Socket: filepath.Join(s.data, "run", "repo-manager.sock")})
-	ts.Check(err)
+	api := s.API
 	ctx, cancel := context.WithCancel(context.Background())
 	came := ts.Value(earsKey{}).(*ears).came
 	ready, ended := make(chan struct{}), make(chan error, 1)
@@ -51,8 +49,8 @@ func listen(ts *testscript.TestScript, neg bool, args []string) {
 	case err := <-ended:
 		ended <- err
 		ts.Fatalf("cannot listen: %v", err)
-	case <-time.After(endTime):
-		ts.Fatalf("no event stream after %v", endTime)
+	case <-time.After(rig.Patience):
+		ts.Fatalf("no event stream after %v", rig.Patience)
 	}
 }
 
@@ -64,7 +62,7 @@ func heard(ts *testscript.TestScript, neg bool, args []string) {
 	want, err := regexp.Compile(args[0])
 	ts.Check(err)
 	e := ts.Value(earsKey{}).(*ears)
-	deadline := time.After(endTime)
+	deadline := time.After(rig.Patience)
 	for {
 		if i := slices.IndexFunc(e.waiting, want.MatchString); i >= 0 {
 			e.waiting = slices.Delete(e.waiting, i, i+1)

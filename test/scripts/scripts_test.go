@@ -1,39 +1,24 @@
 package scripts
 
 import (
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"aptfleet/test/rig"
 )
 
 // programs is the directory with the built programs.
 var programs string
 
-func TestMain(m *testing.M) { os.Exit(run(m)) }
-
-func run(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "aptfleet-scripts-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer func() {
-		if err := os.RemoveAll(dir); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-		}
-	}()
-	build := exec.Command("go", "build", "-tags", "nomsgpack", "-o", dir+"/", "./repo-manager", "./builder")
-	build.Dir = "../.."
-	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "cannot build the programs: %v\n%s", err, out)
-		return 1
-	}
-	programs = dir
-	return m.Run()
+func TestMain(m *testing.M) {
+	os.Exit(rig.Main("aptfleet-scripts-", "", []string{"repo-manager", "builder"}, func(dir string) (int, error) {
+		programs = dir
+		return m.Run(), nil
+	}))
 }
 
 func TestStories(t *testing.T) {

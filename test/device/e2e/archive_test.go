@@ -2,21 +2,17 @@ package e2e
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"sync/atomic"
-	"syscall"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"aptfleet/internal/client"
 	"aptfleet/internal/protocol"
 	"aptfleet/test/device"
+	"aptfleet/test/rig"
 )
 
 const (
@@ -32,7 +28,7 @@ var components = []string{"apps", "debian"}
 // start from.
 type archive struct {
 	dir      string // as prepare left it
-	server   *server
+	server   *rig.Server
 	releases map[string]protocol.Snapshot
 	base     *device.Machine // has release "1"; off
 	stages   atomic.Int32    // handed out
@@ -49,7 +45,7 @@ func openArchive(ctx context.Context, dir string) (_ *archive, err error) {
 			err = errors.Join(err, a.close())
 		}
 	}()
-	if a.server, err = startServer(ctx, program(dir, "repo-manager"), filepath.Join(dir, "data")); err != nil {
+	if a.server, err = rig.Start(ctx, rig.Config{Program: program(dir, "repo-manager"), Data: filepath.Join(dir, "data")}); err != nil {
 		return nil, err
 	}
 	done := times.start("ship 12 releases")
@@ -87,7 +83,7 @@ func (a *archive) ship(ctx context.Context) error {
 		if err := group.Wait(); err != nil {
 			return err
 		}
-		snapshot, err := a.server.CreateSnapshot(ctx, pipeline, protocol.NewSnapshot{Note: r.name})
+		snapshot, err := a.server.API.CreateSnapshot(ctx, pipeline, protocol.NewSnapshot{Note: r.name})
 		if err != nil {
 			return err
 		}
@@ -106,7 +102,7 @@ func (a *archive) upload(ctx context.Context, deb string) error {
 	if err != nil {
 		return err
 	}
-	_, err = a.server.Upload(ctx, pipeline, components[0], client.File{Name: filepath.Base(deb), Body: file, Size: info.Size(), AllowOlder: true})
+	_, err = a.server.API.Upload(ctx, pipeline, components[0], client.File{Name: filepath.Base(deb), Body: file, Size: info.Size(), AllowOlder: true})
 	return err
 }
 
@@ -115,7 +111,7 @@ func (a *archive) install(ctx context.Context) (err error) {
 	one := a.releases["1"]
 	done := times.start("root file system from the pipeline (0 s if cached)")
 	tar, err := device.Root{
-		Base:         a.server.url + "/" + pipeline + "/snapshots/" + one.ID,
+		Base:         a.server.Public + "/" + pipeline + "/snapshots/" + one.ID,
 		State:        one.State,
 		Distribution: distribution, Components: components, Packages: []string{"demo-device"},
 		Keyring: filepath.Join(a.dir, "data/public/archive-keyring.asc"),
@@ -145,80 +141,7 @@ func (a *archive) close() error {
 		err = a.base.Close()
 	}
 	if a.server != nil {
-		err = errors.Join(err, a.server.stop())
+		err = errors.Join(err, a.server.Stop())
 	}
 	return err
-}
-
-// server is a running repo-manager and a client on its socket.
-type server struct {
-	*client.Client
-	url  string // public listener
-	data string
-	cmd  *exec.Cmd
-}
-
-// startServer runs repo-manager on loopback and waits until it listens. Its
-// log is DATA/../repo-manager.log.
-func startServer(ctx context.Context, program, data string) (*server, error) {
-	log, err := os.Create(data + ".log")
-	if err != nil {
-		return nil, err
-	}
-	defer log.Close()
-	config := data + ".yaml"
-	if err := os.WriteFile(config, []byte("listen: 127.0.0.1:0\nlisten_admin: 127.0.0.1:0\n"), 0o600); err != nil {
-		return nil, err
-	}
-	cmd := exec.Command(program, "serve", "--data", data, "--config", config)
-	cmd.Stdout, cmd.Stderr = log, log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("cannot start repo-manager: %w", err)
-	}
-	s := &server{data: data, cmd: cmd}
-	if err := s.await(ctx); err != nil {
-		text, _ := os.ReadFile(data + ".log") // an empty log is shown as such
-		return nil, errors.Join(fmt.Errorf("cannot start repo-manager: %w; its log:\n%s", err, text), s.stop())
-	}
-	return s, nil
-}
-
-// await reads where the server listens, for at most 20 seconds.
-func (s *server) await(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
-	defer cancel()
-	var addresses struct{ Public, Socket string }
-	for {
-		b, err := os.ReadFile(filepath.Join(s.data, "run/addresses.json"))
-		if err == nil {
-			err = json.Unmarshal(b, &addresses)
-		}
-		if err == nil && addresses.Public != "" {
-			break
-		}
-		select {
-		case <-ctx.Done():
-			return errors.Join(ctx.Err(), err)
-		case <-time.After(50 * time.Millisecond):
-		}
-	}
-	s.url = addresses.Public
-	var err error
-	if s.Client, err = client.New(client.Options{Socket: addresses.Socket}); err != nil {
-		return err
-	}
-	_, err = s.System(ctx)
-	return err
-}
-
-// stop ends the server in an orderly way.
-func (s *server) stop() error {
-	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		return fmt.Errorf("cannot stop repo-manager: %w", err)
-	}
-	if err := s.cmd.Wait(); err != nil {
-		return fmt.Errorf("repo-manager did not end well: %w", err)
-	}
-	return nil
 }

@@ -51,7 +51,7 @@ func newDevice(t *testing.T, change ...func(*fielded)) *fielded {
 		t.Fatal("the pipeline has too few stages for so many devices: raise stageCount")
 	}
 	name := fmt.Sprintf("device-%02d", n)
-	d := &fielded{t: t, stage: stageName(n), archive: world.server.url, reboot: "auto", trial: trial{Tries: 2, Timeout: "60s", Observe: "3s"}}
+	d := &fielded{t: t, stage: stageName(n), archive: world.server.Public, reboot: "auto", trial: trial{Tries: 2, Timeout: "60s", Observe: "3s"}}
 	for _, c := range change {
 		c(d)
 	}
@@ -104,7 +104,7 @@ func (d *fielded) promote(release string) {
 	if !ok {
 		d.t.Fatalf("there is no release %q", release)
 	}
-	if _, err := world.server.Promote(d.t.Context(), pipeline, d.stage, protocol.Promote{Snapshot: snapshot.ID, Reason: d.t.Name()}); err != nil {
+	if _, err := world.server.API.Promote(d.t.Context(), pipeline, d.stage, protocol.Promote{Snapshot: snapshot.ID, Reason: d.t.Name()}); err != nil {
 		d.t.Fatal(err)
 	}
 }

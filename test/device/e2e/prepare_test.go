@@ -12,6 +12,7 @@ import (
 
 	"aptfleet/internal/protocol"
 	"aptfleet/test/debian"
+	"aptfleet/test/rig"
 )
 
 // module is the root of the source tree, as seen from this directory, where
@@ -25,21 +26,8 @@ var mirrored = []string{"systemd-sysv"}
 // prepare fills dir with what the tests need of the network: the programs
 // (dir/bin) and a server's data directory with the base system in it (dir/data).
 func prepare(ctx context.Context, dir string) error {
-	for name, source := range map[string]string{
-		"repo-manager":   "./repo-manager",
-		"builder":        "./builder",
-		"device-updater": "./device-updater",
-		"loader":         "./test/device/loader",
-	} {
-		cmd := exec.CommandContext(ctx, "go", "build", "-tags", "nomsgpack", "-o", program(dir, name), source)
-		cmd.Dir = module
-		cmd.Env = os.Environ()
-		if name == "device-updater" {
-			cmd.Env = append(cmd.Env, "CGO_ENABLED=0")
-		}
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("cannot build %s: %w: %s", name, err, out)
-		}
+	if err := rig.Build(ctx, filepath.Join(dir, "bin"), "", "repo-manager", "builder", "device-updater", "test/device/loader"); err != nil {
+		return err
 	}
 	return prepareData(ctx, dir)
 }
@@ -102,33 +90,33 @@ func mirrorBase(ctx context.Context, dir, data string) (err error) {
 	if err != nil {
 		return err
 	}
-	server, err := startServer(ctx, program(dir, "repo-manager"), data)
+	server, err := rig.Start(ctx, rig.Config{Program: program(dir, "repo-manager"), Data: data})
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, server.stop()) }()
+	defer func() { err = errors.Join(err, server.Stop()) }()
 	stages := []string{"dev"}
 	for i := range stageCount {
 		stages = append(stages, stageName(i))
 	}
-	if _, err := server.CreatePipeline(ctx, protocol.Pipeline{
+	if _, err := server.API.CreatePipeline(ctx, protocol.Pipeline{
 		Name: pipeline, Distribution: distribution, Architectures: []string{architecture}, Stages: stages,
 	}); err != nil {
 		return err
 	}
-	if _, err := server.CreateRepository(ctx, pipeline, components[0], 1); err != nil {
+	if _, err := server.API.CreateRepository(ctx, pipeline, components[0], 1); err != nil {
 		return err
 	}
-	if _, err := server.CreateMirror(ctx, pipeline, components[1], protocol.Mirror{
+	if _, err := server.API.CreateMirror(ctx, pipeline, components[1], protocol.Mirror{
 		URL: url, Suite: distribution, Components: []string{"main"}, Packages: mirrored, Keyring: certificates,
 	}); err != nil {
 		return err
 	}
-	change, err := server.UpdateMirror(ctx, pipeline, components[1])
+	change, err := server.API.UpdateMirror(ctx, pipeline, components[1])
 	if err != nil {
 		return err
 	}
-	change, err = server.Wait(ctx, change.ID, nil)
+	change, err = server.API.Wait(ctx, change.ID, nil)
 	if err == nil && change.Status != "done" {
 		err = fmt.Errorf("cannot mirror the base system: %s: %s", change.Status, change.Error)
 	}

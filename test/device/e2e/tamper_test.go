@@ -30,7 +30,7 @@ type tamperer struct {
 // every good answer and returns the body to send instead.
 func newTamperer(t *testing.T, change func(path string, body []byte) []byte) *tamperer {
 	t.Helper()
-	upstream, err := url.Parse(world.server.url)
+	upstream, err := url.Parse(world.server.Public)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -133,7 +133,7 @@ func TestADeviceRefusesWhatWasTamperedWithAndSaysWhy(t *testing.T) {
 			d.runs("1", "demo-app")
 			// The archive as it is, and all is well.
 			d.off()
-			d.archive = world.server.url
+			d.archive = world.server.Public
 			d.configure()
 			d.on()
 			d.awaitCommit("2")
@@ -153,7 +153,7 @@ func contains(text string, anyOf []string) bool {
 // expire serves stages with a properly signed InRelease whose Valid-Until has
 // passed: what a device meets that somebody shows an old copy of the archive.
 func expire(t *testing.T) func(path string, body []byte) []byte {
-	armored, err := os.ReadFile(filepath.Join(world.server.data, "keys/archive.key"))
+	armored, err := os.ReadFile(filepath.Join(world.server.Data, "keys/archive.key"))
 	if err != nil {
 		t.Fatal(err)
 	}

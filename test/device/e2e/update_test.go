@@ -18,7 +18,7 @@ import (
 
 func TestAGoodUpdateIsCommittedAfterItsTrial(t *testing.T) {
 	t.Parallel()
-	enrolled, err := world.server.CreateDevice(t.Context(), "fielded", pipeline)
+	enrolled, err := world.server.API.CreateDevice(t.Context(), "fielded", pipeline)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -64,7 +64,7 @@ func TestAGoodUpdateIsCommittedAfterItsTrial(t *testing.T) {
 		t.Errorf("the application's state is %q (%v), want its starts as version 1 and 2", starts, err)
 	}
 	d.await("the server hear of it", func() bool {
-		known, err := world.server.Device(t.Context(), "fielded")
+		known, err := world.server.API.Device(t.Context(), "fielded")
 		return err == nil && known.Report != nil && slices.ContainsFunc(known.Report.Deployments, func(x protocol.Deployment) bool {
 			return x.Role == "booted" && x.State == world.releases["2"].State
 		})
