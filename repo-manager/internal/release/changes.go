@@ -21,7 +21,7 @@ type changes struct {
 	ctx     context.Context // of all changes; ends when the server stops
 	cancel  context.CancelCauseFunc
 	mu      sync.Mutex
-	running map[int64]*Progress
+	running map[int64]*Progress // until their end is written down
 	stopped bool
 	wait    sync.WaitGroup
 }
@@ -74,15 +74,35 @@ func (p *Progress) update(f func(*Change)) {
 		return
 	}
 	p.saved = now
-	p.save(context.WithoutCancel(p.e.ctx))
+	// Progress that cannot be written is no reason to stop what progresses.
+	p.save()
 	p.announce()
 }
 
-// save writes the change down; p.mu is held. Progress that cannot be written
-// is no reason to stop what progresses.
-func (p *Progress) save(ctx context.Context) {
-	if _, err := p.e.Store.PutChange(ctx, p.change); err != nil {
-		p.e.Log.Error("cannot record the progress of a change", "change", p.change.ID, "error", err)
+// save writes the change down; p.mu is held.
+func (p *Progress) save() (ok bool) {
+	_, err := p.e.Store.PutChange(context.WithoutCancel(p.e.ctx), p.change)
+	if err != nil {
+		p.e.Log.Error("cannot record a change", "change", p.change.ID, "status", p.change.Status, "error", err)
+	}
+	return err == nil
+}
+
+// record writes down how the change ended. A full disk must not leave it Doing
+// for ever: it is tried again until ctx ends.
+func (p *Progress) record(ctx context.Context) {
+	for {
+		p.mu.Lock()
+		ok := p.save()
+		p.mu.Unlock()
+		if ok {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(retryAfter):
+		}
 	}
 }
 
@@ -103,7 +123,7 @@ func (e *Engine) StartChange(ctx context.Context, a Actor, c Change, f func(cont
 		return Change{}, errClosed
 	}
 	for _, p := range cs.running {
-		if other := p.Change(); other.Kind == c.Kind && other.Pipeline == c.Pipeline && other.Subject == c.Subject {
+		if other := p.Change(); other.Status == Doing && other.Kind == c.Kind && other.Pipeline == c.Pipeline && other.Subject == c.Subject {
 			return Change{}, fail(Locked, fmt.Sprintf("repo-manager watch %d", other.ID),
 				"cannot start %s: change %d, started by %s, does the same", c.Summary, other.ID, other.By)
 		}
@@ -125,8 +145,10 @@ func (e *Engine) StartChange(ctx context.Context, a Actor, c Change, f func(cont
 	p.announce()
 	go func() {
 		defer cs.wait.Done()
-		p.finish(f(work, p), context.Cause(work))
+		err := f(work, p)
+		p.finish(err, context.Cause(work))
 		cancel(nil)
+		p.record(cs.ctx)
 		cs.mu.Lock()
 		delete(cs.running, c.ID)
 		cs.mu.Unlock()
@@ -151,7 +173,6 @@ func (p *Progress) finish(err, cause error) {
 	default:
 		c.Status, c.Error = Failed, err.Error()
 	}
-	p.save(context.WithoutCancel(p.e.ctx))
 	p.announce()
 }
 

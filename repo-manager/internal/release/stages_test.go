@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -358,6 +359,34 @@ func TestChanges(t *testing.T) {
 		}
 		if c := await(lost.ID, release.Failed); !strings.Contains(c.Error, "restart") {
 			t.Errorf("a change that a crash ended says %q", c.Error)
+		}
+	})
+}
+
+// A change whose end cannot be written down has ended all the same: whoever
+// watches sees how, another one may start, and it is written down later.
+func TestAnEndThatCannotBeRecorded(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		work := release.Change{Kind: "mirror-update", Pipeline: "demo", Subject: "debian", Summary: "update debian"}
+		one, err := w.StartChange(t.Context(), ann, work, func(context.Context, *release.Progress) error {
+			w.store.FailChanges(syscall.ENOSPC)
+			return errors.New("no space left")
+		})
+		must(t, err)
+		time.Sleep(time.Second)
+		seen, err := w.Change(t.Context(), one.ID)
+		must(t, err)
+		if seen.Status != release.Failed || seen.Error != "no space left" {
+			t.Errorf("the change is %s (%s), want that it failed", seen.Status, seen.Error)
+		}
+		w.store.FailChanges(nil)
+		_, err = w.StartChange(t.Context(), ann, work, func(context.Context, *release.Progress) error { return nil })
+		must(t, err)
+		time.Sleep(time.Minute)
+		all, err := w.store.Changes(t.Context(), 0)
+		must(t, err)
+		if all[1].Status != release.Failed || all[0].Status != release.Done {
+			t.Errorf("recorded are %s and %s, want failed and done", all[1].Status, all[0].Status)
 		}
 	})
 }

@@ -20,6 +20,7 @@ type Memory struct {
 	people    people
 	fleet     devices
 	failsNext error
+	failsPut  error
 }
 
 // FailNext makes the next Commit fail with err, as if the disk had refused it.
@@ -27,6 +28,13 @@ func (m *Memory) FailNext(err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.failsNext = err
+}
+
+// FailChanges makes every PutChange fail with err, until it is nil.
+func (m *Memory) FailChanges(err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.failsPut = err
 }
 
 type releases struct {
@@ -245,6 +253,9 @@ func (m *Memory) Acts(_ context.Context, pipeline string, limit int) ([]release.
 func (m *Memory) PutChange(_ context.Context, c release.Change) (release.Change, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.failsPut != nil {
+		return release.Change{}, m.failsPut
+	}
 	c.Log = slices.Clone(c.Log)
 	if c.ID == 0 {
 		c.ID = int64(len(m.releases.changes) + 1)
