@@ -1,6 +1,7 @@
 package update
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -10,14 +11,14 @@ import (
 // maxLog is how much of what an installation prints is kept, in bytes.
 const maxLog = 1 << 20
 
-// boundedLog passes on what is written until the limit, and remembers the last
-// line in which apt or dpkg complained.
+// boundedLog passes on what is written until the limit, and remembers in which
+// line apt or dpkg complained. It never fails.
 type boundedLog struct {
 	to   io.Writer
 	left int
 	line []byte // the current line, at most 1 KiB of it
 	said string
-	full bool // the disk was full
+	full bool // a disk was full
 }
 
 func (l *boundedLog) Write(p []byte) (int, error) {
@@ -32,10 +33,13 @@ func (l *boundedLog) Write(p []byte) (int, error) {
 		l.line = l.line[:0]
 	}
 	if n := min(l.left, len(p)); n > 0 {
-		if _, err := l.to.Write(p[:n]); err != nil {
-			return 0, err
-		}
 		l.left -= n
+		if _, err := l.to.Write(p[:n]); err != nil {
+			// The log ends here. Were this an error, the program would die of
+			// a broken pipe, and that would look like its own failure.
+			l.left = 0
+			l.full = l.full || errors.Is(err, syscall.ENOSPC)
+		}
 	}
 	return len(p), nil
 }

@@ -9,6 +9,31 @@ import (
 	"testing"
 )
 
+// fullDisk takes so many bytes.
+type fullDisk int
+
+func (d *fullDisk) Write(p []byte) (int, error) {
+	if *d -= fullDisk(len(p)); *d < 0 {
+		return 0, syscall.ENOSPC
+	}
+	return len(p), nil
+}
+
+// TestTheLogFillsTheDisk: the installation goes on without it, and if it fails
+// that says nothing about the release.
+func TestTheLogFillsTheDisk(t *testing.T) {
+	disk := fullDisk(10)
+	log := &boundedLog{to: &disk, left: maxLog}
+	for range 3 {
+		if n, err := io.WriteString(log, "Unpacking\n"); n != 10 || err != nil {
+			t.Fatalf("%d, %v", n, err)
+		}
+	}
+	if err := log.explain(errors.New("apt-get ended with status 100")); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("%v", err)
+	}
+}
+
 func TestBoundedLog(t *testing.T) {
 	failed := errors.New("apt-get ended with status 100")
 	for _, c := range []struct {
