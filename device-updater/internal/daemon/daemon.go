@@ -44,6 +44,7 @@ type Machine interface {
 	Rollback(ctx context.Context) error
 	Retry() error
 	Rebooting() bool
+	Unfinished() bool
 	Cancel() bool
 	Status() update.Status
 }
@@ -108,23 +109,27 @@ func (d *Daemon) Notify(update.Status) {
 	d.tell()
 }
 
+// recoverPause is how long at most what could not be brought to an end is left
+// alone.
+const recoverPause = 2 * time.Second
+
 // Run recovers, then works until ctx ends. Errors of single acts are logged and
-// do not end it: a device must stay updatable.
+// do not end it: a device must stay updatable. An act that fails half-way is
+// brought to an end like one that was cut off.
 func (d *Daemon) Run(ctx context.Context) {
 	recovered := d.recover(ctx)
 	d.tell()
-	var tick <-chan time.Time
-	if d.poll > 0 {
-		// The first check follows the start at once.
-		tick = time.After(0)
-	}
+	// The first check follows the start at once.
+	tick := d.next(recovered, 0)
 	for {
 		var next job
+		byItself := false
 		select {
 		case <-ctx.Done():
 			return
 		case next = <-d.queue:
 		case <-tick:
+			byItself = true
 			next = job{Request{Act: Update, patient: true}, make(chan outcome, 1)}
 		}
 		if !recovered {
@@ -133,18 +138,33 @@ func (d *Daemon) Run(ctx context.Context) {
 		switch {
 		case !recovered:
 			next.done <- outcome{err: errors.New("cannot start: what was interrupted could not be brought to an end; see the log of aptfleet-updater.service")}
+		case byItself && d.poll == 0:
+			// It only recovered.
 		case d.machine.Rebooting():
 			next.done <- outcome{err: &update.Refused{Reason: "the device is about to reboot"}}
 		default:
 			changes, err := Do(ctx, d.machine, next.request)
 			d.warn(ctx, next.request.Act, err)
+			recovered = err == nil || !d.machine.Unfinished()
 			next.done <- outcome{changes, err}
 		}
 		d.tell()
-		if d.poll > 0 {
-			tick = time.After(d.poll)
-		}
+		tick = d.next(recovered, d.poll)
 	}
+}
+
+// next returns what says when to go on without being asked: after pause, if it
+// is to check at all, and soon if something must be brought to an end.
+func (d *Daemon) next(recovered bool, pause time.Duration) <-chan time.Time {
+	switch {
+	case !recovered && d.poll > 0:
+		return time.After(min(recoverPause, d.poll))
+	case !recovered:
+		return time.After(recoverPause)
+	case d.poll > 0:
+		return time.After(pause)
+	}
+	return nil
 }
 
 func (d *Daemon) warn(ctx context.Context, act Act, err error) {
@@ -163,8 +183,9 @@ func (d *Daemon) warn(ctx context.Context, act Act, err error) {
 
 func (d *Daemon) recover(ctx context.Context) bool {
 	if err := d.machine.Recover(ctx); err != nil {
-		if ctx.Err() == nil {
+		if ctx.Err() == nil && err.Error() != d.said {
 			d.log.Error(err.Error(), "act", "recover")
+			d.said = err.Error()
 		}
 		return false
 	}

@@ -26,6 +26,7 @@ type machine struct {
 	did       []string
 	status    update.Status
 	rebooting bool
+	half      bool    // an act stopped half-way
 	recover   []error // of the first calls
 	act       func(ctx context.Context, what string) error
 	cancelled chan struct{}
@@ -73,6 +74,11 @@ func (m *machine) Rebooting() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.rebooting
+}
+func (m *machine) Unfinished() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.half
 }
 func (m *machine) Cancel() bool {
 	if m.cancelled == nil {
@@ -267,6 +273,57 @@ func TestNothingBeforeRecovery(t *testing.T) {
 	}
 	if got := strings.Join(m.did, ", "); got != "recover, recover, recover, update" {
 		t.Errorf("it did %s", got)
+	}
+}
+
+// TestWhatFailsHalfWayIsBroughtToAnEnd: a full disk or a reboot that was refused
+// must not need a restart of the daemon.
+func TestWhatFailsHalfWayIsBroughtToAnEnd(t *testing.T) {
+	m := &machine{}
+	m.act = func(_ context.Context, what string) error {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		if what == "update" && m.half {
+			return errors.New("cannot write journal: no space left on device")
+		}
+		m.half = false
+		return nil
+	}
+	_, client := start(t, m, 0)
+	if _, err := client.Ask(t.Context(), daemon.Request{Act: daemon.Check}, func(update.Status) {}); err != nil {
+		t.Fatal(err)
+	}
+	m.mu.Lock()
+	m.half = true
+	m.mu.Unlock()
+	if _, err := client.Ask(t.Context(), daemon.Request{Act: daemon.Update}, func(update.Status) {}); err == nil {
+		t.Fatal("want the reason")
+	}
+	if _, err := client.Ask(t.Context(), daemon.Request{Act: daemon.Update}, func(update.Status) {}); err != nil {
+		t.Error(err)
+	}
+	if got := strings.Join(m.did, ", "); got != "recover, check, update, recover, update" {
+		t.Errorf("it did %s", got)
+	}
+}
+
+// TestRecoveryIsTriedAgainByItself: also where nobody asks and nothing is
+// checked from time to time.
+func TestRecoveryIsTriedAgainByItself(t *testing.T) {
+	t.Parallel()
+	for _, poll := range []time.Duration{0, time.Hour} {
+		second := make(chan struct{})
+		n := 0
+		m := &machine{recover: []error{errors.New("boot control cannot be read")}, act: func(_ context.Context, what string) error {
+			if what == "recover" {
+				if n++; n == 2 {
+					close(second)
+				}
+			}
+			return nil
+		}}
+		start(t, m, poll)
+		<-second
 	}
 }
 

@@ -54,6 +54,9 @@ type world struct {
 	planErr   error
 	same      bool // the plan is empty
 	nested    []string
+	stray     map[string]bool // in place of a subvolume, and cannot be deleted
+	noSave    bool            // the loader cannot count tries
+	armed     []string        // roots whose trial was limited
 	free      int64
 	current   int
 	trialBoot bool
@@ -135,6 +138,9 @@ func (w *world) Snapshot(src, dst string, readOnly bool) (err error) {
 }
 
 func (w *world) Delete(_ context.Context, rel string) error {
+	if w.stray[rel] {
+		return errors.New(rel + " is not a subvolume")
+	}
 	if _, ok := w.trees[rel]; !ok {
 		return nil
 	}
@@ -164,7 +170,7 @@ func (w *world) Nested(context.Context, string) ([]string, error) { return w.nes
 
 func (w *world) List(dir string) ([]string, error) {
 	var names []string
-	for rel := range w.trees {
+	for _, rel := range slices.Concat(slices.Collect(maps.Keys(w.trees)), slices.Collect(maps.Keys(w.stray))) {
 		if filepath.Dir(rel) == dir {
 			names = append(names, filepath.Base(rel))
 		}
@@ -238,7 +244,7 @@ func (w *world) Reboot(context.Context) error {
 }
 
 func (w *world) ArmTrial(root string, _ time.Duration) error {
-	w.step("arm trial", func() {})
+	w.step("arm trial", func() { w.armed = append(w.armed, strings.TrimPrefix(root, "/mem/")) })
 	if _, ok := w.trees[strings.TrimPrefix(root, "/mem/")]; !ok {
 		return fs.ErrNotExist
 	}
@@ -290,6 +296,9 @@ type loaderDisk struct{ w *world }
 
 func (l loaderDisk) Read(name string) ([]byte, error) { return blocks{l.w}.ReadBlock(name) }
 func (l loaderDisk) Overwrite(name string, block []byte) error {
+	if l.w.noSave {
+		return fs.ErrPermission
+	}
 	l.w.boot[name] = bytes.Clone(block)
 	return nil
 }

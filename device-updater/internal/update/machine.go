@@ -394,6 +394,10 @@ func (m *Machine) Rollback(ctx context.Context) error {
 	if tx, err = m.enter(tx, journal.Finalise); err != nil {
 		return err
 	}
+	// Its time limit is the one of its own first trial, or of the factory.
+	if err := m.System.ArmTrial(m.Roots.Path(deployment(d.Previous)), m.Settings.TrialTimeout); err != nil {
+		return errors.Join(m.whyNot(err), m.giveUpTry(ctx, tx, err))
+	}
 	return m.try(ctx, tx)
 }
 
@@ -401,7 +405,14 @@ func (m *Machine) Rollback(ctx context.Context) error {
 // nothing else may begin.
 func (m *Machine) Rebooting() bool {
 	tx := m.Journal.Last()
-	return tx.Phase == journal.Reboot || tx.Phase == journal.Health && tx.Bad
+	return tx.Phase == journal.Reboot || tx.Phase == journal.RolledBack || tx.Phase == journal.Health && tx.Bad
+}
+
+// Unfinished reports whether a transaction is open that goes on by itself. If
+// the act that left it so failed, Recover must bring it to an end.
+func (m *Machine) Unfinished() bool {
+	tx := m.Journal.Last()
+	return tx.Open() && tx.Phase != journal.Staged
 }
 
 // Retry forgets that releases failed.

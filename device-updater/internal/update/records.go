@@ -80,11 +80,12 @@ func (r Records) PutDeployment(d Deployment) error {
 // where the deployment is gone: it says why.
 const keepLogs = 5
 
-// Forget drops the records of deployment n, and old logs.
+// Forget drops the records of deployment n, also that its seeds were copied into
+// the state: a later one may get the number. Of the logs, it drops old ones.
 func (r Records) Forget(n int) error {
 	id := strconv.Itoa(n)
 	old := strconv.Itoa(n - keepLogs)
-	for _, name := range []string{"deployments/" + id + ".json", "manifests/" + id, "logs/" + old} {
+	for _, name := range []string{"deployments/" + id + ".json", "manifests/" + id, "seeded/" + id, "logs/" + old} {
 		if err := os.Remove(r.path(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("cannot forget deployment %d: %w", n, err)
 		}

@@ -2,10 +2,12 @@ package update
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
 
+	"aptfleet/device-updater/internal/boot"
 	"aptfleet/device-updater/internal/journal"
 )
 
@@ -28,6 +30,9 @@ func (m *Machine) Recover(ctx context.Context) error {
 	if err != nil {
 		return m.whyNot(err)
 	}
+	if err := m.repairDefault(tx, current); err != nil {
+		return m.whyNot(err)
+	}
 	switch tx.Phase {
 	case journal.Check, journal.Preflight, journal.Download, journal.Snapshot, journal.Install, journal.Verify:
 		err = m.discard(ctx, tx, "it was interrupted during "+string(tx.Phase))
@@ -46,6 +51,10 @@ func (m *Machine) Recover(ctx context.Context) error {
 			err = m.rolledBack(ctx, tx)
 		}
 	case journal.RolledBack:
+		if current == tx.Deployment {
+			// The loader had not used up its tries: it could not count them.
+			return m.leave(ctx, current)
+		}
 		err = m.rolledBack(ctx, asBad(tx))
 	default:
 		err = m.recoverIdle(ctx, current)
@@ -53,7 +62,33 @@ func (m *Machine) Recover(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return m.Prune(ctx)
+	m.tidy(ctx)
+	return nil
+}
+
+// tidy prunes. What cannot be deleted costs room, not updates.
+func (m *Machine) tidy(ctx context.Context) {
+	if err := m.Prune(ctx); err != nil {
+		m.say(func(s *Status) { s.LastError = err.Error() })
+	}
+}
+
+// repairDefault writes anew what is committed if that cannot be read any more:
+// the loader found a root nevertheless. While a transaction is open, what it
+// began from is committed.
+func (m *Machine) repairDefault(tx journal.Record, current int) error {
+	if _, err := m.Boot.Default(); !errors.Is(err, boot.ErrUnreadable) {
+		return err
+	}
+	if tx.Open() && m.Roots.Exists(deployment(tx.From)) {
+		current = tx.From
+	}
+	return m.Boot.Commit(current)
+}
+
+// leave takes the booted deployment from the boot loader and reboots.
+func (m *Machine) leave(ctx context.Context, current int) error {
+	return errors.Join(m.Boot.MarkBad(current), m.System.Reboot(ctx))
 }
 
 // asBad keeps the reason that a record of ROLLED_BACK already has.
@@ -70,7 +105,7 @@ func (m *Machine) recoverStaged(ctx context.Context, tx journal.Record, current 
 }
 
 // recoverFinalise tells by boot control whether SetTry was done: it is the last
-// act of FINALISE.
+// act of FINALISE. The loader was not asked since.
 func (m *Machine) recoverFinalise(ctx context.Context, tx journal.Record, current int) error {
 	if current == tx.Deployment {
 		return m.trial(ctx, tx)
@@ -118,8 +153,8 @@ func (m *Machine) recoverReboot(ctx context.Context, tx journal.Record, current 
 	if err != nil {
 		return m.whyNot(err)
 	}
-	if t, ok := m.Boot.Trial(); boot == tx.Boot && ok && t.Deployment == tx.Deployment && t.Tries > 0 {
-		return m.System.Reboot(ctx)
+	if boot == tx.Boot {
+		return m.recoverFinalise(ctx, tx, current)
 	}
 	return m.rolledBack(ctx, tx)
 }
@@ -139,11 +174,7 @@ func (m *Machine) recoverTrial(ctx context.Context, tx journal.Record, current i
 func (m *Machine) recoverIdle(ctx context.Context, current int) error {
 	d, err := m.Boot.Default()
 	if err != nil {
-		// The loader found a root nevertheless. It is what there is.
-		if err := m.Boot.Commit(current); err != nil {
-			return m.whyNot(err)
-		}
-		return nil
+		return m.whyNot(err)
 	}
 	if d.Committed == current {
 		return m.System.DisarmTrial(ctx)
@@ -168,7 +199,8 @@ func (m *Machine) recoverIdle(ctx context.Context, current int) error {
 }
 
 // Prune deletes what nobody needs: all but the booted, the committed, the
-// previous deployment and that of an open transaction.
+// previous deployment and that of an open transaction. What cannot be deleted
+// keeps it from nothing else.
 func (m *Machine) Prune(ctx context.Context) error {
 	keep := make(map[int]bool)
 	current, err := m.Boot.Current()
@@ -189,6 +221,7 @@ func (m *Machine) Prune(ctx context.Context) error {
 	if tx := m.Journal.Last(); tx.Open() {
 		keep[tx.Deployment], keep[tx.From] = true, true
 	}
+	var failures []error
 	for _, dir := range []string{"deployments", "pristine", "base"} {
 		names, err := m.Roots.List(dir)
 		if err != nil {
@@ -199,10 +232,8 @@ func (m *Machine) Prune(ctx context.Context) error {
 			if err != nil || keep[n] {
 				continue
 			}
-			if err := m.deleteDeployment(ctx, n); err != nil {
-				return err
-			}
+			failures = append(failures, m.deleteDeployment(ctx, n))
 		}
 	}
-	return nil
+	return errors.Join(failures...)
 }

@@ -92,6 +92,10 @@ func (m *Machine) preflight(ctx context.Context, current int) error {
 // reserve is what must stay free on the file system, in bytes.
 const reserve = 256 << 20
 
+// crowded is how many free bytes are so few that an installation may have
+// failed for want of more.
+const crowded = 32 << 20
+
 // room refuses an update that may fill the disk: the downloads, and what they
 // unpack to, taken as five times their size.
 func (m *Machine) room(plan apt.Plan) error {
@@ -195,6 +199,11 @@ func (m *Machine) verify(ctx context.Context, plan apt.Plan, clone string, n int
 // deleted, downloads stay. It returns the reason.
 func (m *Machine) abort(ctx context.Context, tx journal.Record, reason error) error {
 	forGood := permanent(ctx, tx.Phase, reason)
+	if free, err := m.Roots.Free(); forGood && err == nil && free < crowded {
+		// Scripts fail in many words when there is no room.
+		forGood = false
+		reason = fmt.Errorf("%w; only %d MB were free", reason, free>>20)
+	}
 	switch {
 	case errors.Is(context.Cause(ctx), ErrCancelled):
 		reason = fmt.Errorf("%w by a person during %s", ErrCancelled, tx.Phase)
@@ -240,9 +249,16 @@ func (m *Machine) discardAs(ctx context.Context, tx journal.Record, reason strin
 }
 
 // deleteDeployment deletes all subvolumes and records of a deployment that is
-// neither booted nor wanted. The log of its installation stays until the
-// number is pruned.
+// not wanted; it refuses the booted one. The log of its installation stays
+// until the number is pruned.
 func (m *Machine) deleteDeployment(ctx context.Context, n int) error {
+	current, err := m.Boot.Current()
+	if err != nil {
+		return err
+	}
+	if n == current {
+		return fmt.Errorf("cannot delete deployment %d: it is booted", n)
+	}
 	for _, rel := range []string{deployment(n) + work, deployment(n), pristine(n) + work, pristine(n), base(n)} {
 		if err := m.Roots.Delete(ctx, rel); err != nil {
 			return err
@@ -328,8 +344,14 @@ func (m *Machine) try(ctx context.Context, tx journal.Record) error {
 	return nil
 }
 
-// giveUpTry ends a transaction whose trial could not be set.
+// giveUpTry ends a transaction whose trial could not be set. What was written
+// of it nevertheless is taken back: nobody would expect that boot.
 func (m *Machine) giveUpTry(ctx context.Context, tx journal.Record, reason error) error {
+	if t, ok := m.Boot.Trial(); ok && t.Deployment == tx.Deployment {
+		if err := m.Boot.MarkBad(tx.Deployment); err != nil {
+			return err
+		}
+	}
 	if tx.Manual {
 		tx.Reason = reason.Error()
 		_, err := m.enter(tx, journal.Idle)

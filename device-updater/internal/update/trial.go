@@ -62,7 +62,7 @@ func (m *Machine) giveUp(ctx context.Context, tx journal.Record, reason string) 
 		return err
 	}
 	m.say(func(s *Status) { s.WhyNot, s.LastError = reason, reason })
-	return errors.Join(m.Boot.MarkBad(tx.Deployment), m.System.Reboot(ctx))
+	return m.leave(ctx, tx.Deployment)
 }
 
 // commit makes the booted deployment the default. All its steps may be
@@ -97,7 +97,8 @@ func (m *Machine) commit(ctx context.Context, tx journal.Record) error {
 		return m.whyNot(err)
 	}
 	m.say(func(s *Status) { s.WhyNot, s.LastError = "", "" })
-	return errors.Join(m.Releases.Clean(), m.Prune(ctx))
+	m.tidy(ctx)
+	return m.Releases.Clean()
 }
 
 // rolledBack records that the boot loader went back, and why, and forgets the
