@@ -3,6 +3,7 @@ package manifest_test
 import (
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"reflect"
 	"strings"
@@ -125,6 +126,13 @@ func TestParseDefaults(t *testing.T) {
 	}
 	if m.Arch != "i386" || m.Section != "misc" || m.Priority != "optional" || m.Version != "" || m.Compression != "" || m.Systemd.Policy("x") != (manifest.UnitPolicy{Enable: true, Start: true, Restart: true}) {
 		t.Errorf("got %+v", m)
+	}
+	machine, err := exec.Command("dpkg", "--print-architecture").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m, err = parse(needed + "}"); err != nil || m.Arch != strings.TrimSpace(string(machine)) {
+		t.Errorf("without arch it is for %+v (%v), dpkg says %s", m, err, machine)
 	}
 	if m, err = parse("base: &b {type: dir}\nname: x"); err == nil {
 		t.Errorf("a key for anchors alone was accepted: %+v", m)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"regexp"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -59,7 +60,7 @@ func Parse(file string, data []byte, env func(string) (string, bool)) (*Manifest
 	w := &walker{file: file, env: env}
 	m := &Manifest{
 		File:      file,
-		Arch:      "amd64",
+		Arch:      Architecture(runtime.GOARCH),
 		Section:   "misc",
 		Priority:  "optional",
 		Relations: map[string][]string{},
