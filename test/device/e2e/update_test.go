@@ -116,7 +116,7 @@ func TestADeviceFollowsAPinnedSnapshot(t *testing.T) {
 }
 
 // One device is installed from the snapshot of release 1 and updated to 4 by
-// way of 2; another goes there at once. A third is back on 1.
+// way of 2; another goes there at once.
 func TestTheSameSnapshotGivesTwoDevicesTheSamePackages(t *testing.T) {
 	t.Parallel()
 	direct, detour := newDevice(t), newDevice(t)
