@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -184,9 +185,28 @@ func (s *server) openStores(ctx context.Context) (err error) {
 	}
 	s.opened(s.engine.Close)
 	s.access = access.New(db, s.clock)
-	s.mirrors = mirror.New(mirror.Config{Engine: s.engine, Pool: files, Dir: s.path("mirrors"), Clock: s.clock})
+	s.mirrors = mirror.New(mirror.Config{
+		Engine: s.engine, Pool: settledPool{files, db}, Dir: s.path("mirrors"), Clock: s.clock,
+		Reserve: cmp.Or(s.settings.Reserve, incoming.DefaultReserve),
+	})
 	s.fleet, err = fleet.Open(ctx, fleet.Config{Store: db, Pipeline: s.engine.Pipeline, Announce: s.engine.Announce, Clock: s.clock})
 	return err
+}
+
+// settledPool is what of the pool is on record. A file that is not may have
+// been damaged by a power cut, or be taken back in a moment.
+type settledPool struct {
+	*pool.Pool
+	record interface {
+		HasFile(ctx context.Context, sha256 [32]byte) (bool, error)
+	}
+}
+
+// Has reports whether a file is in the pool to stay. What cannot be told is
+// downloaded again.
+func (p settledPool) Has(sha256 [32]byte, name string) bool {
+	known, err := p.record.HasFile(context.Background(), sha256)
+	return err == nil && known && p.Pool.Has(sha256, name)
 }
 
 // touch creates a file that only its owner reads.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
@@ -29,6 +30,7 @@ import (
 	"aptfleet/internal/protocol"
 	"aptfleet/internal/sign"
 	"aptfleet/internal/term"
+	"aptfleet/repo-manager/internal/pool"
 )
 
 // running is a server inside this process.
@@ -468,4 +470,30 @@ func selfSigned(t *testing.T, certFile, keyFile string) *x509.CertPool {
 	pool := x509.NewCertPool()
 	pool.AddCert(parsed)
 	return pool
+}
+
+// onRecord is a record of uploads.
+type onRecord map[[32]byte]bool
+
+func (r onRecord) HasFile(_ context.Context, sum [32]byte) (bool, error) { return r[sum], nil }
+
+// What lies in the pool and is not on record may be damaged or on its way out:
+// a mirror downloads it.
+func TestOnlyWhatIsOnRecordIsSettled(t *testing.T) {
+	files, err := pool.New(t.TempDir())
+	must(t, err)
+	record := onRecord{}
+	settled := settledPool{files, record}
+	sum := sha256.Sum256([]byte("content"))
+	path := filepath.Join(t.TempDir(), "upload")
+	must(t, os.WriteFile(path, []byte("content"), 0o600))
+	_, err = files.Put(path, sum, "a_1_all.deb")
+	must(t, err)
+	if settled.Has(sum, "a_1_all.deb") {
+		t.Error("a file of a batch under way counts")
+	}
+	record[sum] = true
+	if !settled.Has(sum, "a_1_all.deb") || settled.Has(sum, "b_1_all.deb") {
+		t.Error("a file on record does not count, or one that is not there does")
+	}
 }

@@ -5,6 +5,7 @@
 package incoming
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -59,12 +60,8 @@ func Open(dir string, maxSize, reserve int64) (*Receiver, error) {
 		}
 	}
 	r := &Receiver{dir: dir, maxSize: maxSize, reserve: reserve}
-	if r.maxSize == 0 {
-		r.maxSize = DefaultMaxSize
-	}
-	if r.reserve == 0 {
-		r.reserve = DefaultReserve
-	}
+	r.maxSize = cmp.Or(r.maxSize, DefaultMaxSize)
+	r.reserve = cmp.Or(r.reserve, DefaultReserve)
 	return r, nil
 }
 

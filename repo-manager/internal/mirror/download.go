@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"aptfleet/repo-manager/internal/release"
 )
@@ -79,6 +80,9 @@ func (u *Updater) download(ctx context.Context, up *upstream, store downloads, p
 		return nil, err
 	}
 	progress.Logf("%d packages selected, %d of them to download (%d bytes)", len(packages), len(missing), total)
+	if err := u.mustFit(store, missing, total); err != nil {
+		return nil, err
+	}
 	progress.Total(total, "bytes")
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(parallelDownloads)
@@ -94,6 +98,38 @@ func (u *Updater) download(ctx context.Context, up *upstream, store downloads, p
 		return nil, err
 	}
 	return files, nil
+}
+
+// mustFit refuses downloads that would use the disk up: then no upload could
+// be taken and no stage be signed any more. total is the size of missing.
+func (u *Updater) mustFit(store downloads, missing []selected, total int64) error {
+	needed := total
+	for _, s := range missing {
+		if info, err := os.Lstat(store.path(s)); err == nil { // a part of it is there
+			needed -= min(info.Size(), s.Size)
+		}
+	}
+	if needed == 0 {
+		return nil
+	}
+	free, err := u.config.Free(store.dir)
+	if err != nil {
+		return fmt.Errorf("cannot look for room for the downloads: %w", err)
+	}
+	if free-u.config.Reserve < needed {
+		return fmt.Errorf("cannot download %d packages: no space left on the disk of the data directory: %d bytes are needed, %d are free, of which %d stay free",
+			len(missing), needed, free, u.config.Reserve)
+	}
+	return nil
+}
+
+// free is how many bytes may still be written to the file system of dir.
+func free(dir string) (int64, error) {
+	var stat unix.Statfs_t
+	if err := unix.Statfs(dir, &stat); err != nil {
+		return 0, err
+	}
+	return int64(stat.Bavail) * stat.Bsize, nil
 }
 
 // fetchPackage brings the file at path to the content that s names. A part

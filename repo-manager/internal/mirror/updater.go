@@ -42,12 +42,15 @@ type Updater struct {
 
 // Config is what an Updater works with.
 type Config struct {
-	Engine Engine
-	Pool   Pool
-	Dir    string           // for downloads; on the file system of the pool
-	Client *http.Client     // nil: proxies from the environment, bounded waiting
-	Clock  func() time.Time // nil: time.Now
-	Pause  time.Duration    // before a file is tried a second time; 0: half a second
+	Engine  Engine
+	Pool    Pool
+	Dir     string           // for downloads; on the file system of the pool
+	Reserve int64            // bytes of that file system that downloads leave free
+	Client  *http.Client     // nil: proxies from the environment, bounded waiting
+	Clock   func() time.Time // nil: time.Now
+	Pause   time.Duration    // before a file is tried a second time; 0: half a second
+
+	Free func(dir string) (bytes int64, err error) // on a file system; nil asks it
 }
 
 // New returns an Updater. It touches nothing.
@@ -60,6 +63,9 @@ func New(config Config) *Updater {
 	}
 	if config.Pause == 0 {
 		config.Pause = time.Second / 2
+	}
+	if config.Free == nil {
+		config.Free = free
 	}
 	return &Updater{config: config}
 }
@@ -96,7 +102,7 @@ func mirrorOf(p release.Pipeline, component string) (*release.MirrorConfig, erro
 			return nil, &release.Error{
 				Code: release.Invalid,
 				Text: fmt.Sprintf("cannot update %s/%s: it is a %s, not a mirror", p.Name, component, c.Kind),
-				Hint: "upload packages to it with: repo-manager package add " + p.Name + "/" + component + " FILE",
+				Hint: "upload packages to it with: repo-manager package add " + component + " FILE",
 			}
 		}
 		return c.Mirror, nil

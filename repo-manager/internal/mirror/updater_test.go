@@ -74,6 +74,28 @@ func TestUpdateDownloadsOnlyWhatThePoolLacks(t *testing.T) {
 	}
 }
 
+// A disk that is too small is told before anything is downloaded, and keeps its
+// reserve; what an earlier update brought counts.
+func TestUpdateLeavesRoom(t *testing.T) {
+	a := newArchive(t)
+	r := newRig(t, a)
+	needed := 40_000 * int64(len("apt base-files hello hello-data libc mawk "))
+	r.updater.config.Reserve = 1000
+	r.updater.config.Free = func(string) (int64, error) { return needed + 999, nil }
+	err := r.update(t.Context(), a.config("hello"), &fakeProgress{})
+	if err == nil || !strings.Contains(err.Error(), "no space left") || strings.Contains(strings.Join(a.seen(), "\n"), ".deb") {
+		t.Fatalf("%v; asked for %q", err, a.seen())
+	}
+	body := content("libc")
+	downloaded := filepath.Join(r.dir, "demo/debian/packages", fmt.Sprintf("%x", sha(body)))
+	if err := os.WriteFile(downloaded, body[:1], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.update(t.Context(), a.config("hello"), &fakeProgress{}); err != nil {
+		t.Errorf("with one byte less to download: %v", err)
+	}
+}
+
 func TestUpdateOfSeveralArchitectures(t *testing.T) {
 	a := newArchive(t)
 	arm := strings.ReplaceAll(base, "Architecture: amd64", "Architecture: arm64")
