@@ -35,7 +35,7 @@ func newPackageCommand(c *cli) *cobra.Command {
 }
 
 func newPackageAddCommand(c *cli) *cobra.Command {
-	var older bool
+	var older, tell bool
 	cmd := &cobra.Command{
 		Use:   "add REPOSITORY FILE...",
 		Short: "Upload packages to a rolling repository",
@@ -55,17 +55,22 @@ durable and published. Each file is taken or refused by itself.`,
 			if err != nil {
 				return err
 			}
-			return c.upload(cmd.Context(), api, pipeline, args[0], args[1:], older)
+			added, err := c.upload(cmd.Context(), api, pipeline, args[0], args[1:], older)
+			if err != nil {
+				return err
+			}
+			return unchanged(tell && added == 0)
 		},
 	}
 	cmd.Flags().BoolVar(&older, "allow-older", false, "take a version lower than the newest one too")
+	tellUnchanged(cmd, &tell)
 	return cmd
 }
 
-// upload sends files, a few at a time, and reports them in the order given.
-// The error that it returns is that of the first file that failed; it tells
-// the others by itself.
-func (c *cli) upload(ctx context.Context, api *client.Client, pipeline, repository string, files []string, older bool) error {
+// upload sends files, a few at a time, reports them in the order given, and
+// returns how many were not there already. The error that it returns is that
+// of the first file that failed; it tells the others by itself.
+func (c *cli) upload(ctx context.Context, api *client.Client, pipeline, repository string, files []string, older bool) (added int, _ error) {
 	var total int64
 	weights := make([]int64, len(files))
 	for i, path := range files {
@@ -105,17 +110,19 @@ func (c *cli) upload(ctx context.Context, api *client.Client, pipeline, reposito
 		result := term.Styled{Text: "added", Style: term.Good}
 		if u.Already {
 			result = term.Styled{Text: "already there"}
+		} else {
+			added++
 		}
 		table.Row(u.Name, u.Version, u.Architecture, result, term.ID(u.State))
 	}
 	if c.io.JSON {
 		if err := c.io.PrintJSON(taken); err != nil {
-			return err
+			return added, err
 		}
 	} else {
 		table.Print("")
 	}
-	return c.worst(failed)
+	return added, c.worst(failed)
 }
 
 // worst returns the first error and tells the others, each text once.

@@ -14,6 +14,7 @@ import (
 func newPromoteCommand(c *cli) *cobra.Command {
 	var in protocol.Promote
 	var to string
+	var tell bool
 	cmd := &cobra.Command{
 		Use:   "promote SNAPSHOT",
 		Short: "Move a stage to a snapshot",
@@ -41,13 +42,17 @@ offers another state by now.`,
 			if err != nil {
 				return err
 			}
-			return c.printMove(ctx, api, pipeline, move, in.DryRun)
+			if err := c.printMove(ctx, api, pipeline, move, in.DryRun); err != nil {
+				return err
+			}
+			return unchanged(tell && move.FromState == move.ToState)
 		},
 	}
 	cmd.Flags().StringVar(&to, "to", "", "`stage` to move")
 	cmd.Flags().StringVar(&in.Reason, "reason", "", "why; it stays in the stage's history")
 	cmd.Flags().StringVar(&in.Expect, "expect", "", "`state` that the stage must still offer")
 	cmd.Flags().BoolVar(&in.DryRun, "dry-run", false, "only show what would change")
+	tellUnchanged(cmd, &tell)
 	mustComplete(cmd, "to", c.complete(stageNames))
 	return cmd
 }

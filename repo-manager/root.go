@@ -45,7 +45,8 @@ the one on this machine through its Unix socket, or another with --server and
 a token.
 
 Exit status: 0 done, or nothing to do; 1 failed; 2 wrong usage; 3 refused by a
-policy; 5 not authorised; 11 locked by another change; 130 interrupted.`,
+policy; 5 not authorised; 11 locked by another change; 77 nothing changed (with
+--unchanged-exit-77); 130 interrupted.`,
 		Example: `  repo-manager serve --data /srv/aptfleet
   repo-manager package add apps hello_1.0_amd64.deb
   repo-manager snapshot create --note "first release"
@@ -130,4 +131,18 @@ func finish(command *cobra.Command, io *term.IO) {
 	for _, child := range command.Commands() {
 		finish(child, io)
 	}
+}
+
+// tellUnchanged gives a command the flag that tells scripts "nothing to do"
+// from "done".
+func tellUnchanged(cmd *cobra.Command, tell *bool) {
+	cmd.Flags().BoolVar(tell, "unchanged-exit-77", false, "exit with 77 if nothing had to be changed")
+}
+
+// unchanged is the exit status for that, if it is asked for and true.
+func unchanged(is bool) error {
+	if is {
+		return term.Status(term.ExitUnchanged)
+	}
+	return nil
 }
