@@ -77,6 +77,8 @@ if ! $fast && [ -z "$failed" ]; then
 	limit=1200
 	[ -n "$long" ] && limit=10800
 	step $limit 'the pipeline as a whole' bash -euc 'gotest whole -count=1 -p 2 -timeout "$1" "${@:2}"' - ${limit}s "${outer[@]}"
+	echo '== how often the server was killed, and when'
+	sed -n 's/.*"Output":" *kill_test\.go:[0-9]*: \(kill -9.*\)\\n".*/\1/p' "$results/whole.json" || true
 fi
 
 count() { cat "$results"/*.json 2>/dev/null | grep -c "\"Action\":\"$1\".*\"Test\":" || true; }
