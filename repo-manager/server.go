@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -306,12 +307,13 @@ func (s *server) handlers() (handlers, error) {
 		MaxUpload: s.settings.MaxUpload, Log: s.log,
 	}
 	pages, err := ui.New(ui.Config{
-		Release: s.engine, Access: s.access, Fleet: s.fleet, Clock: s.clock, Secure: s.settings.TLSCertificate != "", Log: s.log,
+		Release: s.engine, Access: s.access, Fleet: s.fleet, Clock: s.clock, Log: s.log,
+		Secure: s.settings.TLSCertificate != "" || strings.HasPrefix(s.settings.URLAdmin, "https:"),
 	})
 	if err != nil {
 		return handlers{}, fmt.Errorf("cannot make the pages: %w", err)
 	}
-	return newHandlers(s.archive, api.NewDevice(config), api.New(config), pages, s.settings.Hosts), nil
+	return newHandlers(s.archive, api.NewDevice(config), api.New(config), pages, s.settings.adminHosts()), nil
 }
 
 // run serves until ctx ends or a listener fails, then finishes what is under
@@ -363,6 +365,10 @@ func (s *server) introduce() {
 		s.say("Without it no device can be updated from this archive any more; whoever has it can sign in its name.")
 	}
 	s.say("archive %s  (keyring: %s/archive-keyring.asc)", s.listeners.addresses.Public, s.listeners.addresses.Public)
-	s.say("admin   %s  (sign in: repo-manager user create NAME --role admin; repo-manager login-link NAME)", s.listeners.addresses.Admin)
+	program := "repo-manager"
+	if s.settings.Data != defaultData {
+		program += " --data " + s.settings.Data
+	}
+	s.say("admin   %s  (sign in: %s user create NAME --role admin; %s login-link NAME)", s.listeners.addresses.Admin, program, program)
 	s.say("socket  %s", s.listeners.addresses.Socket)
 }

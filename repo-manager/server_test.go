@@ -229,6 +229,9 @@ func TestOpenServerRefuses(t *testing.T) {
 	lost := filepath.Join(shortDir(t), "data")
 	must(t, serve(t, local(lost)).stop())
 	must(t, os.Remove(filepath.Join(lost, "keys", "archive.key")))
+	blank := filepath.Join(shortDir(t), "data")
+	must(t, serve(t, local(blank)).stop())
+	must(t, os.Remove(filepath.Join(blank, databaseFile)))
 	held := filepath.Join(shortDir(t), "data")
 	serve(t, local(held))
 	deep := filepath.Join(shortDir(t), strings.Repeat("long", 30))
@@ -242,11 +245,12 @@ func TestOpenServerRefuses(t *testing.T) {
 		says     string
 		code     int
 	}{
-		"a directory of somebody else": {local(foreign), "holds holiday.jpg", term.ExitFailed},
-		"an archive without its key":   {local(lost), "archive.key is gone", term.ExitFailed},
-		"a directory in use":           {local(held), "another repo-manager serves it", term.ExitLocked},
-		"a path too long for a socket": {local(deep), "shorter data directory", term.ExitFailed},
-		"a port in use":                {taken, "address already in use", term.ExitFailed},
+		"a directory of somebody else":    {local(foreign), "holds holiday.jpg", term.ExitFailed},
+		"an archive without its key":      {local(lost), "archive.key is gone", term.ExitFailed},
+		"an archive without its database": {local(blank), "its database repo-manager.db is gone", term.ExitFailed},
+		"a directory in use":              {local(held), "another repo-manager serves it", term.ExitLocked},
+		"a path too long for a socket":    {local(deep), "shorter data directory", term.ExitFailed},
+		"a port in use":                   {taken, "address already in use", term.ExitFailed},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, err := openServer(t.Context(), c.settings, slog.New(slog.NewTextHandler(io.Discard, nil)), func(string, ...any) {})
@@ -272,6 +276,7 @@ func TestSettings(t *testing.T) {
 		"a wrong duration":  {"valid_for: soon\n", "valid_for"},
 		"no duration":       {"valid_for: 3\n", "valid_for"},
 		"too short":         {"valid_for: 10ms\n", "valid_for"},
+		"a bare number":     {"keep_superseded: 3600\n", "keep_superseded: 2h"},
 		"negative":          {"reserve: -1\n", "reserve"},
 		"no URL":            {"url: archive.example\n", "url"},
 		"half of TLS":       {"tls_key: /x\n", "tls_certificate"},
@@ -299,6 +304,19 @@ func TestSettings(t *testing.T) {
 	}
 	if _, err := loadSettings(filepath.Join(t.TempDir(), "absent.yaml")); err == nil {
 		t.Error("a file that was named and is absent was accepted")
+	}
+}
+
+// The names of the admin listener: those of the setting, and that of the URL
+// in login links.
+func TestAdminHosts(t *testing.T) {
+	s := local(filepath.Join(shortDir(t), "data"))
+	s.Hosts, s.URLAdmin = []string{"other.example"}, "https://fleet.example:8443"
+	r := serve(t, s)
+	for host, status := range map[string]int{"fleet.example:8443": 200, "other.example": 200, "evil.example": 421} {
+		if resp, body := get(t, http.MethodGet, "http://"+r.listeners.admin.Addr().String()+"/healthz", "Host: "+host); resp.StatusCode != status {
+			t.Errorf("Host %s: %d %s, want %d", host, resp.StatusCode, body, status)
+		}
 	}
 }
 

@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -117,10 +119,21 @@ func (s *settings) validate() error {
 			return term.Usagef("cannot use %s: it is negative", name)
 		}
 	}
-	if s.ValidFor != 0 && s.ValidFor < time.Second {
-		return term.Usagef("cannot use valid_for %s: Release files count in seconds", s.ValidFor)
+	for name, value := range map[string]time.Duration{"valid_for": s.ValidFor, "keep_superseded": s.KeepSuperseded} {
+		if value != 0 && value < time.Second { // a plain number counts nanoseconds
+			return term.Usagef("cannot use %s %s: want at least 1s, for example %s: 2h", name, value, name)
+		}
 	}
 	return nil
+}
+
+// adminHosts are the names by which browsers may reach the admin listener.
+func (s *settings) adminHosts() []string {
+	hosts := slices.Clone(s.Hosts)
+	if u, err := url.Parse(s.URLAdmin); err == nil && u.Host != "" {
+		hosts = append(hosts, u.Hostname())
+	}
+	return hosts
 }
 
 // isLoopback tells whether a listening address is reachable from this machine
@@ -137,7 +150,9 @@ func isLoopback(address string) bool {
 	return err == nil && ip.IsLoopback()
 }
 
-// ensureEmptyOrOurs refuses a directory of somebody else's files.
+// ensureEmptyOrOurs refuses a directory of somebody else's files, and one
+// whose database is gone: an empty one would take versions a second time and
+// offer nothing to devices.
 func ensureEmptyOrOurs(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -157,6 +172,17 @@ func ensureEmptyOrOurs(dir string) error {
 			return term.WithHint(
 				fmt.Errorf("cannot use %s as data directory: it has no database and holds %s, which is not of this program", dir, e.Name()),
 				"name an empty or absent directory with --data")
+		}
+	}
+	published, err := os.ReadDir(filepath.Join(dir, "public"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("cannot open data directory: %w", err)
+	}
+	for _, e := range published {
+		if e.Name() != "lost+found" {
+			return term.WithHint(
+				fmt.Errorf("cannot open data directory %s: its database %s is gone, and public/ holds an archive", dir, databaseFile),
+				"restore the database from your backup")
 		}
 	}
 	return nil
