@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -107,21 +108,52 @@ func TestMakeRun(t *testing.T) {
 	}
 }
 
-// TestWithoutDevice is the server part alone.
+// TestWithoutDevice is the server part alone: at the address that the visitor
+// wants, again from where it stopped, and afresh.
 func TestWithoutDevice(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "demo")
-	r := start(t, dir, "DEVICE=none")
-	t.Cleanup(func() { r.interrupt(t) })
-	if !r.await(r.up, 5*time.Minute) {
-		t.Fatalf("make run DEVICE=none is not ready after 5 minutes; it said:\n%s", r.text())
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
 	}
-	guide := blocks(r.text())
-	paste(t, guide["Ship your own package"])
-	if _, ok := guide["Ship a broken version, and watch the device go back by itself; the page says why"]; ok {
-		t.Error("it speaks of a device that is not there")
+	address := free.Addr().String()
+	if err := free.Close(); err != nil {
+		t.Fatal(err)
 	}
-	r.interrupt(t)
-	nothingLeft(t, dir)
+	for _, run := range []struct {
+		name string
+		env  []string
+		has  bool // the package of the first run
+	}{
+		{"at first", nil, false},
+		{"again", nil, true},
+		{"afresh", []string{"FRESH=1"}, false},
+	} {
+		r := start(t, dir, append(run.env, "DEVICE=none", "LISTEN="+address)...)
+		t.Cleanup(func() { r.interrupt(t) })
+		if !r.await(r.up, 5*time.Minute) {
+			t.Fatalf("%s: make run DEVICE=none is not ready after 5 minutes; it said:\n%s", run.name, r.text())
+		}
+		if line := r.firstResult(); !strings.HasPrefix(line, "ready: http://"+address+"/") {
+			t.Errorf("%s: the first line on stdout is %q, want ready: and a link to %s", run.name, line, address)
+		}
+		found, err := visitorClient(t, dir).Packages(t.Context(), pipelineName, client.PackageQuery{Ref: "production", Component: repository, Name: application})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if has := slices.ContainsFunc(found, func(p protocol.Package) bool { return p.Version == "3.1" }); has != run.has {
+			t.Errorf("%s: the visitor's own package is there: %v, want %v", run.name, has, run.has)
+		}
+		guide := blocks(r.text())
+		if _, ok := guide["Ship a broken version, and watch the device go back by itself; the page says why"]; ok {
+			t.Error("it speaks of a device that is not there")
+		}
+		if run.name == "at first" {
+			paste(t, guide["Ship your own package"])
+		}
+		r.interrupt(t)
+		nothingLeft(t, dir)
+	}
 }
 
 // TestPreflightSaysEverythingAtOnce hides programs from it and asks that each
@@ -166,8 +198,9 @@ type running struct {
 	page  chan struct{} // closed when the page is up
 	up    chan struct{} // closed when the whole guide was printed
 
-	mu    sync.Mutex
-	lines []string
+	mu      sync.Mutex
+	lines   []string
+	results []string // those of stdout alone
 }
 
 func environment(dir string, more ...string) []string {
@@ -183,36 +216,59 @@ func start(t *testing.T, dir string, more ...string) *running {
 	r := &running{cmd: exec.Command("make", "run"), ended: make(chan struct{}), page: make(chan struct{}), up: make(chan struct{})}
 	r.cmd.Dir, r.cmd.Env = "../..", environment(dir, more...)
 	r.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	out, in := io.Pipe()
-	r.cmd.Stdout, r.cmd.Stderr = in, in
+	// Each stream is read to its end before Wait closes it.
+	var reading sync.WaitGroup
+	for name, open := range map[string]func() (io.ReadCloser, error){"stdout": r.cmd.StdoutPipe, "stderr": r.cmd.StderrPipe} {
+		stream, err := open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		reading.Go(func() { r.read(stream, name == "stdout") })
+	}
 	if err := r.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	read := make(chan struct{})
 	go func() {
-		defer close(read)
-		scanner := bufio.NewScanner(out)
-		for scanner.Scan() {
-			r.mu.Lock()
-			r.lines = append(r.lines, scanner.Text())
-			r.mu.Unlock()
-			switch {
-			case strings.Contains(scanner.Text(), "the page is up: "):
-				close(r.page)
-			case strings.HasPrefix(scanner.Text(), "Ctrl-C stops everything"):
-				close(r.up)
-			}
-		}
-	}()
-	go func() {
+		reading.Wait()
 		if err := r.cmd.Wait(); err != nil {
-			fmt.Fprintf(in, "make run ended: %v\n", err)
+			r.said(fmt.Sprintf("make run ended: %v", err), false)
 		}
-		in.Close()
-		<-read
 		close(r.ended)
 	}()
 	return r
+}
+
+// read takes in one stream, and notices what tells how far it is.
+func (r *running) read(stream io.Reader, result bool) {
+	scanner := bufio.NewScanner(stream)
+	for scanner.Scan() {
+		r.said(scanner.Text(), result)
+		switch {
+		case strings.Contains(scanner.Text(), "the page is up: "):
+			close(r.page)
+		case strings.HasPrefix(scanner.Text(), "Ctrl-C stops everything"):
+			close(r.up)
+		}
+	}
+}
+
+func (r *running) said(line string, result bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.lines = append(r.lines, line)
+	if result {
+		r.results = append(r.results, line)
+	}
+}
+
+// firstResult is the first line on stdout.
+func (r *running) firstResult() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.results) == 0 {
+		return ""
+	}
+	return r.results[0]
 }
 
 // await reports whether it got there within the given time.
