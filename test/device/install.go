@@ -15,7 +15,7 @@ import (
 type Setup struct {
 	Tar       string            // root file system, as Root.Tar and debian.Root return it
 	MachineID string            // 32 hexadecimal digits
-	Files     map[string][]byte // absolute paths within deployment 1, mode 0644
+	Files     map[string][]byte // absolute paths within deployment 1, mode 0644; the updater's settings 0600
 
 	// Updater is the device-updater program of this machine's architecture,
 	// which records the first deployment with its own code; "": nothing is
@@ -51,7 +51,11 @@ func (m *Machine) Install(ctx context.Context, s Setup) error {
 		}
 	}
 	for path, b := range files {
-		if err := write(filepath.Join(root, path), b, 0o644); err != nil {
+		mode := os.FileMode(0o644)
+		if path == settings {
+			mode = 0o600 // the token is in it
+		}
+		if err := write(filepath.Join(root, path), b, mode); err != nil {
 			return err
 		}
 	}
@@ -92,6 +96,9 @@ func write(path string, b []byte, mode os.FileMode) error {
 	return nil
 }
 
+// settings is the updater's configuration file.
+const settings = "/etc/aptfleet/device.yaml"
+
 // Reconfigure replaces /etc/aptfleet/device.yaml in every deployment of a
 // machine that is off, as a technician with the disk in hand would.
 func (m *Machine) Reconfigure(ctx context.Context, config []byte) error {
@@ -105,7 +112,7 @@ func (m *Machine) Reconfigure(ctx context.Context, config []byte) error {
 		return err
 	}
 	for _, n := range all {
-		path := filepath.Join(m.Top(), "deployments", strconv.Itoa(n), "etc/aptfleet/device.yaml")
+		path := filepath.Join(m.Top(), "deployments", strconv.Itoa(n), settings)
 		if err := write(path, config, 0o600); err != nil {
 			return err
 		}

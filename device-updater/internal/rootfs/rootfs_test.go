@@ -201,6 +201,8 @@ func TestState(t *testing.T) {
 		}
 	}
 	put(t, filepath.Join(top, "deployments/2/var/lib/app/new"), "new of 2")
+	// The power failed while this was copied.
+	put(t, filepath.Join(top, "state/var-lib/app/.aptfleet-seed/x"), "")
 	put(t, filepath.Join(top, "deployments/1/etc/machine-id"), "0123456789abcdef0123456789abcdef\n")
 	put(t, filepath.Join(top, "deployments/2/etc/machine-id"), "ffffffffffffffffffffffffffffffff\n")
 	boot := func(n int, id string) string {
@@ -267,6 +269,12 @@ func TestState(t *testing.T) {
 	}
 	if err := (rootfs.State{Root: two, Sysroot: top, Deployment: 2}).CheckIdentity(); err == nil {
 		t.Error("deployment 2 has another machine-id and nobody says so")
+	}
+	if _, err := os.Lstat(filepath.Join(top, "state/var-lib/app/.aptfleet-seed")); !os.IsNotExist(err) {
+		t.Errorf("a copy that was interrupted is left: %v", err)
+	}
+	if info, err := os.Stat(top); err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("others may enter the top level: %v, %v", info.Mode(), err)
 	}
 	// What was removed does not come back at the next boot of a deployment.
 	if err := os.Remove(filepath.Join(two, "var/lib/app/new")); err != nil {

@@ -52,8 +52,13 @@ type State struct {
 // Mount puts the state over the running system: state/var-lib over /var/lib,
 // with the release's own directories bound back, and the other state
 // directories over theirs. What the deployment brings below them is a seed:
-// copied once where nothing is, never overwriting. Mount may be repeated.
+// copied once where nothing is, never overwriting. Only root may enter Sysroot
+// from then on. Mount may be repeated.
 func (s State) Mount() error {
+	// Old releases lie below it, with programs that their successors mended.
+	if err := os.Chmod(s.Sysroot, 0o700); err != nil {
+		return fmt.Errorf("cannot keep others out of %s: %w", s.Sysroot, err)
+	}
 	deployment := filepath.Join(s.Sysroot, "deployments", strconv.Itoa(s.Deployment))
 	own, err := releasePatterns(deployment)
 	if err != nil {
@@ -244,9 +249,24 @@ func seedTree(from, to string, skip func(rel string) bool) error {
 	})
 }
 
-// copyNode copies one file, link or empty directory with mode, owner, times
-// and extended attributes.
+// half is the name of a copy that is not finished.
+const half = ".aptfleet-seed"
+
+// copyNode copies one file, link or empty directory with mode, owner and
+// extended attributes. It appears whole or not at all, whatever interrupts the
+// boot: what is there is never copied again.
 func copyNode(from, to string) error {
+	unfinished := filepath.Join(filepath.Dir(to), half)
+	if err := errors.Join(os.MkdirAll(filepath.Dir(to), 0o755), os.RemoveAll(unfinished)); err != nil {
+		return err
+	}
+	if err := copyAs(from, unfinished); err != nil {
+		return err
+	}
+	return os.Rename(unfinished, to)
+}
+
+func copyAs(from, to string) error {
 	var st unix.Stat_t
 	if err := unix.Lstat(from, &st); err != nil {
 		return &fs.PathError{Op: "lstat", Path: from, Err: err}
@@ -254,7 +274,7 @@ func copyNode(from, to string) error {
 	var err error
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFDIR:
-		err = os.MkdirAll(to, 0o700)
+		err = os.Mkdir(to, 0o700)
 	case unix.S_IFREG:
 		err = copyContent(from, to)
 	case unix.S_IFLNK:
@@ -286,6 +306,7 @@ func copyNode(from, to string) error {
 	return unix.Chmod(to, st.Mode&0o7777)
 }
 
+// copyContent returns when the copy is on the disk.
 func copyContent(from, to string) (err error) {
 	in, err := os.Open(from)
 	if err != nil {
@@ -297,8 +318,10 @@ func copyContent(from, to string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, out.Close()) }()
-	_, err = io.Copy(out, in)
-	return err
+	if _, err := io.Copy(out, in); err != nil {
+		return err
+	}
+	return out.Sync()
 }
 
 // placeFor makes a directory or empty file to bind source over.
