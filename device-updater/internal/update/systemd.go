@@ -64,7 +64,7 @@ func (Systemd) ArmTrial(root string, timeout time.Duration) error {
 	if err := dir.MkdirAll(trialDropIn, 0o755); err != nil {
 		return fmt.Errorf("cannot limit the trial: %w", err)
 	}
-	limit := fmt.Sprintf("[Timer]\nOnBootSec=\nOnBootSec=%ds\n", int(timeout.Seconds()))
+	limit := fmt.Sprintf("[Timer]\nOnStartupSec=\nOnStartupSec=%ds\n", int(timeout.Seconds()))
 	if err := dir.WriteFile(trialDropIn+"/timeout.conf", []byte(limit), 0o644); err != nil {
 		return fmt.Errorf("cannot limit the trial: %w", err)
 	}

@@ -95,7 +95,7 @@ func TestArmTrial(t *testing.T) {
 		}
 	}
 	got, err := os.ReadFile(filepath.Join(root, "etc/systemd/system/aptfleet-trial.timer.d/timeout.conf"))
-	if err != nil || string(got) != "[Timer]\nOnBootSec=\nOnBootSec=20s\n" {
+	if err != nil || string(got) != "[Timer]\nOnStartupSec=\nOnStartupSec=20s\n" {
 		t.Errorf("%q, %v", got, err)
 	}
 	// A release cannot make the updater write outside of it.
