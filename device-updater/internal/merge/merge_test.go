@@ -9,9 +9,11 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
 
 	"aptfleet/device-updater/internal/merge"
+	"aptfleet/device-updater/internal/rootfs"
 )
 
 // files describes a tree: path → content. A content that starts with "->" is a
@@ -168,6 +170,31 @@ func TestALinkIsNotFollowed(t *testing.T) {
 	}
 	if got := harvest(t, outside); fmt.Sprint(got) != fmt.Sprint(files{"a": "1"}) {
 		t.Errorf("outside of the tree there is %v now", got)
+	}
+}
+
+// TestExtendedAttributes are local changes like any other: access control lists
+// are kept in them.
+func TestExtendedAttributes(t *testing.T) {
+	base, running, target := plant(t, files{"a": "1", "d/b": "1"}), plant(t, files{"a": "1", "d/b": "1"}), plant(t, files{"a": "1", "d/b": "1"})
+	set := func(path, value string) {
+		t.Helper()
+		if err := unix.Lsetxattr(path, "user.note", []byte(value), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	set(filepath.Join(running, "a"), "local")
+	set(filepath.Join(running, "d"), "local")
+	set(filepath.Join(base, "d/b"), "release")
+	set(filepath.Join(target, "d/b"), "release")
+	if _, err := merge.Trees(base, running, target); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]string{"a": "local", "d": "local", "d/b": ""} {
+		attrs, err := rootfs.Xattrs(filepath.Join(target, path))
+		if err != nil || string(attrs["user.note"]) != want {
+			t.Errorf("%s: %q, want %q (%v)", path, attrs, want, err)
+		}
 	}
 }
 

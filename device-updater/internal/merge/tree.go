@@ -14,12 +14,15 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"aptfleet/device-updater/internal/rootfs"
 )
 
 // Suffix marks the release's version of a file whose local version stayed.
@@ -152,6 +155,7 @@ type node struct {
 	uid, gid int
 	content  []byte // of a file, or the target of a link
 	rdev     uint64
+	xattrs   map[string][]byte // of files and directories
 }
 
 // load reads what lies at path within tree. What is reached through a link is
@@ -179,6 +183,9 @@ func load(tree, path string) (node, error) {
 		to, err = os.Readlink(path)
 		n.content, n.mode = []byte(to), 0
 	}
+	if err == nil && (n.kind == unix.S_IFREG || n.kind == unix.S_IFDIR) {
+		n.xattrs, err = rootfs.Xattrs(path)
+	}
 	return n, err
 }
 
@@ -203,7 +210,8 @@ func linkAbove(tree, path string) (string, error) {
 }
 
 func (n node) equal(o node) bool {
-	return n.kind == o.kind && n.mode == o.mode && n.uid == o.uid && n.gid == o.gid && n.rdev == o.rdev && bytes.Equal(n.content, o.content)
+	return n.kind == o.kind && n.mode == o.mode && n.uid == o.uid && n.gid == o.gid && n.rdev == o.rdev && bytes.Equal(n.content, o.content) &&
+		maps.EqualFunc(n.xattrs, o.xattrs, bytes.Equal)
 }
 
 // change is one path in the three trees.
@@ -286,7 +294,31 @@ func (n node) write(tree, path string) error {
 	if n.kind == unix.S_IFLNK {
 		return nil
 	}
-	return unix.Chmod(path, n.mode)
+	if err := unix.Chmod(path, n.mode); err != nil {
+		return err
+	}
+	return n.writeXattrs(path)
+}
+
+// writeXattrs gives path the extended attributes of n, and no others.
+func (n node) writeXattrs(path string) error {
+	old, err := rootfs.Xattrs(path)
+	if err != nil {
+		return err
+	}
+	for name := range old {
+		if _, keep := n.xattrs[name]; !keep {
+			if err := unix.Lremovexattr(path, name); err != nil {
+				return &fs.PathError{Op: "lremovexattr " + name, Path: path, Err: err}
+			}
+		}
+	}
+	for name, value := range n.xattrs {
+		if err := unix.Lsetxattr(path, name, value, 0); err != nil {
+			return &fs.PathError{Op: "lsetxattr " + name, Path: path, Err: err}
+		}
+	}
+	return nil
 }
 
 func writeFile(path string, content []byte) (err error) {

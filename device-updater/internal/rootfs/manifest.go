@@ -110,7 +110,7 @@ func fileHash(path string) (string, error) {
 }
 
 func xattrText(path string) (string, error) {
-	attrs, err := xattrs(path)
+	attrs, err := Xattrs(path)
 	if err != nil {
 		return "", err
 	}
@@ -125,9 +125,9 @@ func xattrText(path string) (string, error) {
 	return strings.Join(parts, ","), nil
 }
 
-// xattrs returns the extended attributes of path itself, not of what a link
-// points to.
-func xattrs(path string) (map[string][]byte, error) {
+// Xattrs returns the extended attributes of path itself, not of what a link
+// points to: access control lists and capabilities are among them.
+func Xattrs(path string) (map[string][]byte, error) {
 	size, err := unix.Llistxattr(path, nil)
 	if err == unix.ENOTSUP || (err == nil && size == 0) {
 		return nil, nil

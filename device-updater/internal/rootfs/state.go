@@ -291,7 +291,7 @@ func copyAs(from, to string) error {
 	if err := os.Lchown(to, int(st.Uid), int(st.Gid)); err != nil {
 		return err
 	}
-	attrs, err := xattrs(from)
+	attrs, err := Xattrs(from)
 	if err != nil {
 		return err
 	}
