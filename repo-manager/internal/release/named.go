@@ -2,12 +2,19 @@ package release
 
 import (
 	"context"
+	"errors"
 	"slices"
 )
 
 // CreateSnapshot names the state that from means (see Resolve; "" is the
 // newest), and publishes its fixed base. One state may have several names.
 func (e *Engine) CreateSnapshot(ctx context.Context, a Actor, pipeline, from, note string, labels []string) (Snapshot, error) {
+	if len(labels) > maxLabels {
+		return Snapshot{}, fail(Invalid, "", "cannot create snapshot: %d labels are more than %d", len(labels), maxLabels)
+	}
+	if err := errors.Join(mustBeShort("create snapshot", "note", note), mustBeShort("create snapshot", "label", labels...)); err != nil {
+		return Snapshot{}, err
+	}
 	var snapshot Snapshot
 	err := e.do(&job{ctx: ctx, pipeline: pipeline, act: func(ctx context.Context) error {
 		l, err := e.line(pipeline)
@@ -31,6 +38,23 @@ func (e *Engine) CreateSnapshot(ctx context.Context, a Actor, pipeline, from, no
 		return nil
 	}})
 	return snapshot, err
+}
+
+// What people write down is kept for ever and in memory: a text has at most
+// maxText bytes, and a snapshot at most maxLabels labels.
+const (
+	maxText   = 4000
+	maxLabels = 100
+)
+
+// mustBeShort refuses texts that are no notes, reasons or labels any more.
+func mustBeShort(verb, what string, texts ...string) error {
+	for _, text := range texts {
+		if len(text) > maxText {
+			return fail(Invalid, "say it shorter", "cannot %s: the %s has %d bytes, at most %d are kept", verb, what, len(text), maxText)
+		}
+	}
+	return nil
 }
 
 // Snapshots lists the snapshots of a pipeline, newest first.

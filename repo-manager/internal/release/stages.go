@@ -156,6 +156,9 @@ func (e *Engine) Diff(ctx context.Context, pipeline, from, to string) (a, b Offe
 // and the Move has Seq 0; so has the Move of a dry run, which only tells what
 // would happen. The first stage follows uploads and is Refused.
 func (e *Engine) Promote(ctx context.Context, a Actor, pipeline, ref, to, reason string, expect *snapshots.ID, dryRun bool) (Move, error) {
+	if err := mustBeShort("promote to stage "+to, "reason", reason); err != nil {
+		return Move{}, err
+	}
 	var move Move
 	err := e.do(&job{ctx: ctx, pipeline: pipeline, stage: to, act: func(ctx context.Context) error {
 		l, err := e.line(pipeline)
@@ -205,6 +208,9 @@ func (e *Engine) Promote(ctx context.Context, a Actor, pipeline, ref, to, reason
 // promoted. Undo once more goes further back, never forward. expect is that
 // of Promote. A stage that offered nothing before is Refused.
 func (e *Engine) Undo(ctx context.Context, a Actor, pipeline, stage, reason string, expect *snapshots.ID) (Move, error) {
+	if err := mustBeShort("undo stage "+stage, "reason", reason); err != nil {
+		return Move{}, err
+	}
 	var move Move
 	err := e.do(&job{ctx: ctx, pipeline: pipeline, stage: stage, act: func(ctx context.Context) error {
 		l, err := e.line(pipeline)

@@ -363,6 +363,23 @@ func TestChanges(t *testing.T) {
 	})
 }
 
+// What people write down is bounded: it is kept for ever.
+func TestLongTexts(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		novel := strings.Repeat("x", 5000)
+		_, err := w.CreateSnapshot(t.Context(), ann, "demo", "", novel, nil)
+		wantCode(t, err, release.Invalid, "5000 bytes")
+		_, err = w.CreateSnapshot(t.Context(), ann, "demo", "", "", []string{"a", novel})
+		wantCode(t, err, release.Invalid, "5000 bytes")
+		_, err = w.CreateSnapshot(t.Context(), ann, "demo", "", "", make([]string, 200))
+		wantCode(t, err, release.Invalid, "labels")
+		_, err = w.Promote(t.Context(), ann, "demo", "dev", "canary", novel, nil, false)
+		wantCode(t, err, release.Invalid, "reason")
+		_, err = w.Undo(t.Context(), ann, "demo", "canary", novel, nil)
+		wantCode(t, err, release.Invalid, "reason")
+	})
+}
+
 // A change whose end cannot be written down has ended all the same: whoever
 // watches sees how, another one may start, and it is written down later.
 func TestAnEndThatCannotBeRecorded(t *testing.T) {

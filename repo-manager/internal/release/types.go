@@ -189,3 +189,6 @@ type Error struct {
 
 func (e *Error) Error() string { return e.Text }
 func (e *Error) Unwrap() error { return e.Err }
+
+// NextStep returns the hint, for whoever is told of the error without a request.
+func (e *Error) NextStep() string { return e.Hint }
