@@ -88,9 +88,10 @@ ended on standard output. The exit status is 1 if it failed or was aborted.`,
 
 func newAbortCommand(c *cli) *cobra.Command {
 	return &cobra.Command{
-		Use:     "abort ID",
-		Short:   "Ask a change to stop",
-		Long:    `Ask a change to stop. What it began is undone; "repo-manager watch" shows when it has ended.`,
+		Use:   "abort ID",
+		Short: "Ask a change to stop",
+		Long: `Ask a change to stop. It publishes nothing any more, and a mirror's next update
+goes on from what was downloaded. "repo-manager watch" shows when it has ended.`,
 		Example: `  repo-manager abort 7`,
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -144,8 +145,11 @@ func (c *cli) follow(ctx context.Context, api *client.Client, id int64) error {
 		progress.Set(now.Done, now.Total, now.Unit)
 	})
 	progress.Finish()
-	if err != nil {
+	if err != nil && ctx.Err() != nil {
 		return term.WithHint(err, fmt.Sprintf("the change goes on in the server: repo-manager watch %d", id))
+	}
+	if err != nil {
+		return err
 	}
 	if c.io.JSON {
 		if err := c.io.PrintJSON(change); err != nil {
