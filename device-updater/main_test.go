@@ -3,6 +3,10 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -140,6 +144,51 @@ func TestRefusalsOfAMachineThatIsNoDevice(t *testing.T) {
 	var body protocol.ErrorBody
 	if err := json.Unmarshal([]byte(errOut), &body); code != 1 || err != nil || body.Error.Text == "" {
 		t.Errorf("--json error: status %d, %v, %q", code, err, errOut)
+	}
+}
+
+// TestExitStatusOfUpdate: scripts learn from it what the daemon made of their
+// request.
+func TestExitStatusOfUpdate(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		answer string // of the daemon
+		phase  journal.Phase
+		args   []string
+		want   int
+	}{
+		{"nothing to do", `{"done":true}`, journal.Idle, []string{"--reboot-exit-code"}, 0},
+		{"staged", `{"done":true}`, journal.Staged, []string{"--reboot-exit-code"}, term.ExitReboot},
+		{"staged, not asked", `{"done":true}`, journal.Staged, []string{"--wait"}, 0},
+		{"failed", `{"error":"cannot install: no"}`, journal.Idle, []string{"--reboot-exit-code"}, term.ExitFailed},
+		{"refused", `{"error":"it failed here before","refused":true,"hint":"device-updater retry"}`, journal.Idle, []string{"--wait"}, term.ExitRefused},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			sysroot, flags := deviceFlags(t)
+			log, err := journal.Open(filepath.Join(sysroot, "updater/journal"), time.Now)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := log.Append(journal.Record{Transaction: 1, Phase: c.phase}); err != nil {
+				t.Fatal(err)
+			}
+			if err := log.Close(); err != nil {
+				t.Fatal(err)
+			}
+			listener, err := net.Listen("unix", flags[len(flags)-1])
+			if err != nil {
+				t.Fatal(err)
+			}
+			daemon := &httptest.Server{Listener: listener, Config: &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				fmt.Fprintln(w, c.answer)
+			})}}
+			daemon.Start()
+			defer daemon.Close()
+			code, _, errOut := call(t, append(append(flags, "update"), c.args...)...)
+			if code != c.want {
+				t.Errorf("status %d, want %d; it says %q", code, c.want, errOut)
+			}
+		})
 	}
 }
 
