@@ -167,3 +167,32 @@ func TestSeedsOfANumberThatComesAgain(t *testing.T) {
 		t.Errorf("the next deployment 4 would get no seeds: %v", err)
 	}
 }
+
+// TestACheckThatFindsNothingNewIsSilent: a release that failed is refused at
+// every check, and the status, which the server is told, does not change.
+func TestACheckThatFindsNothingNewIsSilent(t *testing.T) {
+	w := newWorld(t)
+	w.offered, w.bad["new"] = "new", "app.service failed"
+	w.powerOn()
+	if err := w.settle(); err == nil {
+		t.Fatal("the bad release was taken")
+	}
+	m, done := w.machine()
+	defer done()
+	if err := m.Recover(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	m.Notify = func(s Status) {
+		if s.WhyNot != "state new failed here: app.service failed" {
+			t.Errorf("why not: %q", s.WhyNot)
+		}
+	}
+	for range 3 {
+		if err := m.Update(t.Context(), Options{Patient: true}); err == nil {
+			t.Error("want a refusal")
+		}
+		if _, err := m.Check(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+}

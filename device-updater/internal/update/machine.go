@@ -204,10 +204,36 @@ func (m *Machine) Check(ctx context.Context) (Offer, error) {
 		m.say(func(s *Status) { s.WhyNot, s.LastError, s.Checked = err.Error(), err.Error(), m.Clock() })
 		return Offer{}, err
 	}
+	why, trouble := m.against(offer)
 	m.say(func(s *Status) {
-		s.Wanted, s.WantedName, s.WhyNot, s.LastError, s.Checked = offer.State, offer.Snapshot, "", "", m.Clock()
+		s.Wanted, s.WantedName, s.WhyNot, s.LastError, s.Checked = offer.State, offer.Snapshot, why, trouble, m.Clock()
 	})
 	return offer, nil
+}
+
+// against says what is known to speak against an offer before anything is
+// tried, and which error that was: a check that finds nothing new changes
+// nothing in the status but its time.
+func (m *Machine) against(offer Offer) (why, trouble string) {
+	current, err := m.Boot.Current()
+	if err != nil {
+		return err.Error(), err.Error()
+	}
+	if booted, err := m.Records.Deployment(current); err != nil || m.is(booted, offer) {
+		return "", ""
+	}
+	if refused := m.failedBefore(offer); refused != nil {
+		return refused.Error(), ""
+	}
+	if tx := m.Journal.Last(); tx.Phase == journal.Staged && !m.Settings.RebootAuto {
+		if staged, err := m.Records.Deployment(tx.Deployment); err == nil && m.is(staged, offer) {
+			return stagedWaits, ""
+		}
+	}
+	if m.resting(offer.State) {
+		return m.pause.reason, m.pause.reason
+	}
+	return "", ""
 }
 
 // Update brings the device to what the server offers: as far as STAGED, and on
@@ -304,18 +330,27 @@ func (m *Machine) refuseFailed(offer Offer, retry bool) error {
 	if retry {
 		return m.Records.Forgive(offer.State)
 	}
+	if err := m.failedBefore(offer); err != nil {
+		return m.whyNot(err)
+	}
+	return nil
+}
+
+// failedBefore returns why the release is not tried again, nil if nothing keeps
+// it.
+func (m *Machine) failedBefore(offer Offer) error {
 	failed, err := m.Records.Failed()
 	if err != nil {
-		return m.whyNot(err)
+		return err
 	}
 	i := slices.IndexFunc(failed, func(f protocol.Failure) bool { return f.State == offer.State })
 	if i < 0 {
 		return nil
 	}
-	return m.whyNot(&Refused{
+	return &Refused{
 		Reason: fmt.Sprintf("%s failed here: %s", offer, failed[i].Reason),
-		Hint:   "it is not tried again until another release is offered, or you say so: device-updater update --retry",
-	})
+		Hint:   "another release is taken when it is offered; this one only if you say so: device-updater update --retry",
+	}
 }
 
 // whyNot puts err into the status and returns it.
