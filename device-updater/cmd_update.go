@@ -75,8 +75,8 @@ func (p *program) rollbackCommand() *cobra.Command {
 		Use:   "rollback",
 		Short: "Boot the previous deployment, and stay there",
 		Long: `rollback boots the previous deployment on trial. When it is committed, the
-release that was left is not installed again until another one is offered or
-"device-updater retry" says so.`,
+release that was left is not installed again unless "device-updater retry" says
+so; another one is.`,
 		Example: "  device-updater rollback",
 		Args:    usage(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
