@@ -129,6 +129,16 @@ func (s *server) openDirectory(context.Context) error {
 			return fmt.Errorf("cannot open data directory: %w", err)
 		}
 	}
+	// Files that a killed server was about to rename (see package atomicfile).
+	for _, dir := range []string{"keys", "public", "run", "mirrors/*/*"} {
+		left, err := fs.Glob(os.DirFS(s.settings.Data), dir+"/.*.tmp")
+		for _, name := range left {
+			err = errors.Join(err, os.Remove(s.path(name)))
+		}
+		if err != nil {
+			return fmt.Errorf("cannot open data directory: %w", err)
+		}
+	}
 	return nil
 }
 

@@ -210,7 +210,18 @@ func TestNewArchive(t *testing.T) {
 		t.Errorf("after the stop addresses.json is there (%v)", err)
 	}
 	before := r.key.deb
+	var left []string // by a server that was killed
+	for _, name := range []string{"keys/.archive.key.1.tmp", "public/.archive-keyring.asc.1.tmp", "run/.addresses.json.1.tmp", "mirrors/demo/debian/.InRelease.1.tmp"} {
+		left = append(left, filepath.Join(dir, name))
+		must(t, os.MkdirAll(filepath.Dir(left[len(left)-1]), 0o755))
+		must(t, os.WriteFile(left[len(left)-1], nil, 0o600))
+	}
 	again := serve(t, local(dir))
+	for _, path := range left {
+		if _, err := os.Stat(path); !os.IsNotExist(err) {
+			t.Errorf("%s is still there (%v)", path, err)
+		}
+	}
 	if !bytes.Equal(again.key.deb, before) || strings.Contains(again.said.String(), "Back it up") {
 		t.Error("a restart made another keyring package or announced a new archive")
 	}
