@@ -55,9 +55,8 @@ type State struct {
 // copied once where nothing is, never overwriting. Only root may enter Sysroot
 // from then on. Mount may be repeated.
 func (s State) Mount() error {
-	// Old releases lie below it, with programs that their successors mended.
-	if err := os.Chmod(s.Sysroot, 0o700); err != nil {
-		return fmt.Errorf("cannot keep others out of %s: %w", s.Sysroot, err)
+	if err := s.keepOut(); err != nil {
+		return err
 	}
 	deployment := filepath.Join(s.Sysroot, "deployments", strconv.Itoa(s.Deployment))
 	own, err := releasePatterns(deployment)
@@ -88,6 +87,20 @@ func (s State) Mount() error {
 		if err := bindOnce(source, filepath.Join(s.Root, "var/lib", name)); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// keepOut lets nobody but root into the top level: old releases lie below it,
+// with programs that their successors mended. Where that is so already it
+// writes nothing: a full disk must not keep a device from booting.
+func (s State) keepOut() error {
+	info, err := os.Stat(s.Sysroot)
+	if err == nil && info.Mode().Perm() != 0o700 {
+		err = os.Chmod(s.Sysroot, 0o700)
+	}
+	if err != nil {
+		return fmt.Errorf("cannot keep others out of %s: %w", s.Sysroot, err)
 	}
 	return nil
 }
