@@ -185,9 +185,30 @@ func TestLintianFindsNoErrors(t *testing.T) {
 		}
 		args = append(args, r.File)
 	}
+	args = append(args, updaterPackage(t))
 	if out, err := command(t, "lintian", args...).CombinedOutput(); err != nil {
 		t.Errorf("lintian: %v\n%s", err, out)
 	}
+}
+
+// updaterPackage builds the package of device-updater, with the program as a
+// release has it.
+func updaterPackage(t *testing.T) string {
+	t.Helper()
+	bin := t.TempDir()
+	compile := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", bin+"/", "aptfleet/device-updater")
+	compile.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := compile.CombinedOutput(); err != nil {
+		t.Fatalf("cannot build device-updater: %v\n%s", err, out)
+	}
+	r, err := build.Build(t.Context(), build.Options{
+		Source: "../../../device-updater", Version: "1.0", Output: t.TempDir(),
+		Env: func(name string) (string, bool) { return bin, name == "APTFLEET_BIN" },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r.File
 }
 
 // TestAnInterruptedBuildLeavesNothing interrupts the packing of a terabyte.
