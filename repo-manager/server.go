@@ -246,7 +246,7 @@ func version() string {
 }
 
 // releases is the engine as the API sees it: the first repository of a
-// pipeline receives the keyring package.
+// pipeline receives the keyring package, and a mirror can be updated.
 type releases struct {
 	*release.Engine
 	welcome func(ctx context.Context, pipeline string) error
@@ -259,6 +259,16 @@ func (r releases) CreateRepository(ctx context.Context, a release.Actor, pipelin
 		return c, err
 	}
 	return c, r.welcome(ctx, pipeline)
+}
+
+// CreateMirror is that of the engine, for mirrors that can be updated.
+func (r releases) CreateMirror(ctx context.Context, a release.Actor, pipeline, name string, config release.MirrorConfig) (release.Component, error) {
+	if config.URL != "" && config.Suite != "" { // the engine tells what is missing
+		if err := mirror.Validate(name, config); err != nil {
+			return release.Component{}, err
+		}
+	}
+	return r.Engine.CreateMirror(ctx, a, pipeline, name, config)
 }
 
 // welcomeRepositories repeats what a crash between the creation of a
@@ -381,4 +391,7 @@ func (s *server) introduce() {
 	}
 	s.say("admin   %s  (sign in: %s user create NAME --role admin; %s login-link NAME)", s.listeners.addresses.Admin, program, program)
 	s.say("socket  %s", s.listeners.addresses.Socket)
+	if s.listeners.archiveURL == "" {
+		s.say("Without --url, Release files do not say where apt finds a pipeline's snapshots: nobody knows how others reach %s.", s.settings.Listen)
+	}
 }

@@ -65,6 +65,12 @@ func VerifyDetached(text, signature, keyring []byte, now time.Time) (signer stri
 	return fingerprint(entity), nil
 }
 
+// CheckKeyring reports why Verify could not use a keyring.
+func CheckKeyring(keyring []byte) error {
+	_, err := readKeyring(keyring)
+	return err
+}
+
 func readKeyring(keyring []byte) (openpgp.EntityList, error) {
 	var keys openpgp.EntityList
 	var err error

@@ -437,3 +437,26 @@ func filesBelow(t *testing.T, dir string) string {
 	}
 	return strings.Join(names, " ")
 }
+
+// A mirror that could never be updated is refused when it is created.
+func TestValidate(t *testing.T) {
+	good := newArchive(t).config("hello")
+	if err := Validate("debian", good); err != nil {
+		t.Fatal(err)
+	}
+	for says, spoil := range map[string]func(*release.MirrorConfig){
+		"http or https URL":       func(c *release.MirrorConfig) { c.URL = "ftp.example/debian" },
+		"suite":                   func(c *release.MirrorConfig) { c.Suite = "../../trixie" },
+		"component":               func(c *release.MirrorConfig) { c.Components = []string{"main", "../x"} },
+		`package name "Hello"`:    func(c *release.MirrorConfig) { c.Packages = []string{"hello", "Hello"} },
+		"keyring cannot be read":  func(c *release.MirrorConfig) { c.Keyring = []byte("root:x:0:0") },
+		"cannot create mirror up": func(c *release.MirrorConfig) { c.URL = "" },
+	} {
+		config := good
+		spoil(&config)
+		var known *release.Error
+		if err := Validate("up", config); !errors.As(err, &known) || known.Code != release.Invalid || !strings.Contains(err.Error(), says) {
+			t.Errorf("%v does not say %q", err, says)
+		}
+	}
+}

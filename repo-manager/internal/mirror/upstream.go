@@ -1,6 +1,7 @@
 package mirror
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,8 @@ import (
 	"strings"
 	"time"
 
+	"aptfleet/internal/deb"
+	"aptfleet/internal/sign"
 	"aptfleet/repo-manager/internal/release"
 )
 
@@ -59,6 +62,27 @@ func newUpstream(client *http.Client, pause time.Duration, config release.Mirror
 		return nil, fmt.Errorf("cannot mirror suite %q: %w", config.Suite, err)
 	}
 	return &upstream{client: client, base: base, pause: pause, config: config}, nil
+}
+
+// Validate refuses a mirror that no update could ever fill: it cannot be
+// changed once it exists.
+func Validate(name string, config release.MirrorConfig) error {
+	_, err := newUpstream(nil, 0, config)
+	for _, component := range config.Components {
+		if bad := localPath(component); bad != nil && err == nil {
+			err = fmt.Errorf("the upstream component %q: %w", component, bad)
+		}
+	}
+	for _, wanted := range config.Packages {
+		err = cmp.Or(err, deb.ValidPackageName(wanted))
+	}
+	if len(config.Keyring) > 0 {
+		err = cmp.Or(err, sign.CheckKeyring(config.Keyring))
+	}
+	if err != nil {
+		return &release.Error{Code: release.Invalid, Text: fmt.Sprintf("cannot create mirror %s: %v", name, err), Hint: "repo-manager mirror create --help", Err: err}
+	}
+	return nil
 }
 
 // localPath refuses what would lead out of the archive.
