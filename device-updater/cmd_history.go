@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"aptfleet/device-updater/internal/journal"
+	"aptfleet/internal/term"
 )
 
 func (p *program) historyCommand() *cobra.Command {
@@ -41,7 +42,7 @@ func (p *program) printHistory(records []journal.Record) error {
 			continue
 		}
 		committed := i > 0 && records[i-1].Transaction == r.Transaction && records[i-1].Phase == journal.Commit
-		fmt.Fprintf(w, "%d\t%s\t%s\t%d\t%s\n", r.Transaction, r.At.UTC().Format(time.RFC3339), release(r.Snapshot, r.State), r.Deployment, result(r, committed))
+		fmt.Fprintf(w, "%d\t%s\t%s\t%d\t%s\n", r.Transaction, r.At.UTC().Format(time.RFC3339), release(r.Snapshot, r.State), r.Deployment, term.Printable(result(r, committed)))
 	}
 	return w.Flush()
 }

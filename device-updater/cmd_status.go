@@ -12,6 +12,7 @@ import (
 	"aptfleet/device-updater/internal/config"
 	"aptfleet/device-updater/internal/journal"
 	"aptfleet/device-updater/internal/update"
+	"aptfleet/internal/term"
 )
 
 func (p *program) statusCommand() *cobra.Command {
@@ -52,7 +53,8 @@ func (p *program) status() error {
 	return printView(p.io.Out, view)
 }
 
-// printView writes a screen for people.
+// printView writes a screen for people. Reasons come from checks and scripts of
+// a release.
 func printView(out io.Writer, v update.View) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(w, "DEPLOYMENT\tROLE\tRELEASE\tVERSION\n")
@@ -71,12 +73,12 @@ func printView(out io.Writer, v update.View) error {
 		wanted += ", asked " + v.Checked.UTC().Format(time.RFC3339)
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "\nfollows  %s\nwanted   %s\nphase    %s\n", v.Report.Follow, wanted, strings.TrimSuffix(v.Report.Phase+": "+v.Report.Progress, ": "))
+	fmt.Fprintf(&b, "\nfollows  %s\nwanted   %s\nphase    %s\n", v.Report.Follow, wanted, term.Printable(strings.TrimSuffix(v.Report.Phase+": "+v.Report.Progress, ": ")))
 	if v.Report.WhyNot != "" {
-		fmt.Fprintf(&b, "why not  %s\n", v.Report.WhyNot)
+		fmt.Fprintf(&b, "why not  %s\n", term.Printable(v.Report.WhyNot))
 	}
 	for _, f := range v.Report.Failed {
-		fmt.Fprintf(&b, "failed   %s at %s: %s\n", release(f.Snapshot, f.State), f.At.UTC().Format(time.RFC3339), f.Reason)
+		fmt.Fprintf(&b, "failed   %s at %s: %s\n", release(f.Snapshot, f.State), f.At.UTC().Format(time.RFC3339), term.Printable(f.Reason))
 	}
 	_, err := io.WriteString(out, b.String())
 	return err

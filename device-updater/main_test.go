@@ -227,7 +227,7 @@ func TestPrintView(t *testing.T) {
 				{ID: 3, Snapshot: "20261120T094500Z", Role: "trial", Version: "3.0"},
 				{ID: 2, State: strings.Repeat("ab", 32), Role: "rollback"},
 			},
-			Failed: []protocol.Failure{{Snapshot: "20261120T090000Z", At: time.Date(2026, 11, 20, 9, 30, 0, 0, time.UTC), Reason: "app.service failed"}},
+			Failed: []protocol.Failure{{Snapshot: "20261120T090000Z", At: time.Date(2026, 11, 20, 9, 30, 0, 0, time.UTC), Reason: "app.service failed\x1b[2J"}},
 		},
 	})
 	want := `DEPLOYMENT  ROLE              RELEASE             VERSION
@@ -238,7 +238,7 @@ follows  production
 wanted   20261120T094500Z, asked 2026-11-20T10:00:00Z
 phase    HEALTH: graphical.target was not reached
 why not  it is on trial
-failed   20261120T090000Z at 2026-11-20T09:30:00Z: app.service failed
+failed   20261120T090000Z at 2026-11-20T09:30:00Z: app.service failed\x1b[2J
 `
 	if err != nil || out.String() != want {
 		t.Errorf("%v\n%s", err, &out)
