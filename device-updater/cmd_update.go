@@ -100,9 +100,11 @@ func (p *program) retryCommand() *cobra.Command {
 
 func (p *program) cancelCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:     "cancel",
-		Short:   "Stop the update that is under way",
-		Long:    "cancel stops an update that has not been staged. What was downloaded stays.",
+		Use:   "cancel",
+		Short: "Stop the update that is under way",
+		Long: `cancel stops an update that has not been staged. What was downloaded stays. The
+daemon does not begin it again by itself until another release is offered or
+the device starts anew.`,
 		Example: "  device-updater cancel",
 		Args:    usage(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -168,7 +170,7 @@ func (p *program) follow() func(update.Status) {
 			line += ": " + s.Progress
 		}
 		if line != last && s.Phase != string(journal.Idle) && !p.io.JSON {
-			fmt.Fprintln(p.io.Err, line)
+			fmt.Fprintln(p.io.Err, term.Printable(line))
 		}
 		last = line
 	}

@@ -167,10 +167,11 @@ type Options struct {
 // pause is how long a release is left alone that could not be staged for
 // reasons that may pass.
 type pause struct {
-	state    string
-	attempts int
-	until    time.Time
-	reason   string
+	state     string
+	attempts  int
+	until     time.Time
+	reason    string
+	cancelled bool // a person did not want it: until one does
 }
 
 // The first pause, which doubles up to the last.
@@ -181,7 +182,7 @@ const (
 
 // troubled makes the next patient attempt at the release wait.
 func (m *Machine) troubled(state string, reason error) {
-	if m.pause.state != state {
+	if m.pause.state != state || m.pause.cancelled {
 		m.pause = pause{state: state}
 	}
 	wait := min(firstPause<<min(m.pause.attempts, 16), lastPause)
@@ -192,6 +193,9 @@ func (m *Machine) troubled(state string, reason error) {
 // resting reports whether a release is left alone for now. A clock that was set
 // back ends that.
 func (m *Machine) resting(state string) bool {
+	if m.pause.cancelled {
+		return m.pause.state == state
+	}
 	left := m.pause.until.Sub(m.Clock())
 	return m.pause.state == state && left > 0 && left <= lastPause
 }

@@ -585,4 +585,15 @@ func TestCancel(t *testing.T) {
 	if left := w.leftOvers(); len(left) > 0 {
 		t.Errorf("left behind: %v", left)
 	}
+	// The next check does not begin it again; a person may, and another release
+	// is another matter.
+	last := m.Journal.Last().Seq
+	if err := m.Update(t.Context(), Options{Patient: true}); err != nil || m.Journal.Last().Seq != last || m.Status().WhyNot != "cancelled by a person during INSTALL" {
+		t.Errorf("the next check: %v, %+v", err, m.Status())
+	}
+	m.Notify = nil
+	w.offered = "newer"
+	if err := m.Update(t.Context(), Options{Patient: true}); err != nil || !w.rebooting {
+		t.Errorf("another release: %v, rebooting: %v", err, w.rebooting)
+	}
 }

@@ -207,6 +207,7 @@ func (m *Machine) abort(ctx context.Context, tx journal.Record, reason error) er
 	switch {
 	case errors.Is(context.Cause(ctx), ErrCancelled):
 		reason = fmt.Errorf("%w by a person during %s", ErrCancelled, tx.Phase)
+		m.pause = pause{state: tx.State, reason: reason.Error(), cancelled: true}
 	case ctx.Err() != nil:
 		reason = fmt.Errorf("the updater was stopped during %s: %w", tx.Phase, ctx.Err())
 	case !forGood:
