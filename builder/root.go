@@ -49,9 +49,11 @@ policy, 5 not authorised, 11 locked by another change, 130 interrupted.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return &term.UsageError{Text: "cannot run builder: a command is missing", Hint: "builder --help lists the commands"}
 		},
+		Version:       term.Version(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
+	root.SetVersionTemplate(term.VersionTemplate)
 	root.PersistentFlags().BoolVar(&p.io.JSON, "json", p.io.JSON, "print one JSON value; errors too, on standard error")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return &term.UsageError{Text: "cannot read the command line: " + err.Error(), Hint: cmd.CommandPath() + " --help shows its flags"}

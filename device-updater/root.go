@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"runtime/debug"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -45,7 +43,7 @@ Exit status: 0 done or nothing to do, 1 failed, 2 wrong usage, 3 refused,
 update, 130 interrupted.`,
 		Example: `  device-updater status
   device-updater update --reboot`,
-		Version: version(),
+		Version: term.Version(),
 		Args:    usage(cobra.NoArgs),
 		RunE: func(*cobra.Command, []string) error {
 			return &term.UsageError{Text: "cannot run device-updater: a command is missing", Hint: "device-updater --help lists the commands"}
@@ -53,7 +51,7 @@ update, 130 interrupted.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.SetVersionTemplate("device-updater {{.Version}}\n")
+	root.SetVersionTemplate(term.VersionTemplate)
 	flags := root.PersistentFlags()
 	flags.BoolVar(&p.io.JSON, "json", p.io.JSON, "print one JSON value; errors too, on standard error")
 	flags.StringVar(&p.configPath, "config", config.DefaultPath, "configuration file")
@@ -79,13 +77,4 @@ func usage(check cobra.PositionalArgs) cobra.PositionalArgs {
 		}
 		return nil
 	}
-}
-
-// version is what the build recorded about itself.
-func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok || info.Main.Version == "" {
-		return "unknown"
-	}
-	return strings.Trim(info.Main.Version, "()")
 }

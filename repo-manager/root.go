@@ -51,10 +51,11 @@ policy; 5 not authorised; 11 locked by another change; 77 nothing changed (with
   repo-manager package add apps hello_1.0_amd64.deb
   repo-manager snapshot create --note "first release"
   repo-manager promote dev --to canary --reason "tested on the bench"`,
-		Version:       version(),
+		Version:       term.Version(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
+	root.SetVersionTemplate(term.VersionTemplate)
 	c.flags(root)
 	root.AddGroup(
 		&cobra.Group{ID: "release", Title: "Packages and releases:"},

@@ -11,7 +11,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"strings"
 	"time"
 
@@ -232,17 +231,9 @@ func touch(path string) error {
 // describe is the server as its API describes it.
 func (s *server) describe() protocol.System {
 	return protocol.System{
-		Product: "aptfleet", Version: version(), Fingerprint: s.key.Fingerprint(),
+		Product: "aptfleet", Version: term.Version(), Fingerprint: s.key.Fingerprint(),
 		Archive: s.listeners.addresses.Public, Admin: s.listeners.addresses.Admin,
 	}
-}
-
-// version is what the Go tool recorded about this build.
-func version() string {
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		return info.Main.Version
-	}
-	return "unknown"
 }
 
 // releases is the engine as the API sees it: the first repository of a
