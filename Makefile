@@ -39,4 +39,4 @@ man: build
 	for p in builder repo-manager device-updater; do bin/$$p man bin/man8; done
 
 fmt:
-	gofmt -l -w $$(git ls-files '*.go')
+	gofmt -l -w .

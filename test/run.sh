@@ -56,7 +56,7 @@ gotest() { # gotest NAME FLAGS… PACKAGES…
 
 style() {
 	local unformatted
-	unformatted=$(gofmt -l $(git ls-files '*.go'))
+	unformatted=$(gofmt -l .)
 	[ -z "$unformatted" ] || { printf 'not formatted (make fmt):\n%s\n' "$unformatted"; return 1; }
 	go vet -tags nomsgpack ./...
 }
