@@ -364,6 +364,16 @@ func TestInstall(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(root, "usr/sbin/policy-rc.d")); !os.IsNotExist(err) {
 		t.Errorf("policy-rc.d was left behind: %v", err)
 	}
+	// A hold is a wish about the running system; the list is exact.
+	hold := exec.Command("dpkg", "--root="+root, "--set-selections")
+	hold.Stdin = strings.NewReader("app hold\nbase-files hold\n")
+	if out, err := hold.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if out, err := move("2b", "app", app("app", "2", "Depends: lib\n"), pkg{name: "lib", version: "0.5"}); err != nil {
+		t.Errorf("packages on hold: %v\n%s", err, out)
+	}
+	s.has(root, "usr/share/app/version", "2\n")
 	broken := app("app", "3", "")
 	broken.postinst = "echo cannot start >&2; exit 1"
 	if out, err := move("3", "app", broken); err == nil || !strings.Contains(out, "dpkg: error processing package app") {

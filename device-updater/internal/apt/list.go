@@ -114,8 +114,12 @@ func (p Package) check() error {
 // Installed is one package of a dpkg status file.
 type Installed struct {
 	Package
-	Status string // "install ok installed"
+	Status string // "install ok installed": what is wished, what is wrong, what is
 }
+
+// whole reports whether the package is installed and nothing is wrong with it.
+// The wish is ignored: what dpkg holds follows the list like all else.
+func (i Installed) whole() bool { return strings.HasSuffix(i.Status, " ok installed") }
 
 // ParseStatus reads a dpkg status file and returns what is neither purged nor
 // unknown, sorted.
@@ -208,7 +212,7 @@ func MakePlan(list []Package, installed []Installed, known map[string]string, na
 	for _, p := range list {
 		want[slot(p, native)] = true
 		i, ok := have[slot(p, native)]
-		same := ok && i.Status == "install ok installed" && i.String() == p.String()
+		same := ok && i.whole() && i.String() == p.String()
 		if hash, recorded := known[p.String()]; same && recorded && hash != p.SHA256 {
 			same = false
 		}
@@ -267,7 +271,7 @@ func (p Plan) arguments() []string {
 func (p Plan) reinstalls(installed []Installed) []Package {
 	have := make(map[string]bool)
 	for _, i := range installed {
-		if i.Status == "install ok installed" {
+		if i.whole() {
 			have[i.String()] = true
 		}
 	}
@@ -302,7 +306,7 @@ func extendedStates(list []Package, topLevel []string, native string) string {
 func Mismatch(list []Package, installed []Installed) string {
 	have := make(map[string]bool)
 	for _, i := range installed {
-		if i.Status != "install ok installed" {
+		if !i.whole() {
 			return fmt.Sprintf("%s is %q", i.Name, i.Status)
 		}
 		have[i.String()] = true
