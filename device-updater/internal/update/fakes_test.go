@@ -56,6 +56,7 @@ type world struct {
 	nested    []string
 	stray     map[string]bool // in place of a subvolume, and cannot be deleted
 	noSave    bool            // the loader cannot count tries
+	noReboot  error           // the service manager refuses
 	armed     []string        // roots whose trial was limited
 	free      int64
 	current   int
@@ -239,6 +240,9 @@ func (w *world) Clean() error                    { w.step("clean", func() {}); r
 func (w *world) BootID() (string, error) { return "boot-" + strconv.Itoa(w.boots), nil }
 
 func (w *world) Reboot(context.Context) error {
+	if w.noReboot != nil {
+		return w.noReboot
+	}
 	w.step("reboot", func() { w.rebooting = true })
 	return nil
 }

@@ -196,3 +196,38 @@ func TestACheckThatFindsNothingNewIsSilent(t *testing.T) {
 		}
 	}
 }
+
+// TestARebootThatIsRefused is asked for again and again, without a record for
+// each time: before the trial, and after it.
+func TestARebootThatIsRefused(t *testing.T) {
+	for _, when := range []string{"before the trial", "after the trial"} {
+		w := newWorld(t)
+		w.offered, w.bad["new"] = "new", "app.service failed"
+		w.powerOn()
+		if when == "after the trial" {
+			if _, err := w.session(true); err != nil {
+				t.Fatal(err)
+			}
+			w.powerOn()
+		}
+		w.noReboot = errors.New("cannot reboot: an application inhibits it")
+		m, done := w.machine()
+		if err := errors.Join(m.Recover(t.Context()), m.Update(t.Context(), Options{})); !errors.Is(err, w.noReboot) || !m.Unfinished() {
+			t.Errorf("%s: %v, last record %+v", when, err, m.Journal.Last())
+		}
+		before := m.Journal.Last().Seq
+		for range 3 {
+			if err := m.Recover(t.Context()); !errors.Is(err, w.noReboot) {
+				t.Errorf("%s: %v", when, err)
+			}
+		}
+		if after := m.Journal.Last().Seq; after != before {
+			t.Errorf("%s: %d more records", when, after-before)
+		}
+		w.noReboot = nil
+		if err := m.Recover(t.Context()); err != nil || !w.rebooting || !m.Rebooting() {
+			t.Errorf("%s: %v, rebooting: %v", when, err, w.rebooting)
+		}
+		done()
+	}
+}

@@ -132,13 +132,14 @@ func (m *Machine) recoverFinalise(ctx context.Context, tx journal.Record, curren
 		return m.rolledBack(ctx, tx)
 	}
 	// On trial and not booted yet: this is still the boot that set it.
-	boot, err := m.System.BootID()
-	if err != nil {
-		return m.whyNot(err)
-	}
-	tx.Boot = boot
-	if tx, err = m.enter(tx, journal.Reboot); err != nil {
-		return err
+	if tx.Phase != journal.Reboot {
+		var err error
+		if tx.Boot, err = m.System.BootID(); err != nil {
+			return m.whyNot(err)
+		}
+		if _, err = m.enter(tx, journal.Reboot); err != nil {
+			return err
+		}
 	}
 	return m.System.Reboot(ctx)
 }
@@ -164,7 +165,7 @@ func (m *Machine) recoverTrial(ctx context.Context, tx journal.Record, current i
 	case current != tx.Deployment:
 		return m.rolledBack(ctx, tx)
 	case tx.Bad:
-		return m.giveUp(ctx, tx, tx.Reason)
+		return m.leave(ctx, current)
 	}
 	return m.trial(ctx, tx)
 }

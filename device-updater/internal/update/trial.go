@@ -116,9 +116,11 @@ func (m *Machine) rolledBack(ctx context.Context, tx journal.Record) error {
 		}
 	}
 	tx.Reason = reason
-	tx, err := m.enter(tx, journal.RolledBack)
-	if err != nil {
-		return err
+	if tx.Phase != journal.RolledBack {
+		var err error
+		if tx, err = m.enter(tx, journal.RolledBack); err != nil {
+			return err
+		}
 	}
 	if err := m.Boot.MarkBad(tx.Deployment); err != nil {
 		return m.whyNot(err)
@@ -134,7 +136,7 @@ func (m *Machine) rolledBack(ctx context.Context, tx journal.Record) error {
 	if err := m.deleteDeployment(ctx, tx.Deployment); err != nil {
 		return m.whyNot(err)
 	}
-	_, err = m.enter(tx, journal.Failed)
+	_, err := m.enter(tx, journal.Failed)
 	return m.alsoWhyNot(fmt.Sprintf("%s failed here: %s", releaseName(tx.State, tx.Snapshot), reason), err)
 }
 
