@@ -101,7 +101,7 @@ func (s *server) close() error {
 }
 
 // openDirectory makes the data directory ours alone.
-func (s *server) openDirectory(context.Context) error {
+func (s *server) openDirectory(ctx context.Context) error {
 	if err := os.MkdirAll(s.settings.Data, 0o755); err != nil {
 		return fmt.Errorf("cannot open data directory: %w", err)
 	}
@@ -113,7 +113,7 @@ func (s *server) openDirectory(context.Context) error {
 		return fmt.Errorf("cannot open data directory: %w", err)
 	}
 	s.opened(lock.Close)
-	switch err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); {
+	switch err := lockFile(ctx, lock); {
 	case errors.Is(err, unix.EWOULDBLOCK):
 		return term.WithHint(&lockedError{s.settings.Data}, "stop the other one first, or name another directory with --data")
 	case err != nil:
@@ -139,6 +139,27 @@ func (s *server) openDirectory(context.Context) error {
 		}
 	}
 	return nil
+}
+
+// lockPatience is how long a server waits for the one before it: the kernel
+// takes a moment to close what a killed process had open.
+const lockPatience = 2 * time.Second
+
+// lockFile locks a file, or fails with EWOULDBLOCK.
+func lockFile(ctx context.Context, file *os.File) error {
+	ctx, cancel := context.WithTimeout(ctx, lockPatience)
+	defer cancel()
+	for {
+		err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
 }
 
 // openStores opens everything that lives in the data directory. The

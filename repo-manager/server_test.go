@@ -26,6 +26,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"aptfleet/internal/client"
 	"aptfleet/internal/protocol"
 	"aptfleet/internal/sign"
@@ -277,6 +279,18 @@ func TestOpenServerRefuses(t *testing.T) {
 	if entries, err := os.ReadDir(foreign); err != nil || len(entries) != 1 {
 		t.Errorf("the foreign directory holds %d entries now, %v", len(entries), err)
 	}
+}
+
+// A server that was killed may hold its lock a moment longer than its sockets.
+func TestOpenServerWaitsForTheOneBefore(t *testing.T) {
+	dir := shortDir(t)
+	lock, err := os.Create(filepath.Join(dir, "lock"))
+	must(t, err)
+	must(t, unix.Flock(int(lock.Fd()), unix.LOCK_EX))
+	released := make(chan error, 1)
+	time.AfterFunc(100*time.Millisecond, func() { released <- lock.Close() })
+	serve(t, local(dir))
+	must(t, <-released)
 }
 
 func TestSettings(t *testing.T) {
