@@ -13,6 +13,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -115,6 +116,15 @@ func TestErrorsBecomeStatuses(t *testing.T) {
 		if want := "cannot do it: \\x1b[2Jno\ntry\\nthis\n"; rec.Body.String() != want {
 			t.Errorf("%s as text: %q, want %q", code, rec.Body, want)
 		}
+	}
+}
+
+func TestAFullDiskIsTold(t *testing.T) {
+	h, w, _ := newAPI(t)
+	w.err = fmt.Errorf("cannot store user ann: %w", syscall.ENOSPC)
+	rec := ask(t, h, "GET", "/api/v1/pipelines", "", bearer("viewer"), asJSON)
+	if got := errorOf(t, rec); rec.Code != 507 || got.Code != "no-space" || strings.Contains(got.Text, "ann") {
+		t.Errorf("%d %+v", rec.Code, got)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"syscall"
 
 	"github.com/gin-gonic/gin"
 
@@ -69,6 +70,12 @@ func told(c *gin.Context, err error) (status int, body protocol.Error) {
 		return statusOf(known.Code), protocol.Error{Code: string(known.Code), Text: known.Text, Hint: known.Hint}
 	case c.Request.Context().Err() != nil || errors.Is(err, context.Canceled):
 		return statusClientGone, protocol.Error{Code: "interrupted", Text: "the request was interrupted"}
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return http.StatusInsufficientStorage, protocol.Error{
+			Code: string(release.NoSpace),
+			Text: "cannot finish the request: no space left on the disk of the data directory",
+			Hint: "free space there or make it larger, then try again",
+		}
 	}
 	return http.StatusInternalServerError, protocol.Error{
 		Code: "internal",
