@@ -195,6 +195,10 @@ func TestACheckThatFindsNothingNewIsSilent(t *testing.T) {
 			t.Error(err)
 		}
 	}
+	m.Notify = nil
+	if err := m.Update(t.Context(), Options{Retry: true}); err != nil || m.Status().WhyNot != "" {
+		t.Errorf("it is tried again: %v, why not: %q", err, m.Status().WhyNot)
+	}
 }
 
 // TestARebootThatIsRefused is asked for again and again, without a record for

@@ -369,6 +369,12 @@ func (m *Machine) whyNot(err error) error {
 	return err
 }
 
+// nothingAgainst takes the reason of before out of the status: it is being
+// tried.
+func (m *Machine) nothingAgainst() {
+	m.say(func(s *Status) { s.WhyNot, s.LastError = "", "" })
+}
+
 // Cancel stops a transaction that has not reached FINALISE and reports whether
 // there was one.
 func (m *Machine) Cancel() bool {

@@ -30,6 +30,7 @@ func (m *Machine) stage(ctx context.Context, offer Offer, current int, booted De
 	if tx, err = m.enter(tx, journal.Check); err != nil {
 		return tx, m.whyNot(err)
 	}
+	m.nothingAgainst()
 	plan, err := m.fetch(ctx, &tx, offer, booted)
 	if err == nil && plan.Empty() {
 		return m.adopt(tx, booted, plan)
@@ -278,6 +279,7 @@ func (m *Machine) finalise(ctx context.Context, tx journal.Record) error {
 	if err != nil {
 		return m.whyNot(err)
 	}
+	m.nothingAgainst()
 	if err := m.prepareTrial(ctx, tx); err != nil {
 		// A failed merge means no switch. The next check begins anew, from
 		// the root as it is then.

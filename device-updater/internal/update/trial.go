@@ -96,7 +96,7 @@ func (m *Machine) commit(ctx context.Context, tx journal.Record) error {
 	if tx, err = m.enter(tx, journal.Idle); err != nil {
 		return m.whyNot(err)
 	}
-	m.say(func(s *Status) { s.WhyNot, s.LastError = "", "" })
+	m.nothingAgainst()
 	m.tidy(ctx)
 	return m.Releases.Clean()
 }
