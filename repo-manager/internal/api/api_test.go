@@ -123,7 +123,7 @@ func TestAFullDiskIsTold(t *testing.T) {
 	h, w, _ := newAPI(t)
 	w.err = fmt.Errorf("cannot store user ann: %w", syscall.ENOSPC)
 	rec := ask(t, h, "GET", "/api/v1/pipelines", "", bearer("viewer"), asJSON)
-	if got := errorOf(t, rec); rec.Code != 507 || got.Code != "no-space" || strings.Contains(got.Text, "ann") {
+	if got := errorOf(t, rec); rec.Code != 507 || got.Code != "no-space" || strings.Contains(got.Text, "user") {
 		t.Errorf("%d %+v", rec.Code, got)
 	}
 }
