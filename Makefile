@@ -4,6 +4,12 @@
 GO ?= go
 TAGS = -tags nomsgpack
 
+# Go stamps programs with their commit. Where git refuses to tell it (a checkout
+# that belongs to somebody else, as in a container), they are built without.
+ifneq ($(shell git rev-parse HEAD >/dev/null 2>&1 || echo no),)
+export GOFLAGS += -buildvcs=false
+endif
+
 .PHONY: help run purge test test-fast test-long build man fmt
 
 help:

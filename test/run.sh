@@ -9,7 +9,7 @@ cd "$(dirname "$0")/.."
 
 if [ "$(id -u)" != 0 ]; then
 	command -v sudo >/dev/null || { echo "make test: devices need root: run it as root, or install sudo" >&2; exit 1; }
-	exec sudo --preserve-env=PATH,APTFLEET_LONG,APTFLEET_CACHE,APTFLEET_ARTIFACTS,CI env PATH="$PATH" "$0" "$@"
+	exec sudo --preserve-env=PATH,GOFLAGS,GOPROXY,APTFLEET_LONG,APTFLEET_CACHE,APTFLEET_ARTIFACTS,CI env PATH="$PATH" test/run.sh "$@"
 fi
 command -v go >/dev/null || { echo "make test: cannot find go: install Go $(sed -n 's/^go //p' go.mod) or newer from https://go.dev/dl" >&2; exit 1; }
 

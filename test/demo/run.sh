@@ -18,7 +18,7 @@ die() { say "make run: $1"; [ -z "${2:-}" ] || say "  next: $2"; exit 1; }
 case $DEVICE in nspawn | none) ;; *) die "cannot use DEVICE=$DEVICE: it is nspawn or none" ;; esac
 if [ "$(id -u)" != 0 ]; then
 	command -v sudo >/dev/null || die 'cannot mount and boot a device without root' 'run it as root, or: apt-get install sudo'
-	exec sudo --preserve-env=PATH,DEMO_DIR,DEVICE,LISTEN,FRESH,YES,GOPROXY,GOFLAGS env PATH="$PATH" "$0" "$@"
+	exec sudo --preserve-env=PATH,DEMO_DIR,DEVICE,LISTEN,FRESH,YES,GOPROXY,GOFLAGS env PATH="$PATH" test/demo/run.sh "$@"
 fi
 
 if [ "${1:-}" = --purge ]; then
