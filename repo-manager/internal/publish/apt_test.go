@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -266,12 +267,12 @@ func TestAptRefuses(t *testing.T) {
 		name   string
 		meta   Meta
 		damage func(t *testing.T, f *fixture, dists string)
-		wants  string
+		wants  string // regular expression
 	}{
 		{name: "an expired stage", meta: Meta{ValidUntil: start.Add(time10s)}, wants: "is expired"},
 		{name: "a changed InRelease", damage: func(t *testing.T, _ *fixture, dists string) {
 			edit(t, filepath.Join(dists, "InRelease"), "Label: demo", "Label: evil")
-		}, wants: "BADSIG"},
+		}, wants: "BADSIG|Message has been manipulated"}, // gpgv, and sqv since Debian 13
 		{name: "an index with other bytes", damage: func(t *testing.T, f *fixture, dists string) {
 			for name := range byHashNames(read(t, filepath.Join(dists, "Release"))) {
 				damage(t, filepath.Join(dists, name))
@@ -291,7 +292,7 @@ func TestAptRefuses(t *testing.T) {
 			}
 			a := newAPT(t, f, "demo/dev")
 			out, _ := a.run("apt-get", "update")
-			if !strings.Contains(out, row.wants) {
+			if !regexp.MustCompile(row.wants).MatchString(out) {
 				t.Errorf("apt-get update says nothing of %q:\n%s", row.wants, out)
 			}
 			if got := a.names(); len(got) != 0 {
