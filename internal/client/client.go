@@ -188,14 +188,18 @@ func (c *Client) call(ctx context.Context, r request, out any) (int, error) {
 	return resp.StatusCode, nil
 }
 
-func (c *Client) get(ctx context.Context, path string, query url.Values, out any) error {
-	_, err := c.call(ctx, request{method: http.MethodGet, path: path, query: query}, out)
-	return err
+// get asks for a value.
+func get[T any](ctx context.Context, c *Client, path string, query url.Values) (T, error) {
+	var out T
+	_, err := c.call(ctx, request{method: http.MethodGet, path: path, query: query}, &out)
+	return out, err
 }
 
-func (c *Client) post(ctx context.Context, path string, in, out any) error {
-	_, err := c.call(ctx, request{method: http.MethodPost, path: path, json: in}, out)
-	return err
+// post sends in, if it is not nil, and returns the answer.
+func post[T any](ctx context.Context, c *Client, path string, in any) (T, error) {
+	var out T
+	_, err := c.call(ctx, request{method: http.MethodPost, path: path, json: in}, &out)
+	return out, err
 }
 
 // sleep waits for d or the end of ctx.

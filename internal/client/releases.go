@@ -12,55 +12,47 @@ import (
 
 // System describes the server.
 func (c *Client) System(ctx context.Context) (protocol.System, error) {
-	var out protocol.System
-	return out, c.get(ctx, "/api/v1/system", nil, &out)
+	return get[protocol.System](ctx, c, "/api/v1/system", nil)
 }
 
 // Key returns the public half of the archive key.
 func (c *Client) Key(ctx context.Context) (protocol.Key, error) {
-	var out protocol.Key
-	return out, c.get(ctx, "/api/v1/key", nil, &out)
+	return get[protocol.Key](ctx, c, "/api/v1/key", nil)
 }
 
 // Pipelines lists all pipelines, sorted by name.
 func (c *Client) Pipelines(ctx context.Context) ([]protocol.Pipeline, error) {
-	var out []protocol.Pipeline
-	return out, c.get(ctx, "/api/v1/pipelines", nil, &out)
+	return get[[]protocol.Pipeline](ctx, c, "/api/v1/pipelines", nil)
 }
 
 // Pipeline returns one pipeline with its components.
 func (c *Client) Pipeline(ctx context.Context, name string) (protocol.Pipeline, error) {
-	var out protocol.Pipeline
-	return out, c.get(ctx, pipelinePath(name), nil, &out)
+	return get[protocol.Pipeline](ctx, c, pipelinePath(name), nil)
 }
 
 // CreatePipeline makes a pipeline; without stages it gets the server's
 // default ones.
 func (c *Client) CreatePipeline(ctx context.Context, p protocol.Pipeline) (protocol.Pipeline, error) {
-	var out protocol.Pipeline
-	return out, c.post(ctx, "/api/v1/pipelines", p, &out)
+	return post[protocol.Pipeline](ctx, c, "/api/v1/pipelines", p)
 }
 
 // CreateRepository adds a rolling repository that keeps as many versions of
 // each package as keep says; 0 means the server's default.
 func (c *Client) CreateRepository(ctx context.Context, pipeline, name string, keep int) (protocol.Component, error) {
-	var out protocol.Component
 	in := protocol.Component{Name: name, Kind: "repository", Keep: keep}
-	return out, c.post(ctx, pipelinePath(pipeline, "repositories"), in, &out)
+	return post[protocol.Component](ctx, c, pipelinePath(pipeline, "repositories"), in)
 }
 
 // CreateMirror adds a mirror; UpdateMirror fills it.
 func (c *Client) CreateMirror(ctx context.Context, pipeline, name string, m protocol.Mirror) (protocol.Component, error) {
-	var out protocol.Component
 	in := protocol.Component{Name: name, Kind: "mirror", Mirror: &m}
-	return out, c.post(ctx, pipelinePath(pipeline, "mirrors"), in, &out)
+	return post[protocol.Component](ctx, c, pipelinePath(pipeline, "mirrors"), in)
 }
 
 // UpdateMirror starts to bring a mirror up to date and returns the change
 // that does it; see Wait.
 func (c *Client) UpdateMirror(ctx context.Context, pipeline, name string) (protocol.Change, error) {
-	var out protocol.Change
-	return out, c.post(ctx, pipelinePath(pipeline, "mirrors", name, "update"), nil, &out)
+	return post[protocol.Change](ctx, c, pipelinePath(pipeline, "mirrors", name, "update"), nil)
 }
 
 // File is one .deb on its way to a repository.
@@ -123,62 +115,52 @@ func (c *Client) Packages(ctx context.Context, pipeline string, q PackageQuery) 
 	if q.Limit > 0 {
 		query.Set("limit", strconv.Itoa(q.Limit))
 	}
-	var out []protocol.Package
-	return out, c.get(ctx, pipelinePath(pipeline, "packages"), query, &out)
+	return get[[]protocol.Package](ctx, c, pipelinePath(pipeline, "packages"), query)
 }
 
 // Snapshots lists the snapshots of a pipeline, newest first.
 func (c *Client) Snapshots(ctx context.Context, pipeline string) ([]protocol.Snapshot, error) {
-	var out []protocol.Snapshot
-	return out, c.get(ctx, pipelinePath(pipeline, "snapshots"), nil, &out)
+	return get[[]protocol.Snapshot](ctx, c, pipelinePath(pipeline, "snapshots"), nil)
 }
 
 // CreateSnapshot names a state.
 func (c *Client) CreateSnapshot(ctx context.Context, pipeline string, in protocol.NewSnapshot) (protocol.Snapshot, error) {
-	var out protocol.Snapshot
-	return out, c.post(ctx, pipelinePath(pipeline, "snapshots"), in, &out)
+	return post[protocol.Snapshot](ctx, c, pipelinePath(pipeline, "snapshots"), in)
 }
 
 // Snapshot finds a snapshot by id, unique prefix, or the name of a stage
 // that offers one.
 func (c *Client) Snapshot(ctx context.Context, pipeline, ref string) (protocol.Snapshot, error) {
-	var out protocol.Snapshot
-	return out, c.get(ctx, pipelinePath(pipeline, "snapshots", ref), nil, &out)
+	return get[protocol.Snapshot](ctx, c, pipelinePath(pipeline, "snapshots", ref), nil)
 }
 
 // Diff says what one would get by moving from one state to another. Both are
 // given like PackageQuery.Ref.
 func (c *Client) Diff(ctx context.Context, pipeline, from, to string) (protocol.Diff, error) {
-	var out protocol.Diff
-	return out, c.get(ctx, pipelinePath(pipeline, "diff"), url.Values{"from": {from}, "to": {to}}, &out)
+	return get[protocol.Diff](ctx, c, pipelinePath(pipeline, "diff"), url.Values{"from": {from}, "to": {to}})
 }
 
 // Stages lists the stages in order of promotion.
 func (c *Client) Stages(ctx context.Context, pipeline string) ([]protocol.Stage, error) {
-	var out []protocol.Stage
-	return out, c.get(ctx, pipelinePath(pipeline, "stages"), nil, &out)
+	return get[[]protocol.Stage](ctx, c, pipelinePath(pipeline, "stages"), nil)
 }
 
 // Stage returns one stage.
 func (c *Client) Stage(ctx context.Context, pipeline, name string) (protocol.Stage, error) {
-	var out protocol.Stage
-	return out, c.get(ctx, pipelinePath(pipeline, "stages", name), nil, &out)
+	return get[protocol.Stage](ctx, c, pipelinePath(pipeline, "stages", name), nil)
 }
 
 // History lists the moves of a stage, newest first.
 func (c *Client) History(ctx context.Context, pipeline, stage string) ([]protocol.Move, error) {
-	var out []protocol.Move
-	return out, c.get(ctx, pipelinePath(pipeline, "stages", stage, "history"), nil, &out)
+	return get[[]protocol.Move](ctx, c, pipelinePath(pipeline, "stages", stage, "history"), nil)
 }
 
 // Promote moves a stage to a snapshot.
 func (c *Client) Promote(ctx context.Context, pipeline, stage string, in protocol.Promote) (protocol.Move, error) {
-	var out protocol.Move
-	return out, c.post(ctx, pipelinePath(pipeline, "stages", stage, "promote"), in, &out)
+	return post[protocol.Move](ctx, c, pipelinePath(pipeline, "stages", stage, "promote"), in)
 }
 
 // Undo moves a stage back to what it offered before.
 func (c *Client) Undo(ctx context.Context, pipeline, stage string, in protocol.Promote) (protocol.Move, error) {
-	var out protocol.Move
-	return out, c.post(ctx, pipelinePath(pipeline, "stages", stage, "undo"), in, &out)
+	return post[protocol.Move](ctx, c, pipelinePath(pipeline, "stages", stage, "undo"), in)
 }

@@ -13,26 +13,22 @@ import (
 
 // Users lists the users by name.
 func (c *Client) Users(ctx context.Context) ([]protocol.User, error) {
-	var out []protocol.User
-	return out, c.get(ctx, "/api/v1/users", nil, &out)
+	return get[[]protocol.User](ctx, c, "/api/v1/users", nil)
 }
 
 // CreateUser makes a user.
 func (c *Client) CreateUser(ctx context.Context, name string, roles []string) (protocol.User, error) {
-	var out protocol.User
-	return out, c.post(ctx, "/api/v1/users", protocol.User{Name: name, Roles: roles}, &out)
+	return post[protocol.User](ctx, c, "/api/v1/users", protocol.User{Name: name, Roles: roles})
 }
 
 // Tokens lists the tokens of all users, without their secrets.
 func (c *Client) Tokens(ctx context.Context) ([]protocol.Token, error) {
-	var out []protocol.Token
-	return out, c.get(ctx, "/api/v1/tokens", nil, &out)
+	return get[[]protocol.Token](ctx, c, "/api/v1/tokens", nil)
 }
 
 // CreateToken makes a token. Its secret is in this answer only.
 func (c *Client) CreateToken(ctx context.Context, in protocol.NewToken) (protocol.Token, error) {
-	var out protocol.Token
-	return out, c.post(ctx, "/api/v1/tokens", in, &out)
+	return post[protocol.Token](ctx, c, "/api/v1/tokens", in)
 }
 
 // RevokeToken ends a token at once.
@@ -45,26 +41,22 @@ func (c *Client) RevokeToken(ctx context.Context, id int64) error {
 
 // CreateLoginLink makes a URL that logs a user's browser in once.
 func (c *Client) CreateLoginLink(ctx context.Context, user string) (protocol.LoginLink, error) {
-	var out protocol.LoginLink
-	return out, c.post(ctx, "/api/v1/login-links", protocol.LoginLink{User: user}, &out)
+	return post[protocol.LoginLink](ctx, c, "/api/v1/login-links", protocol.LoginLink{User: user})
 }
 
 // Devices lists the devices by name.
 func (c *Client) Devices(ctx context.Context) ([]protocol.Device, error) {
-	var out []protocol.Device
-	return out, c.get(ctx, "/api/v1/devices", nil, &out)
+	return get[[]protocol.Device](ctx, c, "/api/v1/devices", nil)
 }
 
 // Device returns one device with its last report.
 func (c *Client) Device(ctx context.Context, name string) (protocol.Device, error) {
-	var out protocol.Device
-	return out, c.get(ctx, segments("api", "v1", "devices", name), nil, &out)
+	return get[protocol.Device](ctx, c, segments("api", "v1", "devices", name), nil)
 }
 
 // CreateDevice enrols a device. Its token is in this answer only.
 func (c *Client) CreateDevice(ctx context.Context, name, pipeline string) (protocol.Device, error) {
-	var out protocol.Device
-	return out, c.post(ctx, "/api/v1/devices", protocol.Device{Name: name, Pipeline: pipeline}, &out)
+	return post[protocol.Device](ctx, c, "/api/v1/devices", protocol.Device{Name: name, Pipeline: pipeline})
 }
 
 // Check compares every published file with what the database says. Each, if
@@ -99,8 +91,7 @@ func (c *Client) Check(ctx context.Context, each func(files, bytes int64)) (prot
 
 // Changes lists changes, newest first.
 func (c *Client) Changes(ctx context.Context) ([]protocol.Change, error) {
-	var out []protocol.Change
-	return out, c.get(ctx, "/api/v1/changes", nil, &out)
+	return get[[]protocol.Change](ctx, c, "/api/v1/changes", nil)
 }
 
 func changePath(id int64, parts ...string) string {
@@ -109,12 +100,10 @@ func changePath(id int64, parts ...string) string {
 
 // Change returns one change with its log.
 func (c *Client) Change(ctx context.Context, id int64) (protocol.Change, error) {
-	var out protocol.Change
-	return out, c.get(ctx, changePath(id), nil, &out)
+	return get[protocol.Change](ctx, c, changePath(id), nil)
 }
 
 // AbortChange asks a change to stop and returns it; it may still be "doing".
 func (c *Client) AbortChange(ctx context.Context, id int64) (protocol.Change, error) {
-	var out protocol.Change
-	return out, c.post(ctx, changePath(id, "abort"), nil, &out)
+	return post[protocol.Change](ctx, c, changePath(id, "abort"), nil)
 }
