@@ -26,8 +26,8 @@ import (
 )
 
 // TestMakeRun is a visitor's first hour: `make run`, interrupted ten times on
-// the way, then the commands it prints, as they stand, from another
-// directory, then Ctrl-C and `make purge`.
+// the way, then the click on Promote, then the commands it prints, as they
+// stand, from another directory, then Ctrl-C and `make purge`.
 func TestMakeRun(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "demo")
 	interrupted := 10
@@ -56,15 +56,21 @@ func TestMakeRun(t *testing.T) {
 	guide := blocks(r.text())
 	api := visitorClient(t, dir)
 
-	t.Run("one promotion is pending", func(t *testing.T) {
-		diff, err := api.Diff(t.Context(), pipelineName, "production", "canary")
-		if err != nil {
-			t.Fatal(err)
-		}
-		if len(diff.Differences) == 0 {
-			t.Error("canary and production offer the same: there is nothing to press")
-		}
-	})
+	page := visit(t, strings.TrimPrefix(r.firstResult(), "ready: "))
+	card := "#device-" + deviceName
+
+	// Clicks alone bring the device to the release that waits for them.
+	page.shows(card+" .version", "2.0")
+	page.click("#production-review")
+	page.shows("h1", "Promote to production")
+	page.click("main form button")
+	clicked := time.Now()
+	page.shows("#notice", "production now offers")
+	await(t, api, func(d protocol.Device) bool { return d.Report.Phase == "IDLE" && version(d.Report) == "3.0" })
+	t.Logf("from the click until the device has committed 3.0: %.1f s", time.Since(clicked).Seconds())
+	page.shows(card+" .version", "3.0")
+	page.shows(card+" .badge", "Up to date")
+
 	t.Run("ship your own package", func(t *testing.T) {
 		paste(t, guide["Ship your own package"])
 		device := await(t, api, func(d protocol.Device) bool { return d.Report.Phase == "IDLE" && version(d.Report) == "3.1" })
@@ -79,6 +85,7 @@ func TestMakeRun(t *testing.T) {
 		if device.Report.WhyNot == "" || device.Report.Failed[0].Reason == "" {
 			t.Errorf("the report does not say why: %+v", device.Report)
 		}
+		page.shows(card+" .why.bad", device.Report.Failed[0].Reason)
 		t.Logf("why not: %s", device.Report.WhyNot)
 	})
 	t.Run("attach another machine's apt", func(t *testing.T) {
