@@ -273,6 +273,10 @@ func TestPublicationFails(t *testing.T) {
 		w.publisher.fails.Store(true)
 		_, err := w.add("app", "1.0", "amd64")
 		wantCode(t, err, release.Unpublished, "is recorded")
+		var told *release.Error // an undo that is repeated would go further back
+		if !errors.As(err, &told) || !strings.Contains(told.Hint, "need not be repeated") {
+			t.Errorf("the hint of %v does not keep people from repeating it", err)
+		}
 		_, err = w.add("app", "1.0", "amd64") // in the pipeline already, but nobody sees it
 		wantCode(t, err, release.Unpublished, "is recorded")
 		w.publisher.fails.Store(false)

@@ -37,7 +37,7 @@ func unpublished(pipeline string, err error) error {
 	if isFull(err) {
 		text += "; no space left on the disk of the data directory"
 	}
-	return &Error{Code: Unpublished, Text: text, Hint: "repeat the command to learn whether it is visible by now; the server's log says what is in the way", Err: err}
+	return &Error{Code: Unpublished, Text: text, Hint: "it need not be repeated; repo-manager check names what is not visible yet, the server's log what is in the way", Err: err}
 }
 
 func isUnpublished(err error) bool { return CodeOf(err) == Unpublished }
@@ -279,7 +279,7 @@ func (e *Engine) retry(ctx context.Context, l *line) time.Duration {
 }
 
 // catchUp publishes what is recorded of a pipeline and is not visible yet, now.
-// Whoever repeats an act that was recorded is answered after it.
+// Whoever repeats an upload or a promotion that was recorded is answered after it.
 func (e *Engine) catchUp(ctx context.Context, l *line) error {
 	if _, late := e.unpublished[l.Name]; !late {
 		return nil
