@@ -17,7 +17,7 @@ help:
 	@echo '                YES=1 installs without asking, LISTEN=host:port, DEVICE=none, FRESH=1'
 	@echo 'make purge      remove everything that make run made'
 	@echo 'make test       all checks, at most 20 minutes; installs what it needs'
-	@echo 'make test-fast  the checks that need no device, no browser and no server: a minute'
+	@echo 'make test-fast  formatting, vet and every package by itself; no device'
 	@echo 'make test-long  make test, and what takes longer'
 	@echo 'make build      the three programs, in bin/'
 	@echo 'make man        their manual pages, in bin/man8/'
