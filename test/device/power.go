@@ -17,6 +17,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Boot is one start of the system.
@@ -162,6 +164,9 @@ func (m *Machine) container(ctx context.Context, p *power, boot Boot, group stri
 		return Crashed, fmt.Errorf("cannot open control group: %w", err)
 	}
 	defer groupDir.Close()
+	if err := m.dropExport(); err != nil {
+		return Crashed, err
+	}
 	cmd := exec.CommandContext(ctx, "systemd-nspawn", m.nspawnArgs(boot)...)
 	cmd.Env = append(os.Environ(), "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1", "SYSTEMD_NSPAWN_LOCK=0")
 	cmd.Stdout, cmd.Stderr = console, console
@@ -243,9 +248,23 @@ func (m *Machine) remember(p *power, pid int, group string) error {
 	return nil
 }
 
+// dropExport removes the mount point for the machine's exported sockets. A
+// systemd-nspawn that is killed leaves it (since version 256), and the next
+// one would refuse to start.
+func (m *Machine) dropExport() error {
+	path := filepath.Join("/run/systemd/nspawn/unix-export", m.id())
+	if err := unix.Unmount(path, unix.MNT_DETACH); err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EINVAL) {
+		return fmt.Errorf("cannot clean up after container: %w", err)
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("cannot clean up after container: %w", err)
+	}
+	return nil
+}
+
 // forget removes what a machine that is off has left on the host.
 func (m *Machine) forget(group string) error {
-	err := removeCgroup(group)
+	err := errors.Join(removeCgroup(group), m.dropExport())
 	for _, path := range []string{
 		filepath.Join(m.config.Dir, "machine.json"),
 		filepath.Join("/run/systemd/nspawn/propagate", m.id()),
