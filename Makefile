@@ -14,7 +14,7 @@ endif
 
 help:
 	@echo 'make run        the pipeline, its page and a device; Ctrl-C stops it'
-	@echo '                YES=1 installs without asking, LISTEN=host:port, DEVICE=none, FRESH=1'
+	@echo '                YES=1 installs without asking, LISTEN=host:port, PUBLIC=host:port, DEVICE=none, FRESH=1'
 	@echo 'make purge      remove everything that make run made'
 	@echo 'make test       all checks, at most 20 minutes; installs what it needs'
 	@echo 'make test-fast  formatting, vet and every package by itself; no device'

@@ -127,6 +127,7 @@ func TestWithoutDevice(t *testing.T) {
 	if err := free.Close(); err != nil {
 		t.Fatal(err)
 	}
+	public := strings.Replace(address, "127.0.0.1", "127.0.0.2", 1)
 	for _, run := range []struct {
 		name string
 		env  []string
@@ -134,7 +135,7 @@ func TestWithoutDevice(t *testing.T) {
 	}{
 		{"at first", nil, false},
 		{"again", nil, true},
-		{"afresh", []string{"FRESH=1"}, false},
+		{"afresh", []string{"FRESH=1", "PUBLIC=" + public}, false},
 	} {
 		r := start(t, dir, append(run.env, "DEVICE=none", "LISTEN="+address)...)
 		t.Cleanup(func() { r.interrupt(t) })
@@ -154,6 +155,9 @@ func TestWithoutDevice(t *testing.T) {
 		guide := blocks(r.text())
 		if _, ok := guide["Ship a broken version, and watch the device go back by itself; the page says why"]; ok {
 			t.Error("it speaks of a device that is not there")
+		}
+		if attach := guide["Attach another Debian machine's apt (as root, on that machine)"]; strings.Contains(attach, "http://"+public+"/") != (run.name == "afresh") {
+			t.Errorf("%s: PUBLIC is %s; other machines are told:\n%s", run.name, public, attach)
 		}
 		if run.name == "at first" {
 			paste(t, guide["Ship your own package"])

@@ -30,6 +30,7 @@ func main() {
 		source: *source,
 		dir:    os.Getenv("DEMO_DIR"),
 		listen: os.Getenv("LISTEN"),
+		public: os.Getenv("PUBLIC"),
 		device: os.Getenv("DEVICE") != "none",
 		say:    newSayer(os.Stderr),
 	}
@@ -61,6 +62,7 @@ type demo struct {
 	source string
 	dir    string
 	listen string // address of the page, "" for a free port
+	public string // address of the archive, "" for a free port of the loopback
 	device bool
 	say    *sayer
 

@@ -41,6 +41,8 @@ echo 'deb [signed-by=/etc/apt/keyrings/aptfleet.asc] {{.Public}}/{{.Pipeline}}/p
 apt-get update
 apt-get install -y demo-app
 
+A machine that cannot reach {{.Public}} needs another address: PUBLIC=ADDRESS:PORT make run
+
 # A new sign-in link, the device as the server sees it, and what the archive holds
 . {{.Dir}}/env
 repo-manager login-link {{.Visitor}}

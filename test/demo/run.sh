@@ -5,11 +5,12 @@
 #   YES=1          install Debian packages without asking
 #   DEVICE=none    the server part alone (containers, machines without loop devices)
 #   LISTEN=H:P     address of the page; the default is a free port on 127.0.0.1
+#   PUBLIC=H:P     address of the archive, for other machines; the default is a free port on 127.0.0.1
 #   FRESH=1        start from nothing; downloads are kept
 #   DEMO_DIR=DIR   the one directory everything lives in
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-export DEMO_DIR=${DEMO_DIR:-/var/lib/aptfleet-demo} DEVICE=${DEVICE:-nspawn} LISTEN=${LISTEN:-} FRESH=${FRESH:-} YES=${YES:-}
+export DEMO_DIR=${DEMO_DIR:-/var/lib/aptfleet-demo} DEVICE=${DEVICE:-nspawn} LISTEN=${LISTEN:-} PUBLIC=${PUBLIC:-} FRESH=${FRESH:-} YES=${YES:-}
 export LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive
 
 say() { printf '%s\n' "$*" >&2; }
@@ -18,7 +19,7 @@ die() { say "make run: $1"; [ -z "${2:-}" ] || say "  next: $2"; exit 1; }
 case $DEVICE in nspawn | none) ;; *) die "cannot use DEVICE=$DEVICE: it is nspawn or none" ;; esac
 if [ "$(id -u)" != 0 ]; then
 	command -v sudo >/dev/null || die 'cannot mount and boot a device without root' 'run it as root, or: apt-get install sudo'
-	exec sudo --preserve-env=PATH,DEMO_DIR,DEVICE,LISTEN,FRESH,YES,GOPROXY,GOFLAGS env PATH="$PATH" test/demo/run.sh "$@"
+	exec sudo --preserve-env=PATH,DEMO_DIR,DEVICE,LISTEN,PUBLIC,FRESH,YES,GOPROXY,GOFLAGS env PATH="$PATH" test/demo/run.sh "$@"
 fi
 
 if [ "${1:-}" = --purge ]; then

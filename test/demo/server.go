@@ -48,6 +48,10 @@ func startServer(ctx context.Context, d *demo) (*server, error) {
 	if page == "" {
 		page = freeOr(last.Admin)
 	}
+	archive := d.public
+	if archive == "" {
+		archive = freeOr(last.Public)
+	}
 	log, err := os.OpenFile(filepath.Join(d.dir, "log", "repo-manager.log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
 	if err != nil {
 		return nil, fmt.Errorf("cannot write the server's log: %w", err)
@@ -55,7 +59,7 @@ func startServer(ctx context.Context, d *demo) (*server, error) {
 	defer log.Close()
 	s := &server{ended: make(chan struct{})}
 	s.process = exec.Command(filepath.Join(d.dir, "bin", "repo-manager"), "serve",
-		"--data", data, "--listen", freeOr(last.Public), "--listen-admin", page)
+		"--data", data, "--listen", archive, "--listen-admin", page)
 	s.process.Stdout, s.process.Stderr = log, log
 	// A group of its own: Ctrl-C reaches the demo alone, which stops the
 	// device first.
