@@ -131,6 +131,8 @@ const moveConfig = "#!/bin/sh\nset -e\n" +
 func releases() []release {
 	three := app("demo-service", "3.0").config("/etc/demo-app.conf", "greeting = hello\nvolume = 3\n")
 	three.replaces = []string{"demo-app"}
+	two := app("demo-app", "2.0").config("/etc/demo-app.conf", "greeting = hello\nvolume = 3\n").
+		script("postinstall", "#!/bin/sh\nset -e\nsleep 1\n") // so that a power cut finds INSTALL at work on any machine
 	four := app("demo-service", "4.0").config("/etc/demo-service/main.conf", "greeting = hello\nvolume = 4\n").
 		script("preinstall", moveConfig).script("postinstall", moveConfig).script("postremove", moveConfig)
 	four.replaces = []string{"demo-app"}
@@ -157,7 +159,7 @@ func releases() []release {
 	// The good ones come last, because a rolling repository keeps the packages
 	// that a later release no longer wants.
 	return append(all,
-		release{"2", []sample{product("2.0", "demo-app"), app("demo-app", "2.0").config("/etc/demo-app.conf", "greeting = hello\nvolume = 3\n")}},
+		release{"2", []sample{product("2.0", "demo-app"), two}},
 		release{"3", []sample{product("3.0", "demo-service"), three}},
 		release{"4", []sample{product("4.0", "demo-service"), four}},
 	)
