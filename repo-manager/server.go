@@ -187,7 +187,7 @@ func (s *server) openStores(ctx context.Context) (err error) {
 		return err
 	}
 	publisher, err := publish.New(publish.Config{
-		Public: s.path("public"), Blobs: store, Signer: s.key, Now: s.clock, Keep: s.settings.KeepSuperseded,
+		Public: s.path("public"), Blobs: store, Signer: s.key, Now: s.clock, Keep: s.settings.KeepSuperseded, Budget: s.settings.SupersededMax,
 	})
 	if err != nil {
 		return err

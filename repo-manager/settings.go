@@ -40,6 +40,7 @@ type settings struct {
 	Reserve        int64         `mapstructure:"reserve"`    // bytes
 	ValidFor       time.Duration `mapstructure:"valid_for"`
 	KeepSuperseded time.Duration `mapstructure:"keep_superseded"`
+	SupersededMax  int64         `mapstructure:"superseded_max"` // bytes
 	SocketGroup    string        `mapstructure:"socket_group"`
 }
 
@@ -114,6 +115,7 @@ func (s *settings) validate() error {
 	}
 	for name, value := range map[string]int64{
 		"max_upload": s.MaxUpload, "reserve": s.Reserve, "valid_for": int64(s.ValidFor), "keep_superseded": int64(s.KeepSuperseded),
+		"superseded_max": s.SupersededMax,
 	} {
 		if value < 0 {
 			return term.Usagef("cannot use %s: it is negative", name)

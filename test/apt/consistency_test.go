@@ -5,6 +5,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // However many publications happen while apt reads, what it gets fits
@@ -60,4 +61,25 @@ func TestUpdatesDuringPublicationsAlwaysSucceed(t *testing.T) {
 			m.wantCandidate(fmt.Sprintf("demo-%d", i), fmt.Sprintf("1.%d", each-1))
 		}
 	}
+}
+
+// Publications that follow each other faster than the clock's seconds carry the
+// same Date. apt sees each of them all the same.
+func TestPublicationsWithinASecond(t *testing.T) {
+	s := newServer(t)
+	s.upload("demo-app", "1.0")
+	onEach(t, func(t *testing.T, suite string) {
+		m := newMachine(t, suite, s, "demo/dev")
+		m.update()
+		for n := range 4 {
+			name := "demo-" + suite
+			version := fmt.Sprintf("1.%d", n)
+			for range 3 { // dates and clock part by more and more
+				s.upload("filler-"+suite, fmt.Sprintf("1.%d", time.Now().UnixNano()))
+			}
+			s.upload(name, version)
+			m.update()
+			m.wantCandidate(name, version)
+		}
+	})
 }

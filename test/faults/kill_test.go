@@ -18,7 +18,7 @@ import (
 // uploadPhases are the moments of an upload, in order.
 var uploadPhases = []string{
 	"upload:incoming-written", "upload:pool-renamed", "upload:chunks-written", "upload:synced", "upload:committed",
-	"publish:indices-written", "publish:inrelease-renamed", "upload:base-published", "upload:published", "upload:answered",
+	"publish:indices-written", "publish:inrelease-renamed", "upload:published", "upload:answered",
 }
 
 // TestKilledUploads kills the server at each moment of an upload, while
@@ -117,7 +117,7 @@ var movePhases = []struct {
 	phases []string
 }{
 	{"promote", []string{
-		"promote:decided", "promote:chunks-written", "promote:synced", "promote:committed", "promote:base-published",
+		"promote:decided", "promote:chunks-written", "promote:synced", "promote:committed",
 		"publish:indices-written", "publish:inrelease-renamed", "promote:published", "promote:answered",
 	}},
 	{"undo", []string{"undo:chunks-written", "undo:synced", "undo:committed", "publish:indices-written", "publish:inrelease-renamed", "undo:published"}},
@@ -188,7 +188,7 @@ var creations = []struct {
 	phases []string
 	act    func(ctx context.Context, s *server, pipeline string) error
 }{
-	{"pipeline", []string{"create:chunks-written", "create:synced", "create:committed", "create:base-published", "create:published"},
+	{"pipeline", []string{"create:chunks-written", "create:synced", "create:committed", "publish:indices-written", "publish:inrelease-renamed", "create:published"},
 		func(ctx context.Context, s *server, pipeline string) error {
 			_, err := s.API.CreatePipeline(ctx, protocol.Pipeline{Name: "new-" + pipeline, Distribution: "trixie", Architectures: []string{"amd64"}})
 			return err
@@ -198,7 +198,7 @@ var creations = []struct {
 			_, err := s.API.CreateRepository(ctx, pipeline, "apps", 1)
 			return err
 		}},
-	{"snapshot", []string{"snapshot:chunks-written", "snapshot:synced", "snapshot:committed", "snapshot:base-published"},
+	{"snapshot", []string{"snapshot:chunks-written", "snapshot:synced", "snapshot:committed", "publish:indices-written", "publish:inrelease-renamed", "snapshot:published"},
 		func(ctx context.Context, s *server, pipeline string) error {
 			_, err := s.API.CreateSnapshot(ctx, pipeline, protocol.NewSnapshot{Note: "test"})
 			return err

@@ -40,19 +40,28 @@ func (s *Store) FramePath(id snapshots.ID, as Encoding) string { return s.Path(i
 // Frame returns the frame of a chunk, which it makes if it is not there. A new
 // frame is durable after the next Sync.
 func (s *Store) Frame(ctx context.Context, id snapshots.ID, as Encoding) ([]byte, error) {
+	return s.AppendFrame(ctx, nil, id, as)
+}
+
+// AppendFrame appends to dst what Frame returns.
+func (s *Store) AppendFrame(ctx context.Context, dst []byte, id snapshots.ID, as Encoding) ([]byte, error) {
+	path := s.FramePath(id, as)
+	if s.isKnown(path) {
+		if frame, err := appendFile(dst, path); err == nil {
+			return frame, nil
+		}
+	}
 	frame, err := s.frame(ctx, id, as)
 	if err != nil {
 		return nil, fmt.Errorf("cannot compress chunk %s to %s: %w", id, as, err)
 	}
-	return frame, nil
+	return append(dst, frame...), nil
 }
 
+// frame reads a frame and holds it against its text, or makes it.
 func (s *Store) frame(ctx context.Context, id snapshots.ID, as Encoding) ([]byte, error) {
 	path := s.FramePath(id, as)
 	frame, err := os.ReadFile(path)
-	if err == nil && s.isKnown(path) {
-		return frame, nil
-	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}

@@ -21,9 +21,11 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	"aptfleet/internal/atomicfile"
@@ -71,8 +73,14 @@ func (s *Store) Path(id snapshots.ID) string {
 }
 
 // Get implements snapshots.Chunks.
-func (s *Store) Get(_ context.Context, id snapshots.ID) ([]byte, error) {
-	text, err := os.ReadFile(s.Path(id))
+func (s *Store) Get(ctx context.Context, id snapshots.ID) ([]byte, error) {
+	return s.AppendText(ctx, nil, id)
+}
+
+// AppendText appends the text id to dst and returns the extended slice. Errors
+// are those of Get.
+func (s *Store) AppendText(_ context.Context, dst []byte, id snapshots.ID) ([]byte, error) {
+	text, err := appendFile(dst, s.Path(id))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, snapshots.NotFound(id)
 	}
@@ -80,6 +88,22 @@ func (s *Store) Get(_ context.Context, id snapshots.ID) ([]byte, error) {
 		return nil, fmt.Errorf("cannot read blob %s: %w", id, err)
 	}
 	return text, nil
+}
+
+// appendFile appends the content of a file to dst.
+func appendFile(dst []byte, path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	start := len(dst)
+	dst = slices.Grow(dst, int(info.Size()))[:start+int(info.Size())]
+	_, err = io.ReadFull(f, dst[start:])
+	return dst, errors.Join(err, f.Close())
 }
 
 // Put implements snapshots.Chunks. The text is durable after the next Sync.

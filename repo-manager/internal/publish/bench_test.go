@@ -10,25 +10,35 @@ import (
 	"testing"
 	"time"
 
+	"aptfleet/internal/atomicfile"
 	"aptfleet/snapshots"
 )
 
-// BenchmarkPublishAfterOneChange is what one upload into a repository of
-// 20,000 packages costs after its bytes have arrived: the new state, its own
-// base, and the stage. It is held against the bare loop that hashes and writes
-// the same index files.
+// BenchmarkPublishAfterOneChange is what one upload into a large repository
+// costs after its bytes have arrived: the new state, its own base, and the
+// stage, all durable. It is held against a bare loop that hashes and writes the
+// same index files, and syncs once. The changed packages lie all over the
+// alphabet.
 func BenchmarkPublishAfterOneChange(b *testing.B) {
+	for _, n := range []int{5000, 20000, 60000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) { benchmarkOneChange(b, n) })
+	}
+}
+
+func benchmarkOneChange(b *testing.B, n int) {
 	ctx := context.Background()
 	f := newFixture(b)
-	state := f.state(many(b, 20000)...)
+	state := f.state(many(b, n)...)
 	f.offer(state)
 	base := demo
+	version := 1
 
 	b.Run("aptfleet", func(b *testing.B) {
-		var applied, fixed time.Duration
-		for i := 0; b.Loop(); i++ {
+		var applied, indexed, shown time.Duration
+		for b.Loop() {
+			version++
+			p := described(b, fmt.Sprintf("filler%05d", version*7919%n), fmt.Sprintf("1.0-%d", version), "amd64")
 			begin := time.Now()
-			p := described(b, fmt.Sprintf("filler%05d", i*7919%20000), fmt.Sprintf("1.0-%d", i+2), "amd64")
 			next, err := snapshots.Apply(ctx, f.store, state, snapshots.Edit{Component: "apps", Put: []snapshots.Package{p}})
 			if err != nil {
 				b.Fatal(err)
@@ -39,19 +49,25 @@ func BenchmarkPublishAfterOneChange(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
+			indexed += time.Since(begin)
+			begin = time.Now()
 			signed, err := f.Sign(text)
 			if err != nil {
 				b.Fatal(err)
 			}
-			if err := f.Fixed(ctx, base, "states/"+next.ID().String(), next, signed); err != nil {
+			f.now = f.now.Add(time.Second)
+			if err := f.Publish(ctx,
+				Update{Base: base, Dir: "states/" + next.ID().String(), State: next, Signed: &signed},
+				Update{Base: base, Dir: "dev", State: next, Meta: Meta{Date: f.now}},
+			); err != nil {
 				b.Fatal(err)
 			}
-			fixed += time.Since(begin)
-			f.offer(next)
+			shown += time.Since(begin)
 			state = next
 		}
-		b.ReportMetric(float64(applied.Microseconds())/float64(b.N)/1000, "ms-state/op")
-		b.ReportMetric(float64(fixed.Microseconds())/float64(b.N)/1000, "ms-fixed/op")
+		for what, took := range map[string]time.Duration{"ms-state/op": applied, "ms-indices/op": indexed, "ms-sign+sync+show/op": shown} {
+			b.ReportMetric(float64(took.Microseconds())/float64(b.N)/1000, what)
+		}
 	})
 	b.Run("bare-loop", func(b *testing.B) {
 		key := snapshots.Key{Component: "apps", Architecture: "amd64"}
@@ -66,7 +82,7 @@ func BenchmarkPublishAfterOneChange(b *testing.B) {
 		}
 		contents := [][]byte{packages, read(b, filepath.Join(dir, "Packages.gz")), read(b, filepath.Join(dir, "Packages.zst"))}
 		target := b.TempDir()
-		for b.Loop() {
+		for round := 0; b.Loop(); round++ {
 			for i, content := range contents {
 				sum := sha256.Sum256(content)
 				if _, err := io.Discard.Write(sum[:]); err != nil {
@@ -75,9 +91,12 @@ func BenchmarkPublishAfterOneChange(b *testing.B) {
 				if i == 0 {
 					continue // listed, not written
 				}
-				if err := os.WriteFile(filepath.Join(target, fmt.Sprint(i)), content, 0o644); err != nil {
+				if err := os.WriteFile(filepath.Join(target, fmt.Sprint(round, i)), content, 0o644); err != nil {
 					b.Fatal(err)
 				}
+			}
+			if err := atomicfile.SyncFS(target); err != nil {
+				b.Fatal(err)
 			}
 		}
 	})

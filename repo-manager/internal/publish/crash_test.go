@@ -327,6 +327,7 @@ func TestSupersededIndicesLiveOnByAge(t *testing.T) {
 		t.Fatal("an index that was named a moment ago is gone")
 	}
 	remove(t, filepath.Join(f.public, "demo/dev/.superseded"))
+	f.reopen()
 	f.now = f.now.Add(2 * DefaultKeep)
 	f.offer(two)
 	if !exists(of1) {
@@ -338,6 +339,43 @@ func TestSupersededIndicesLiveOnByAge(t *testing.T) {
 		t.Fatal("an index of unknown age does not age")
 	}
 	f.consistent("demo/dev")
+}
+
+// However many publications fall into an hour, the superseded indices of a
+// stage need no more than the budget: the oldest go before their time.
+func TestSupersededIndicesKeepToTheirBudget(t *testing.T) {
+	f := newFixture(t)
+	f.offer(f.state(many(t, 50)...))
+	f.reopen()
+	generation, err := f.agingOf(baseAt(demo, "dev"), nil, f.now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var size int64
+	for _, o := range generation {
+		size += o.size
+	}
+	f.budget = 3 * size
+	for n := range 12 {
+		if n == 6 {
+			f.reopen()
+			f.budget = 3 * size
+		}
+		f.offer(f.state(append(many(t, 50), described(t, "tool", fmt.Sprint(n), "amd64"))...))
+		var total, count int64
+		for name, o := range f.aging["demo/dev"] {
+			info, err := os.Stat(filepath.Join(f.public, "demo/dev/dists/trixie", name))
+			if err != nil || info.Size() != o.size {
+				t.Fatalf("publication %d: %s of %d bytes is not what is remembered: %v", n, name, o.size, err)
+			}
+			total += o.size
+			count++
+		}
+		if total > f.budget+size || count == 0 {
+			t.Errorf("publication %d: %d superseded indices have %d bytes, the budget is %d", n, count, total, f.budget)
+		}
+		f.consistent("demo/dev")
+	}
 }
 
 // A stage that goes back to before a component was created keeps nothing of it

@@ -138,6 +138,16 @@ func many(t testing.TB, n int) []snapshots.Package {
 	return packages
 }
 
+// Stage publishes a stage.
+func (f *fixture) Stage(ctx context.Context, base Base, stage string, state snapshots.State, meta Meta) error {
+	return f.Publish(ctx, Update{Base: base, Dir: stage, State: state, Meta: meta})
+}
+
+// Fixed publishes a fixed base.
+func (f *fixture) Fixed(ctx context.Context, base Base, dir string, state snapshots.State, signed Signed) error {
+	return f.Publish(ctx, Update{Base: base, Dir: dir, State: state, Signed: &signed})
+}
+
 // offer publishes state as stage dev, one second after the last time.
 func (f *fixture) offer(state snapshots.State) {
 	f.t.Helper()

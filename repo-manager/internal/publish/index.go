@@ -4,8 +4,8 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
-	"hash"
 	"io"
 	"os"
 	"path"
@@ -86,7 +86,10 @@ const sumsFile = "sums"
 
 // index makes the files of an index, unless they are there, and returns what
 // a Release file says about them. They may not be durable before seal.
-func (p *Publisher) index(ctx context.Context, index snapshots.Index) (indexKey, sums, error) {
+//
+// line names what the index is a later version of: its files are made from
+// those of the version before.
+func (p *Publisher) index(ctx context.Context, line string, index snapshots.Index) (indexKey, sums, error) {
 	key := keyOf(index)
 	if s, ok := p.sums[key]; ok && p.filesExist(key, s) {
 		return key, s, nil
@@ -97,11 +100,12 @@ func (p *Publisher) index(ctx context.Context, index snapshots.Index) (indexKey,
 			return key, s, nil
 		}
 	}
-	s, err := p.build(ctx, key, index)
+	s, trail, err := p.build(ctx, key, index, p.trailTo(line, index))
 	if err != nil {
 		return key, s, fmt.Errorf("cannot write index: %w", err)
 	}
 	p.sums[key] = s
+	p.trails[line] = trail
 	p.unsealed[key] = true
 	return key, s, nil
 }
@@ -118,59 +122,99 @@ func (p *Publisher) filesExist(key indexKey, s sums) bool {
 }
 
 // build writes the files of an index: the frames of its chunks one after the
-// other. A chunk is compressed at most once in its life.
-func (p *Publisher) build(ctx context.Context, key indexKey, index snapshots.Index) (sums, error) {
-	var s sums
+// other. A chunk is compressed at most once in its life. What the files share
+// with those of before is copied by the kernel and not hashed again.
+func (p *Publisher) build(ctx context.Context, key indexKey, index snapshots.Index, before resumed) (s sums, next *trail, err error) {
 	if err := p.tree.mkdir(key.dir()); err != nil {
-		return s, err
+		return s, nil, err
 	}
+	next = newTrail(key, index, before)
+	var ends [len(suffixes)]mark
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error {
-		count := counter{h: sha256.New(), w: io.Discard}
-		for _, chunk := range index.Chunks {
-			text, err := p.blobs.Get(ctx, chunk.ID)
-			if err != nil {
-				return err
-			}
-			if int64(len(text)) != chunk.Size {
-				return fmt.Errorf("chunk %s has %d bytes instead of %d: the blob is damaged", chunk.ID, len(text), chunk.Size)
-			}
-			if _, err := count.Write(text); err != nil {
-				return err
-			}
-		}
-		s[0].sum, s[0].size = sum(count.h.Sum(nil)), count.n
-		return nil
+	group.Go(func() (err error) {
+		ends[0], err = p.hashTexts(ctx, index, before, next)
+		return err
 	})
 	for i, as := range blobs.Encodings {
 		group.Go(func() error {
-			count := counter{h: sha256.New()}
-			err := p.tree.create(path.Join(key.dir(), "Packages"+string(as)), func(w io.Writer) error {
-				count.w = w
-				if len(index.Chunks) == 0 {
-					empty, err := p.blobs.Empty(as)
-					if err != nil {
-						return err
-					}
-					_, err = count.Write(empty)
-					return err
-				}
-				for _, chunk := range index.Chunks {
-					frame, err := p.blobs.Frame(ctx, chunk.ID, as)
-					if err != nil {
-						return err
-					}
-					if _, err := count.Write(frame); err != nil {
-						return err
-					}
-				}
-				return nil
+			return p.tree.create(path.Join(key.dir(), "Packages"+string(as)), func(w io.Writer) (err error) {
+				ends[i+1], err = p.writeFrames(ctx, w, i+1, as, index, before, next)
+				return err
 			})
-			s[i+1].sum, s[i+1].size = sum(count.h.Sum(nil)), count.n
-			return err
 		})
 	}
-	return s, group.Wait()
+	if err := group.Wait(); err != nil {
+		return s, nil, err
+	}
+	for i, end := range ends {
+		s[i].sum, s[i].size = end.sum(), end.size
+	}
+	return s, next, nil
+}
+
+// hashTexts goes through the uncompressed index, which no file has.
+func (p *Publisher) hashTexts(ctx context.Context, index snapshots.Index, before resumed, next *trail) (mark, error) {
+	at := before.mark(0)
+	var text []byte
+	for _, chunk := range index.Chunks[before.chunks:] {
+		var err error
+		if text, err = p.blobs.AppendText(ctx, text[:0], chunk.ID); err != nil {
+			return at, err
+		}
+		if int64(len(text)) != chunk.Size {
+			return at, fmt.Errorf("chunk %s has %d bytes instead of %d: the blob is damaged", chunk.ID, len(text), chunk.Size)
+		}
+		if at, err = next.add(0, at, text); err != nil {
+			return at, err
+		}
+	}
+	return at, nil
+}
+
+// writeFrames writes file i of an index.
+func (p *Publisher) writeFrames(ctx context.Context, w io.Writer, i int, as blobs.Encoding, index snapshots.Index, before resumed, next *trail) (mark, error) {
+	at := before.mark(i)
+	if err := p.copyStart(w, before, string(as), at.size); err != nil {
+		return at, err
+	}
+	var frame []byte
+	var err error
+	add := func() error {
+		if err == nil {
+			at, err = next.add(i, at, frame)
+		}
+		if err == nil {
+			_, err = w.Write(frame)
+		}
+		return err
+	}
+	if len(index.Chunks) == 0 {
+		frame, err = p.blobs.Empty(as)
+		return at, add()
+	}
+	for _, chunk := range index.Chunks[before.chunks:] {
+		frame, err = p.blobs.AppendFrame(ctx, frame[:0], chunk.ID, as)
+		if add() != nil {
+			return at, err
+		}
+	}
+	return at, nil
+}
+
+// copyStart copies the first size bytes of an index file of before.
+func (p *Publisher) copyStart(w io.Writer, before resumed, suffix string, size int64) error {
+	if size == 0 {
+		return nil
+	}
+	f, err := os.Open(p.tree.path(path.Join(before.key.dir(), "Packages"+suffix)))
+	if err != nil {
+		return err
+	}
+	n, err := io.Copy(w, io.LimitReader(f, size))
+	if err == nil && n != size {
+		err = fmt.Errorf("%s ends after %d bytes instead of %d", f.Name(), n, size)
+	}
+	return errors.Join(err, f.Close())
 }
 
 // maxRemembered bounds the memory for sums: some hundred bytes each.
@@ -188,20 +232,4 @@ func (p *Publisher) seal() error {
 		clear(p.sums) // the files say the same
 	}
 	return nil
-}
-
-// counter hashes and counts what passes.
-type counter struct {
-	h hash.Hash
-	w io.Writer
-	n int64
-}
-
-func (c *counter) Write(data []byte) (int, error) {
-	if _, err := c.h.Write(data); err != nil {
-		return 0, err
-	}
-	n, err := c.w.Write(data)
-	c.n += int64(n)
-	return n, err
 }

@@ -1,8 +1,8 @@
 // Package publish turns states into what apt reads: plain files below one
 // directory, signed, served by anything that serves files.
 //
-//	<pipeline>/<stage>/            a base that moves: Stage
-//	<pipeline>/snapshots/<id>/     bases that never change: Fixed
+//	<pipeline>/<stage>/            a base that moves
+//	<pipeline>/snapshots/<id>/     bases that never change
 //	<pipeline>/states/<state id>/
 //	.indices/<2 hex>/<key>/        each index file once; bases hold hard links to it
 //	.tmp/                          files under way; emptied by New
@@ -19,6 +19,8 @@
 package publish
 
 import (
+	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -41,8 +43,11 @@ type Signer interface {
 	Certificate() ([]byte, error)
 }
 
-// DefaultKeep is how long a superseded index stays by default.
-const DefaultKeep = time.Hour
+// Defaults of a Config.
+const (
+	DefaultKeep   = time.Hour
+	DefaultBudget = 4 << 30
+)
 
 // Config is what a Publisher needs.
 type Config struct {
@@ -51,6 +56,7 @@ type Config struct {
 	Signer Signer           // the archive key
 	Now    func() time.Time // the clock
 	Keep   time.Duration    // how long a superseded index stays; 0: DefaultKeep
+	Budget int64            // bytes that the superseded indices of a stage may have; 0: DefaultBudget
 }
 
 // Publisher writes the published tree. Its methods may be called by many at
@@ -61,10 +67,13 @@ type Publisher struct {
 	signer Signer
 	now    func() time.Time
 	keep   time.Duration
+	budget int64
 
 	mu       sync.Mutex        // publications
 	sums     map[indexKey]sums // of index files that this process read or wrote
 	unsealed map[indexKey]bool // index files that may not be durable yet
+	trails   map[string]*trail // by pipeline and index: its last version
+	aging    map[string]aging  // by stage: its superseded index files
 	seq      sequence
 	checks   int                 // under way
 	touched  map[string]sequence // by base: when it was last written during a check
@@ -77,11 +86,8 @@ type sequence int64
 // a crash left unfinished there.
 func New(c Config) (*Publisher, error) {
 	p := &Publisher{
-		tree: tree{root: c.Public}, blobs: c.Blobs, signer: c.Signer, now: c.Now, keep: c.Keep,
-		sums: make(map[indexKey]sums), unsealed: make(map[indexKey]bool), touched: make(map[string]sequence),
-	}
-	if p.keep == 0 {
-		p.keep = DefaultKeep
+		tree: newTree(c.Public), blobs: c.Blobs, signer: c.Signer, now: c.Now, keep: cmp.Or(c.Keep, DefaultKeep), budget: cmp.Or(c.Budget, DefaultBudget),
+		sums: make(map[indexKey]sums), unsealed: make(map[indexKey]bool), trails: make(map[string]*trail), aging: make(map[string]aging), touched: make(map[string]sequence),
 	}
 	if err := os.RemoveAll(filepath.Join(c.Public, temporary)); err != nil {
 		return nil, fmt.Errorf("cannot open published tree: %w", err)
@@ -174,6 +180,10 @@ func (b Base) keys() []snapshots.Key {
 // Signed is a Release text with its signatures: the files Release, InRelease
 // and Release.gpg.
 type Signed struct{ Text, InRelease, Gpg []byte }
+
+func (s Signed) equal(o Signed) bool {
+	return bytes.Equal(s.Text, o.Text) && bytes.Equal(s.InRelease, o.InRelease) && bytes.Equal(s.Gpg, o.Gpg)
+}
 
 // Sign signs text with the archive key, at the clock's time: verifiers refuse
 // signatures from the future, so a Date that runs ahead does not count here.

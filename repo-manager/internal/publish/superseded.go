@@ -1,12 +1,16 @@
 package publish
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
+	"slices"
 	"sort"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -17,9 +21,18 @@ import (
 // the files begin to age anew.
 const supersededFile = ".superseded"
 
-// namedBefore returns the by-hash names that a base's InRelease lists,
-// relative to dists/<distribution>; none if there is no InRelease.
-func (p *Publisher) namedBefore(at place) (map[string]bool, error) {
+// aging is the superseded index files of a stage, by name relative to
+// dists/<distribution>.
+type aging map[string]aged
+
+type aged struct {
+	since time.Time
+	size  int64 // bytes
+}
+
+// namedBefore returns the by-hash names that a base's InRelease lists, relative
+// to dists/<distribution>, with their sizes; none if there is no InRelease.
+func (p *Publisher) namedBefore(at place) (map[string]int64, error) {
 	text, err := os.ReadFile(p.tree.path(path.Join(at.dists, inReleaseFile)))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
@@ -29,49 +42,96 @@ func (p *Publisher) namedBefore(at place) (map[string]bool, error) {
 
 // byHashNames reads the entries of a Release or InRelease file; only entries
 // begin with a space and have three words.
-func byHashNames(text []byte) map[string]bool {
-	names := make(map[string]bool)
+func byHashNames(text []byte) map[string]int64 {
+	names := make(map[string]int64)
 	for line := range strings.Lines(string(text)) {
 		words := strings.Fields(line)
-		if line[0] == ' ' && len(words) == 3 && path.Base(words[2]) != "Packages" {
-			names[path.Join(path.Dir(words[2]), "by-hash", "SHA256", words[0])] = true
+		if line[0] != ' ' || len(words) != 3 || path.Base(words[2]) == "Packages" {
+			continue
+		}
+		if size, err := strconv.ParseInt(words[1], 10, 64); err == nil {
+			names[path.Join(path.Dir(words[2]), "by-hash", "SHA256", words[0])] = size
 		}
 	}
 	return names
 }
 
-// supersede removes by-hash files that were superseded long enough ago and
-// notes when the others were. What InRelease names now or will name next
-// always stays.
-func (p *Publisher) supersede(at place, before map[string]bool, next []named) error {
-	since := p.readSuperseded(at)
-	stays := make(map[string]bool)
-	for name := range byHashNames([]byte(section(next))) {
-		stays[name] = true
-	}
+// supersede removes by-hash files that were superseded long enough ago, the
+// oldest also before their time if all of them need more than the budget, and
+// notes when the others were. What InRelease names now or will name next always
+// stays.
+func (p *Publisher) supersede(at place, before map[string]int64, next []named) error {
 	now := p.now().UTC().Truncate(time.Second)
-	var lines []string
-	files, err := p.byHashFiles(at)
+	old, err := p.agingOf(at, before, now)
 	if err != nil {
 		return err
 	}
-	for _, name := range files {
-		if stays[name] {
-			continue
-		}
-		when, known := since[name]
-		if !known || before[name] {
-			when = now
-		}
-		if !before[name] && now.Sub(when) > p.keep {
+	// What is begun anew is taken from the file again if this fails half-way.
+	delete(p.aging, at.root)
+	for name, size := range before {
+		old[name] = aged{now, size}
+	}
+	for name := range byHashNames([]byte(section(next))) {
+		delete(old, name)
+	}
+	names := slices.SortedFunc(maps.Keys(old), func(a, b string) int {
+		return cmp.Or(old[a].since.Compare(old[b].since), cmp.Compare(a, b))
+	})
+	var total int64
+	for _, o := range old {
+		total += o.size
+	}
+	var lines strings.Builder
+	for _, name := range names {
+		o := old[name]
+		_, named := before[name]
+		if !named && (now.Sub(o.since) > p.keep || total > p.budget) {
 			if err := p.tree.remove(path.Join(at.dists, name)); err != nil {
 				return err
 			}
+			total -= o.size
+			delete(old, name)
 			continue
 		}
-		lines = append(lines, fmt.Sprintf("%s %s\n", when.Format(time.RFC3339), name))
+		fmt.Fprintf(&lines, "%s %s\n", o.since.Format(time.RFC3339), name)
 	}
-	return p.tree.write(path.Join(at.root, supersededFile), []byte(strings.Join(lines, "")))
+	if err := p.tree.write(path.Join(at.root, supersededFile), []byte(lines.String())); err != nil {
+		return err
+	}
+	p.aging[at.root] = old
+	return nil
+}
+
+// agingOf returns what was superseded before: as this process remembers, else
+// as the file and the directories say.
+func (p *Publisher) agingOf(at place, named map[string]int64, now time.Time) (aging, error) {
+	if old, ok := p.aging[at.root]; ok {
+		return old, nil
+	}
+	since := p.readSuperseded(at)
+	files, err := p.byHashFiles(at)
+	if err != nil {
+		return nil, err
+	}
+	old := make(aging)
+	for _, name := range files {
+		if _, ok := named[name]; ok {
+			continue
+		}
+		info, err := os.Lstat(p.tree.path(path.Join(at.dists, name)))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		when, known := since[name]
+		if !known {
+			when = now
+		}
+		old[name] = aged{when, info.Size()}
+	}
+	return old, nil
 }
 
 // dropPlain removes the names Packages.gz and Packages.zst of indices that the

@@ -22,6 +22,7 @@ type Meta struct {
 	Snapshot   string    // the snapshot's id, or ""
 	Date       time.Time // of the publication, to the second
 	ValidUntil time.Time // zero: for ever
+	Modified   time.Time // modification time of the signed files; zero: Date. Not part of the text
 	Snapshots  string    // URL where apt finds snapshots, with @SNAPSHOTID@; or ""
 }
 
@@ -75,7 +76,7 @@ func (p *Publisher) indices(ctx context.Context, base Base, state snapshots.Stat
 	}
 	var indices []named
 	for _, key := range keys {
-		k, s, err := p.index(ctx, state.Index(key))
+		k, s, err := p.index(ctx, base.Pipeline+" "+key.String(), state.Index(key))
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", key, err)
 		}

@@ -7,7 +7,10 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
+	"strconv"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -25,11 +28,14 @@ const (
 // held before or what it is given, whole. Paths are relative to the root.
 // Nothing is durable before sync.
 type tree struct {
-	root string
+	root  string
+	names *atomic.Int64 // counts temporary names
 	// before, if set, is called before each change and may fail it: tests cut
 	// a publication short with it.
 	before func(op, path string) error
 }
+
+func newTree(root string) tree { return tree{root: root, names: new(atomic.Int64)} }
 
 func (t tree) path(rel string) string { return filepath.Join(t.root, rel) }
 
@@ -54,25 +60,31 @@ func (t tree) mkdir(rel string) error {
 // prepare makes a temporary name with create. finish renames it to rel, with
 // ok, or takes it away; it must be called once.
 func (t tree) prepare(op, rel string, create func(tmp string) error) (finish func(ok bool) error, err error) {
-	dir, err := os.MkdirTemp(t.path(temporary), "")
-	if err != nil {
-		return nil, err
-	}
-	tmp := filepath.Join(dir, "new")
+	tmp := t.path(path.Join(temporary, strconv.FormatInt(t.names.Add(1), 10)))
 	finish = func(ok bool) error {
 		if !ok {
-			return os.RemoveAll(dir)
+			return removeIfThere(tmp)
 		}
 		err := t.step(op, rel)
 		if err == nil {
 			err = os.Rename(tmp, t.path(rel))
 		}
-		return errors.Join(err, os.RemoveAll(dir))
+		if err != nil {
+			return errors.Join(err, removeIfThere(tmp))
+		}
+		return nil
 	}
 	if err := create(tmp); err != nil {
 		return nil, errors.Join(err, finish(false))
 	}
 	return finish, nil
+}
+
+func removeIfThere(name string) error {
+	if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // place makes a temporary name with create and renames it to rel. On an error
@@ -127,14 +139,7 @@ func (t tree) create(rel string, fill func(io.Writer) error) error {
 
 // link makes rel another name of the file from.
 func (t tree) link(from, rel string) error {
-	source, err := os.Lstat(t.path(from))
-	if err != nil {
-		return err
-	}
-	if there, err := os.Lstat(t.path(rel)); err == nil && os.SameFile(source, there) {
-		return nil
-	}
-	err = t.linkOnce(from, rel)
+	err := t.linkOnce(from, rel)
 	if errors.Is(err, syscall.EMLINK) {
 		// A file has 65,000 names at most (ext4), and every state's base adds
 		// some: further names are of a copy.
@@ -147,6 +152,16 @@ func (t tree) link(from, rel string) error {
 }
 
 func (t tree) linkOnce(from, rel string) error {
+	there, err := os.Lstat(t.path(rel))
+	if errors.Is(err, fs.ErrNotExist) {
+		if err := t.step("link", rel); err != nil {
+			return err
+		}
+		return os.Link(t.path(from), t.path(rel))
+	}
+	if source, statErr := os.Lstat(t.path(from)); err != nil || statErr != nil || os.SameFile(source, there) {
+		return errors.Join(err, statErr)
+	}
 	return t.place("link", rel, func(tmp string) error { return os.Link(t.path(from), tmp) })
 }
 

@@ -22,95 +22,209 @@ const (
 	inReleaseFile = "InRelease"
 )
 
-// Stage makes <pipeline>/<stage>/ offer state. When it returns nil, the base is
-// durable and every client that asks from now on sees it; on an error the base
-// still offers what it did, whole, and calling Stage again finishes the work.
-// If the Release text that meta asks for is published already, with a good
-// signature, nothing is signed anew.
+// Update is one base that is to offer a state: a stage if Signed is nil, else a
+// fixed one.
+type Update struct {
+	Base
+	Dir    string // the stage, "snapshots/<id>" or "states/<state id>"
+	State  snapshots.State
+	Meta   Meta    // of a stage; Suite is Dir
+	Signed *Signed // of a fixed base: its very files; Text is what ReleaseText gave for Base and State
+}
+
+// Publish makes every base offer its state. When it returns nil, all of them
+// are durable and every client that asks from now on sees them; they move one
+// after the other in the order of updates, each from one moment to the next. On
+// an error each offers what it did or what it should, whole, and calling
+// Publish again finishes the work. What is published already stays as it is: a
+// fixed base that holds exactly its signed files, so that rebuilding a tree
+// repeats it byte by byte, and a stage with the Release text that its Meta asks
+// for and a good signature.
 //
-// Date must be later than that of what the stage offered before, else apt keeps
-// what it has; that is for the caller to see to. It becomes the modification
-// time of the signed files, which HTTP compares to the second.
-func (p *Publisher) Stage(ctx context.Context, base Base, stage string, state snapshots.State, meta Meta) error {
+// The Date of a stage must not be earlier than that of what it offered before,
+// and its Modified must be later, else apt keeps what it has; that is for the
+// caller to see to.
+func (p *Publisher) Publish(ctx context.Context, updates ...Update) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if err := ValidStage(stage); err != nil {
-		return err
+	var moves []*move
+	defer func() {
+		for _, m := range moves {
+			m.giveUp()
+		}
+	}()
+	for _, u := range updates {
+		m, err := p.prepare(ctx, u)
+		if err != nil {
+			return u.failed(err)
+		}
+		if m != nil {
+			moves = append(moves, m)
+		}
 	}
-	meta.Suite = stage
-	text, indices, err := p.releaseText(ctx, base, state, meta)
-	if err != nil {
-		return err
+	if len(moves) == 0 {
+		return nil
 	}
-	place := baseAt(base, stage)
-	if err := p.stage(place, text, indices); err != nil {
-		return fmt.Errorf("cannot publish stage %s of %s: %w", stage, base.Pipeline, err)
+	if err := p.tree.sync(); err != nil {
+		return updates[0].failed(err)
+	}
+	if err := p.seal(); err != nil {
+		return updates[0].failed(err)
+	}
+	faultpoint.Hit("publish:indices-written")
+	for _, m := range moves {
+		if err := m.rename(); err != nil {
+			return m.update.failed(err)
+		}
+		faultpoint.Hit("publish:inrelease-renamed")
+	}
+	for _, m := range moves {
+		if err := p.finish(m); err != nil {
+			return m.update.failed(err)
+		}
 	}
 	return nil
 }
 
-func (p *Publisher) stage(place place, text []byte, indices []named) error {
-	p.touch(place)
-	signed, err := p.published(place)
-	if err != nil || !bytes.Equal(signed.Text, text) || p.verify(signed) != nil {
-		if signed, err = p.Sign(text); err != nil {
+func (u Update) failed(err error) error {
+	what := u.Dir
+	if u.Signed == nil {
+		what = "stage " + u.Dir
+	}
+	return fmt.Errorf("cannot publish %s of %s: %w", what, u.Pipeline, err)
+}
+
+// move is a base whose new index files have their names and whose new signed
+// files wait for theirs.
+type move struct {
+	update  Update
+	at      place
+	indices []named
+	renames []func(ok bool) error // InRelease last
+}
+
+// rename moves the base.
+func (m *move) rename() error {
+	for len(m.renames) > 0 {
+		rename := m.renames[0]
+		m.renames = m.renames[1:]
+		if err := rename(true); err != nil {
 			return err
 		}
 	}
-	before, err := p.namedBefore(place)
-	if err != nil {
-		return err
-	}
-	if err := p.writeIndices(place, indices); err != nil {
-		return err
-	}
-	if err := p.supersede(place, before, indices); err != nil {
-		return err
-	}
-	if err := p.commit(place, signed); err != nil {
-		return err
-	}
-	return p.dropPlain(place, indices)
+	return nil
 }
 
-// Fixed makes <pipeline>/<dir>/ offer state, once and for ever: dir is
-// "snapshots/<id>" or "states/<state id>", signed.Text is what ReleaseText gave
-// for base and state. A base that holds exactly these signed files is left
-// alone, so rebuilding a tree repeats it byte by byte. Durability and errors
-// are as for Stage.
-func (p *Publisher) Fixed(ctx context.Context, base Base, dir string, state snapshots.State, signed Signed) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if !fixedDirectory.MatchString(dir) {
-		return fmt.Errorf("cannot publish %q: want snapshots/<id> or states/<id>", dir)
+// giveUp takes away what an error left waiting. What cannot be removed is
+// removed by the next start.
+func (m *move) giveUp() {
+	for _, rename := range m.renames {
+		_ = rename(false)
 	}
-	if err := base.validate(); err != nil {
-		return err
+}
+
+// prepare does everything for a base that no client sees. It returns nil if
+// nothing is to be done.
+func (p *Publisher) prepare(ctx context.Context, u Update) (*move, error) {
+	at := baseAt(u.Base, u.Dir)
+	if u.Signed == nil {
+		if err := ValidStage(u.Dir); err != nil {
+			return nil, err
+		}
+	} else {
+		if !fixedDirectory.MatchString(u.Dir) {
+			return nil, errors.New("want snapshots/<id> or states/<id>")
+		}
+		if err := u.validate(); err != nil {
+			return nil, err
+		}
+		if there, err := p.published(at); err == nil && there.equal(*u.Signed) {
+			return nil, nil
+		}
 	}
-	place := baseAt(base, dir)
-	if there, err := p.published(place); err == nil &&
-		bytes.Equal(there.Text, signed.Text) && bytes.Equal(there.InRelease, signed.InRelease) && bytes.Equal(there.Gpg, signed.Gpg) {
-		return nil
+	p.touch(at)
+	indices, err := p.indices(ctx, u.Base, u.State)
+	if err != nil {
+		return nil, err
 	}
-	if err := p.fixed(ctx, base, place, state, signed); err != nil {
-		return fmt.Errorf("cannot publish %s of %s: %w", dir, base.Pipeline, err)
+	signed, err := p.sign(at, u, indices)
+	if err != nil {
+		return nil, err
+	}
+	var before map[string]int64
+	if u.Signed == nil {
+		if before, err = p.namedBefore(at); err != nil {
+			return nil, err
+		}
+	}
+	if err := p.writeIndices(at, indices); err != nil {
+		return nil, err
+	}
+	if u.Signed == nil {
+		if err := p.supersede(at, before, indices); err != nil {
+			return nil, err
+		}
+	}
+	m := &move{update: u, at: at, indices: indices}
+	if err := p.stageFiles(m, signed); err != nil {
+		m.giveUp()
+		return nil, err
+	}
+	return m, nil
+}
+
+// sign returns the signed files of a base.
+func (p *Publisher) sign(at place, u Update, indices []named) (Signed, error) {
+	if u.Signed != nil {
+		if !bytes.HasSuffix(u.Signed.Text, []byte("\n"+section(indices))) {
+			return Signed{}, errors.New("its Release text lists other index files than the state has: a frame was lost and came back with other bytes")
+		}
+		return *u.Signed, nil
+	}
+	meta := u.Meta
+	meta.Suite = u.Dir
+	text, err := releaseText(u.Base, u.State.ID(), meta, indices)
+	if err != nil {
+		return Signed{}, err
+	}
+	if there, err := p.published(at); err == nil && bytes.Equal(there.Text, text) && p.verify(there) == nil {
+		return there, nil
+	}
+	return p.Sign(text)
+}
+
+// stageFiles writes the signed files under temporary names, modified at the
+// time that HTTP compares to the second.
+func (p *Publisher) stageFiles(m *move, signed Signed) error {
+	at := m.update.Meta.Modified
+	if at.IsZero() {
+		var err error
+		if at, err = dateOf(signed.Text); err != nil {
+			return err
+		}
+	}
+	for _, file := range []struct {
+		name string
+		data []byte
+	}{{gpgFile, signed.Gpg}, {releaseFile, signed.Text}, {inReleaseFile, signed.InRelease}} {
+		rename, err := p.tree.prepareFile(path.Join(m.at.dists, file.name), file.data, at)
+		if err != nil {
+			return err
+		}
+		m.renames = append(m.renames, rename)
 	}
 	return nil
 }
 
-func (p *Publisher) fixed(ctx context.Context, base Base, place place, state snapshots.State, signed Signed) error {
-	p.touch(place)
-	indices, err := p.indices(ctx, base, state)
-	if err != nil {
+// finish makes a move durable and removes the names that it left over.
+func (p *Publisher) finish(m *move) error {
+	if err := p.tree.syncDir(m.at.dists); err != nil {
 		return err
 	}
-	if !bytes.HasSuffix(signed.Text, []byte("\n"+section(indices))) {
-		return errors.New("its Release text lists other index files than the state has: a frame was lost and came back with other bytes")
+	if m.update.Signed != nil {
+		return nil
 	}
-	if err := p.writeIndices(place, indices); err != nil {
-		return err
-	}
-	return p.commit(place, signed)
+	return p.dropPlain(m.at, m.indices)
 }
 
 // place is where a base lies below the root.
@@ -178,45 +292,4 @@ func (p *Publisher) writeIndices(at place, indices []named) error {
 		}
 	}
 	return nil
-}
-
-// commit makes what was written durable, the new signed files among it, and
-// then moves the base.
-func (p *Publisher) commit(at place, signed Signed) (err error) {
-	date, err := dateOf(signed.Text)
-	if err != nil {
-		return err
-	}
-	var renames []func(ok bool) error
-	defer func() { // those that an error leaves over
-		for _, rename := range renames {
-			err = errors.Join(err, rename(false))
-		}
-	}()
-	for _, file := range []struct {
-		name string
-		data []byte
-	}{{gpgFile, signed.Gpg}, {releaseFile, signed.Text}, {inReleaseFile, signed.InRelease}} {
-		rename, err := p.tree.prepareFile(path.Join(at.dists, file.name), file.data, date)
-		if err != nil {
-			return err
-		}
-		renames = append(renames, rename)
-	}
-	if err := p.tree.sync(); err != nil {
-		return err
-	}
-	if err := p.seal(); err != nil {
-		return err
-	}
-	faultpoint.Hit("publish:indices-written")
-	for len(renames) > 0 {
-		rename := renames[0]
-		renames = renames[1:]
-		if err := rename(true); err != nil {
-			return err
-		}
-	}
-	faultpoint.Hit("publish:inrelease-renamed")
-	return p.tree.syncDir(at.dists)
 }

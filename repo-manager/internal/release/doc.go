@@ -17,11 +17,13 @@
 //
 // # Time
 //
-// apt compares the Date of two InRelease files in whole seconds and keeps the
-// newer one. So the Date of a stage grows by at least a second with each
-// publication, whatever the clock says, and is part of what is committed.
-// It never runs more than MaxAhead in front of the clock: publications that
-// would, wait, and meanwhile gather more uploads.
+// apt never goes back to a Release whose Date is older than that of the one it
+// has, and asks over HTTP only for one that was modified in a later second. So
+// the Date of a stage is the clock's second and never goes back, and its signed
+// files are said to be modified at least a second later with each publication,
+// however many fall into one second; both are part of what is committed. Where
+// the clock was set back behind the Date by more than MaxAhead, publications
+// wait for it, and meanwhile gather more uploads.
 //
 // # Undo
 //

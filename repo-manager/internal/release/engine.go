@@ -12,8 +12,9 @@ import (
 	"aptfleet/snapshots"
 )
 
-// MaxAhead is how far the Date of a stage may run ahead of the clock. apt
-// refuses a Date more than ten seconds in the future.
+// MaxAhead is how far the Date of a stage may be ahead of the clock, as it is
+// after the clock was set back. apt refuses a Date more than ten seconds in the
+// future.
 const MaxAhead = 5 * time.Second
 
 // Pool is where package files lie by content. Nothing in it is ever changed.
@@ -31,12 +32,9 @@ type Publisher interface {
 	ReleaseText(ctx context.Context, base publish.Base, st snapshots.State, meta publish.Meta) ([]byte, error)
 	// Sign signs a Release text as of now.
 	Sign(text []byte) (publish.Signed, error)
-	// Fixed publishes exactly these bytes in a directory of the pipeline. It
-	// may be repeated; a complete base costs one read.
-	Fixed(ctx context.Context, base publish.Base, dir string, st snapshots.State, signed publish.Signed) error
-	// Stage publishes st as what a stage offers, the InRelease last. It may be
-	// repeated.
-	Stage(ctx context.Context, base publish.Base, stage string, st snapshots.State, meta publish.Meta) error
+	// Publish makes bases offer what they should, one after the other. It may
+	// be repeated; a complete base costs one read.
+	Publish(ctx context.Context, updates ...publish.Update) error
 	// Check compares the tree with what should be there once it has begun.
 	Check(ctx context.Context, want func(context.Context) (publish.Expected, error), progress func(files, bytes int64)) (publish.Report, error)
 }

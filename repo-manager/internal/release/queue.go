@@ -164,8 +164,9 @@ func (e *Engine) firstStage(pipeline string) string {
 	return l.Stages[0]
 }
 
-// mustWait returns how long a stage may not be published; that is not long
-// for one that does not exist, which the act itself complains about.
+// mustWait returns how long a stage may not be published because its Date is
+// too far ahead of the clock; that is not long for one that does not exist,
+// which the act itself complains about.
 func (e *Engine) mustWait(pipeline, stage string) time.Duration {
 	l, err := e.line(pipeline)
 	if err != nil {
@@ -173,20 +174,31 @@ func (e *Engine) mustWait(pipeline, stage string) time.Duration {
 	}
 	for _, s := range l.standings {
 		if s.Name == stage {
-			return nextDate(s.Date, e.now()).Sub(e.now()) - MaxAhead
+			return s.Date.Add(-MaxAhead).Sub(e.now())
 		}
 	}
 	return 0
 }
 
 // nextDate is the Date of a stage's next publication: the clock's second, or
-// the one after the last Date if the clock is not beyond it.
+// the last Date if the clock was set back behind it. apt keeps a Release whose
+// Date is older than the one it has, and takes one whose Date is the same.
 func nextDate(last, now time.Time) time.Time {
-	date := now.Truncate(time.Second)
-	if !date.After(last) {
-		date = last.Add(time.Second)
+	if date := now.Truncate(time.Second); date.After(last) {
+		return date
 	}
-	return date
+	return last
+}
+
+// nextModified is when the signed files of a stage are said to be modified next:
+// the clock's second, or the one after the last. HTTP compares whole seconds, so
+// with less than that a client would not ask for the second of two publications.
+func nextModified(last, now time.Time) time.Time {
+	at := now.Truncate(time.Second)
+	if !at.After(last) {
+		at = last.Add(time.Second)
+	}
+	return at
 }
 
 // editAll does a group of edits of one pipeline in one batch. An edit that is

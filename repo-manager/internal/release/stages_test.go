@@ -98,14 +98,14 @@ func TestUndo(t *testing.T) {
 		}
 		undo := func(want string) {
 			t.Helper()
-			_, before := w.inRelease("canary")
+			before := w.modified("canary")
 			move, err := w.Undo(ctx, ann, "demo", "canary", "bad", nil)
 			must(t, err)
 			if move.To.State != states[want] || move.Kind != release.MoveUndo || move.To.Snapshot == "" {
 				t.Errorf("undo led to %+v, want the state of version %s", move.To, want)
 			}
-			text, after := w.inRelease("canary")
-			if field(text, "Aptfleet-State") != states[want].String() || !after.After(before) {
+			text, _ := w.inRelease("canary")
+			if after := w.modified("canary"); field(text, "Aptfleet-State") != states[want].String() || !after.After(before) {
 				t.Errorf("published is %s of %s, before it was of %s", field(text, "Aptfleet-State"), after, before)
 			}
 		}

@@ -70,7 +70,8 @@ type Standing struct {
 	Stage
 	Date       time.Time // whole seconds; zero while the stage was never published
 	ValidUntil time.Time
-	Archive    string // base of the URL in the field Snapshots, "" for none
+	Modified   time.Time // of the files, whole seconds; each publication adds one or more
+	Archive    string    // base of the URL in the field Snapshots, "" for none
 }
 
 // Base is a tree of fixed content: the base of a snapshot or of a state. Its

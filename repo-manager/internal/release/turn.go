@@ -139,7 +139,7 @@ func (t *turn) publish(position int) {
 	}
 	t.stages[position] = true
 	s := &t.line.standings[position]
-	s.Date = nextDate(s.Date, t.now)
+	s.Date, s.Modified = nextDate(s.Date, t.now), nextModified(s.Modified, t.now)
 	s.ValidUntil = s.Date.Add(t.e.ValidFor)
 	s.Archive = t.e.Archive
 }
@@ -175,22 +175,20 @@ func (t *turn) commit(ctx context.Context) error {
 	return nil
 }
 
-// show publishes fixed bases first: a client that pins what a stage offers
-// finds it.
+// show publishes fixed bases before stages: a client that pins what a stage
+// offers finds it.
 func (t *turn) show(ctx context.Context) error {
+	var updates []publish.Update
 	for _, f := range t.fixed {
-		if err := t.e.Publisher.Fixed(ctx, t.line.base(f.state), f.dir, f.state, f.signed); err != nil {
-			return err
+		updates = append(updates, publish.Update{Base: t.line.base(f.state), Dir: f.dir, State: f.state, Signed: &f.signed})
+	}
+	for position := range t.line.standings {
+		if t.stages[position] {
+			updates = append(updates, t.line.update(position))
 		}
 	}
-	faultpoint.Hit(t.kind + ":base-published")
-	for position := range t.line.standings {
-		if !t.stages[position] {
-			continue
-		}
-		if err := t.e.publishStage(ctx, t.line, position); err != nil {
-			return err
-		}
+	if err := t.e.Publisher.Publish(ctx, updates...); err != nil {
+		return err
 	}
 	faultpoint.Hit(t.kind + ":published")
 	return nil
@@ -206,12 +204,12 @@ func (e *Engine) republish(ctx context.Context, l *line) error {
 	}
 	var failed []error
 	for _, b := range bases {
-		if err := e.republishBase(ctx, l, b); err != nil {
-			failed = append(failed, fmt.Errorf("cannot publish %s: %w", b.Dir, err))
-		}
+		failed = append(failed, e.republishBase(ctx, l, b))
 	}
-	for position := range l.standings {
-		failed = append(failed, e.publishStage(ctx, l, position))
+	for position, s := range l.standings {
+		if !s.Offer.State.IsZero() {
+			failed = append(failed, e.Publisher.Publish(ctx, l.update(position)))
+		}
 	}
 	return errors.Join(failed...)
 }
@@ -221,24 +219,18 @@ func (e *Engine) republishBase(ctx context.Context, l *line, b Base) error {
 	if err != nil {
 		return err
 	}
-	return e.Publisher.Fixed(ctx, l.base(state), b.Dir, state, *b.signed())
+	return e.Publisher.Publish(ctx, publish.Update{Base: l.base(state), Dir: b.Dir, State: state, Signed: b.signed()})
 }
 
-// publishStage publishes a stage as its standing says.
-func (e *Engine) publishStage(ctx context.Context, l *line, position int) error {
+// update is what the base of a stage should offer.
+func (l *line) update(position int) publish.Update {
 	s := l.standings[position]
-	if s.Offer.State.IsZero() {
-		return nil
-	}
-	if err := e.Publisher.Stage(ctx, l.base(l.states[position]), s.Name, l.states[position], s.meta()); err != nil {
-		return fmt.Errorf("cannot publish stage %s: %w", s.Name, err)
-	}
-	return nil
+	return publish.Update{Base: l.base(l.states[position]), Dir: s.Name, State: l.states[position], Meta: s.meta()}
 }
 
 // meta is what a stage's Release says beyond its indices.
 func (s Standing) meta() publish.Meta {
-	meta := publish.Meta{Suite: s.Name, Snapshot: s.Offer.Snapshot, Date: s.Date, ValidUntil: s.ValidUntil}
+	meta := publish.Meta{Suite: s.Name, Snapshot: s.Offer.Snapshot, Date: s.Date, ValidUntil: s.ValidUntil, Modified: s.Modified}
 	if s.Archive != "" {
 		meta.Snapshots = s.Archive + "/" + s.Pipeline + "/snapshots/@SNAPSHOTID@/"
 	}
@@ -306,7 +298,7 @@ func (e *Engine) refreshLine(ctx context.Context, l *line) time.Duration {
 			next = min(next, left)
 			continue
 		}
-		if wait := nextDate(s.Date, t.now).Sub(t.now) - MaxAhead; wait > 0 {
+		if wait := s.Date.Add(-MaxAhead).Sub(t.now); wait > 0 {
 			next = min(next, wait)
 			continue
 		}

@@ -52,11 +52,11 @@ type moody struct {
 	fails atomic.Bool
 }
 
-func (m *moody) Stage(ctx context.Context, base publish.Base, stage string, st snapshots.State, meta publish.Meta) error {
+func (m *moody) Publish(ctx context.Context, updates ...publish.Update) error {
 	if m.fails.Load() {
 		return fmt.Errorf("the publisher is in a bad mood")
 	}
-	return m.Publisher.Stage(ctx, base, stage, st, meta)
+	return m.Publisher.Publish(ctx, updates...)
 }
 
 // inWorld runs a test with a fresh world that has the pipeline demo (amd64,
@@ -178,6 +178,14 @@ func (w *world) inRelease(base string) (text string, date time.Time) {
 	date, err = time.Parse(time.RFC1123, field(string(raw), "Date"))
 	must(w.t, err)
 	return string(raw), date
+}
+
+// modified is when a stage's InRelease says it was modified.
+func (w *world) modified(stage string) time.Time {
+	w.t.Helper()
+	info, err := os.Stat(filepath.Join(w.dir, "public/demo", stage, "dists/trixie/InRelease"))
+	must(w.t, err)
+	return info.ModTime()
 }
 
 func field(text, name string) string {

@@ -68,10 +68,10 @@ func insertMoves(ctx context.Context, tx *sql.Tx, b release.Batch) error {
 func putStandings(ctx context.Context, tx *sql.Tx, b release.Batch) error {
 	for _, s := range b.Standings {
 		if _, err := tx.ExecContext(ctx, `INSERT OR REPLACE INTO stages
-			(pipeline, name, position, state, snapshot, since, by, reason, packages, standing, date, valid_until, archive)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+			(pipeline, name, position, state, snapshot, since, by, reason, packages, standing, date, valid_until, modified, archive)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 			s.Pipeline, s.Name, s.Position, optionalID(s.Offer.State), s.Offer.Snapshot, optionalTime(s.Since), s.By, s.Reason, s.Packages,
-			s.Standing, optionalTime(s.Date), optionalTime(s.ValidUntil), s.Archive); err != nil {
+			s.Standing, optionalTime(s.Date), optionalTime(s.ValidUntil), optionalTime(s.Modified), s.Archive); err != nil {
 			return fmt.Errorf("cannot store stage %s: %w", s.Name, err)
 		}
 	}
@@ -143,11 +143,11 @@ func (d *DB) Pipelines(ctx context.Context) ([]release.Pipeline, error) {
 
 // Standings implements release.Store.
 func (d *DB) Standings(ctx context.Context, pipeline string) ([]release.Standing, error) {
-	rows, err := d.read.QueryContext(ctx, `SELECT pipeline, name, position, state, snapshot, since, by, reason, packages, standing, date, valid_until, archive
+	rows, err := d.read.QueryContext(ctx, `SELECT pipeline, name, position, state, snapshot, since, by, reason, packages, standing, date, valid_until, modified, archive
 		FROM stages WHERE pipeline = ? ORDER BY position`, pipeline)
 	return list(rows, err, func(r *sql.Rows, s *release.Standing) error {
 		return r.Scan(&s.Pipeline, &s.Name, &s.Position, idValue(&s.Offer.State), &s.Offer.Snapshot, timeValue{&s.Since}, &s.By, &s.Reason,
-			&s.Packages, &s.Standing, timeValue{&s.Date}, timeValue{&s.ValidUntil}, &s.Archive)
+			&s.Packages, &s.Standing, timeValue{&s.Date}, timeValue{&s.ValidUntil}, timeValue{&s.Modified}, &s.Archive)
 	})
 }
 

@@ -27,7 +27,7 @@ func demo(name string) release.Batch {
 		Standings: []release.Standing{
 			{Stage: release.Stage{Pipeline: name, Name: "canary", Position: 1}},
 			{Stage: release.Stage{Pipeline: name, Name: "dev", Offer: release.Offer{State: state(1)}, Since: day, By: "ann", Reason: "why", Packages: 3, Standing: 1},
-				Date: day.Truncate(time.Second), ValidUntil: day.Add(time.Hour), Archive: "http://archive.example"},
+				Date: day.Truncate(time.Second), ValidUntil: day.Add(time.Hour), Modified: day.Add(2 * time.Hour).Truncate(time.Second), Archive: "http://archive.example"},
 		},
 		Bases: []release.Base{{Pipeline: name, Dir: "states/1", State: state(1), Text: []byte("text"), InRelease: []byte("signed"), Signature: []byte("sig")}},
 		Acts:  []release.Act{{At: day, By: "ann", Via: "socket", Verb: "create", Pipeline: name, Object: "pipeline " + name, Detail: "because"}},
@@ -129,7 +129,7 @@ func standingReplaced(t *testing.T, s release.Store, _ func() release.Store) {
 	must(t, s.Commit(ctx, demo("demo")))
 	canary := release.Standing{
 		Stage: release.Stage{Pipeline: "demo", Name: "canary", Position: 1, Offer: release.Offer{State: state(1), Snapshot: "s"}, Since: day, By: "bob", Packages: 1, Standing: 7},
-		Date:  day.Truncate(time.Second), ValidUntil: day.Add(time.Minute),
+		Date:  day.Truncate(time.Second), ValidUntil: day.Add(time.Minute), Modified: day.Truncate(time.Second),
 	}
 	must(t, s.Commit(ctx, release.Batch{Standings: []release.Standing{canary}}))
 	same(t, "standings", must1(s.Standings(ctx, "demo")), []release.Standing{demo("demo").Standings[1], canary})
