@@ -188,7 +188,7 @@ var creations = []struct {
 	phases []string
 	act    func(ctx context.Context, s *server, pipeline string) error
 }{
-	{"pipeline", []string{"create:chunks-written", "create:synced", "create:committed", "publish:indices-written", "publish:inrelease-renamed", "create:published"},
+	{"pipeline", []string{"create:chunks-written", "create:synced", "create:committed", "create:published"},
 		func(ctx context.Context, s *server, pipeline string) error {
 			_, err := s.API.CreatePipeline(ctx, protocol.Pipeline{Name: "new-" + pipeline, Distribution: "trixie", Architectures: []string{"amd64"}})
 			return err
@@ -198,7 +198,7 @@ var creations = []struct {
 			_, err := s.API.CreateRepository(ctx, pipeline, "apps", 1)
 			return err
 		}},
-	{"snapshot", []string{"snapshot:chunks-written", "snapshot:synced", "snapshot:committed", "publish:indices-written", "publish:inrelease-renamed", "snapshot:published"},
+	{"snapshot", []string{"snapshot:chunks-written", "snapshot:synced", "snapshot:committed", "snapshot:published"},
 		func(ctx context.Context, s *server, pipeline string) error {
 			_, err := s.API.CreateSnapshot(ctx, pipeline, protocol.NewSnapshot{Note: "test"})
 			return err
