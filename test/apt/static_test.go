@@ -16,6 +16,7 @@ import (
 func program(t *testing.T, address string, name string, args ...string) {
 	t.Helper()
 	cmd := exec.Command(name, args...)
+	cmd.WaitDelay = time.Second // what it started may hold its output open
 	var said strings.Builder
 	cmd.Stdout, cmd.Stderr = &said, &said
 	if err := cmd.Start(); err != nil {
