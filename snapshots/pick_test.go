@@ -175,10 +175,10 @@ func TestPickTakesThatAndNothingElse(t *testing.T) {
 func pickOpensFewChunks(t *testing.T, store *counting, s State) {
 	ctx := context.Background()
 	edit := Edit{Component: "apps"}
-	for i := 0; i < 20000; i += 10 {
+	for i := 0; i < large; i += 100 {
 		name := fmt.Sprintf("package%05d", i)
 		edit.Remove = append(edit.Remove, Ref{name, "1.0-1", "amd64"})
-		edit.Put = append(edit.Put, needing(t, name+"=2:amd64", "Depends: "+fmt.Sprintf("package%05d (>= 2)", (i+10000)%20000)))
+		edit.Put = append(edit.Put, needing(t, name+"=2:amd64", "Depends: "+fmt.Sprintf("package%05d (>= 2)", (i+large/2)%large)))
 	}
 	from := must[State](t)(Apply(ctx, store, s, edit))
 	for dependencies, want := range map[bool]int{false: 1, true: 2} {
@@ -187,7 +187,7 @@ func pickOpensFewChunks(t *testing.T, store *counting, s State) {
 		if err != nil || len(picked.Names) != want || len(picked.Unmet) > 0 {
 			t.Fatalf("picked %v, unmet %v, %v", picked.Names, picked.Unmet, err)
 		}
-		// Whether somebody provides package10100 (>= 2) the whole base tells.
+		// Whether somebody provides the second one the whole base tells.
 		most := 6
 		if dependencies {
 			most += len(s.Index(amd64).Chunks)
