@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"io/fs"
 	"iter"
 	"maps"
 	"slices"
@@ -32,10 +31,17 @@ type Unmet struct {
 	Relation     string // as in Depends: "libfoo (>= 2) | libbar"
 }
 
+// MissingError lists the names that Pick was given and the other state does not
+// have, in the order given.
+type MissingError struct{ Names []string }
+
+func (e *MissingError) Error() string {
+	return "the other state does not have " + strings.Join(e.Names, ", ")
+}
+
 // Pick returns base with packages of another state: all that from has of a
 // name, in every component, version and architecture, is there in the place of
-// what base has of it. A name that from does not have is an error that wraps
-// fs.ErrNotExist.
+// what base has of it. Names that from does not have are a *MissingError.
 //
 // With dependencies, what the packages that come need (Depends, Pre-Depends)
 // and base does not satisfy comes from the other state too, and what that
@@ -51,18 +57,19 @@ func Pick(ctx context.Context, c Chunks, base, from State, names []string, depen
 		reader: reader{ctx: ctx, chunks: c, opened: make(map[ID][]Package)},
 		base:   base, from: from, picked: make(map[string]bool), provided: make(map[source]map[string][]provider),
 	}
+	var missing []string
 	for _, name := range names {
-		if p.picked[name] {
-			continue
-		}
 		found, err := p.has(from, name)
 		if err != nil {
 			return Picked{}, fmt.Errorf("cannot pick %s: %w", name, err)
 		}
-		if !found {
-			return Picked{}, fmt.Errorf("cannot pick %s: the other state has no such package: %w", name, fs.ErrNotExist)
+		if !found && !slices.Contains(missing, name) {
+			missing = append(missing, name)
 		}
-		p.picked[name] = true
+		p.picked[name] = found
+	}
+	if len(missing) > 0 {
+		return Picked{}, fmt.Errorf("cannot pick packages: %w", &MissingError{missing})
 	}
 	var unmet []Unmet
 	if dependencies {

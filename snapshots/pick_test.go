@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"slices"
 	"strings"
 	"testing"
@@ -108,7 +107,9 @@ func TestPick(t *testing.T) {
 			}
 		})
 	}
-	if _, err := Pick(ctx, store, state(p("tool=1:amd64")), state(), []string{"tool"}, true); !errors.Is(err, fs.ErrNotExist) {
+	var missing *MissingError
+	_, err := Pick(ctx, store, state(p("tool=1:amd64")), state(p("here=1:amd64")), []string{"tool", "here", "lost", "tool"}, true)
+	if !errors.As(err, &missing) || !slices.Equal(missing.Names, []string{"tool", "lost"}) {
 		t.Errorf("picking what the other state lacks: %v", err)
 	}
 	// An index comes only if something picked is in its component.
