@@ -251,7 +251,12 @@ func newPackageListCommand(c *cli) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List the packages of a stage, snapshot or state",
+		Long: `List the packages of a stage, snapshot or state: all of them, or what a query
+takes.
+
+` + queryHelp,
 		Example: `  repo-manager package list --component apps
+  repo-manager package list --query 'Name (% lib*), !$Architecture (arm64)'
   repo-manager package list --in production --json`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -266,11 +271,16 @@ func newPackageListCommand(c *cli) *cobra.Command {
 			if c.io.JSON {
 				return c.io.PrintJSON(found)
 			}
-			c.packageTable(found).Print("no packages: repo-manager package add REPOSITORY FILE...")
+			none := "no packages: repo-manager package add REPOSITORY FILE..."
+			if q.Query != "" {
+				none = "no such packages"
+			}
+			c.packageTable(found).Print(none)
 			return nil
 		},
 	}
 	c.queryFlags(cmd, &q)
+	cmd.Flags().StringVar(&q.Query, "query", "", "only packages that this `query` takes")
 	cmd.Flags().IntVar(&q.Limit, "limit", 0, "at most this many; 0 means all")
 	return cmd
 }

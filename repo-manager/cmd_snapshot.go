@@ -16,7 +16,8 @@ func newSnapshotCommand(c *cli) *cobra.Command {
 		Short:   "Named, immutable releases",
 		Example: `  repo-manager snapshot diff production dev`,
 	}
-	group.AddCommand(newSnapshotCreateCommand(c), newSnapshotListCommand(c), newSnapshotShowCommand(c), newSnapshotDiffCommand(c))
+	group.AddCommand(newSnapshotCreateCommand(c), newSnapshotListCommand(c), newSnapshotShowCommand(c), newSnapshotDiffCommand(c),
+		newSnapshotMergeCommand(c), newSnapshotPickCommand(c), newSnapshotFilterCommand(c))
 	return group
 }
 

@@ -166,6 +166,7 @@ func TestDecodeChunkRefuses(t *testing.T) {
 		{"a field missing", strings.Replace(good, "SHA256:", "SHA512:", 1), "SHA256 is missing"},
 		{"a size with a sign", strings.Replace(good, "Size: ", "Size: +", 1), "plain decimal"},
 		{"a path that leaves the archive", strings.Replace(good, "Filename: pool", "Filename: ../pool", 1), "no clean path"},
+		{"a path that is the archive", regexp.MustCompile("(?m)^Filename: .*$").ReplaceAllString(good, "Filename: ."), "no clean path"},
 		{"a control character", strings.Replace(good, "made", "ma\x01de", 1), "0x01"},
 		{"a name of two lines", strings.Replace(good, "Package: aa\n", "Package: aa\n bb\n", 1), "more than one line"},
 		{"too many packages", many(maxChunkCount + 1), "more than 2048"},

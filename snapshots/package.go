@@ -119,7 +119,7 @@ func packageOf(stanza deb.Stanza) (Package, error) {
 		return Package{}, fmt.Errorf("the field SHA256 is wrong: %w", err)
 	}
 	p.SHA256 = id
-	if !fs.ValidPath(p.Filename) {
+	if !fs.ValidPath(p.Filename) || p.Filename == "." {
 		return Package{}, fmt.Errorf("the field Filename is wrong: %q is no clean path below the archive's base", p.Filename)
 	}
 	return p, p.Ref().validate()

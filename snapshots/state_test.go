@@ -25,27 +25,33 @@ func largeState(t testing.TB, c Chunks, n int) State {
 	return must[State](t)(Apply(context.Background(), c, s, Edit{Component: "apps", Put: puts}))
 }
 
-// What one package costs in a state of 20,000.
+// large is the number of packages of a state that the design is measured by.
+const large = 60000
+
+// What one package costs in a large state.
 func TestALargeState(t *testing.T) {
 	store := &counting{}
-	s := largeState(t, store, 20000)
+	s := largeState(t, store, large)
 	t.Run("one change costs few chunks", func(t *testing.T) { oneChangeCostsFewChunks(t, store, s) })
 	t.Run("a version bump moves no border", func(t *testing.T) { aVersionBumpMovesNoBorder(t, store, s) })
 	t.Run("Diff opens only what differs", func(t *testing.T) { diffOpensOnlyWhatDiffers(t, store, s) })
 	t.Run("Find opens few chunks", func(t *testing.T) { findOpensFewChunks(t, store, s) })
+	t.Run("Merge opens only what differs", func(t *testing.T) { mergeOpensOnlyWhatDiffers(t, store, s) })
+	t.Run("Pick opens few chunks", func(t *testing.T) { pickOpensFewChunks(t, store, s) })
+	t.Run("Select opens what its names allow", func(t *testing.T) { selectOpensWhatItsNamesAllow(t, store, s) })
 }
 
 // Whatever one package does to a large state, few chunks are read and written.
 func oneChangeCostsFewChunks(t *testing.T, store *counting, s State) {
 	ctx := context.Background()
 	chunks := s.Index(amd64).Chunks
-	if len(chunks) < 20 || len(chunks) > 80 {
-		t.Fatalf("20,000 packages make %d chunks", len(chunks))
+	if len(chunks) < large/1000 || len(chunks) > large/250 {
+		t.Fatalf("%d packages make %d chunks", large, len(chunks))
 	}
 	random := rand.New(rand.NewPCG(1, 2))
 	rows := map[string]func() Edit{
 		"a version bump": func() Edit {
-			name := fmt.Sprintf("package%05d", random.IntN(20000))
+			name := fmt.Sprintf("package%05d", random.IntN(large))
 			return Edit{Component: "apps", Put: []Package{pkg(t, name, "1.0-2", "amd64")}, Remove: []Ref{{name, "1.0-1", "amd64"}}}
 		},
 		"a version bump of a chunk's first": func() Edit {
@@ -53,10 +59,10 @@ func oneChangeCostsFewChunks(t *testing.T, store *counting, s State) {
 			return Edit{Component: "apps", Put: []Package{pkg(t, first.Name, "1.0-2", "amd64")}, Remove: []Ref{first}}
 		},
 		"a new package": func() Edit {
-			return Edit{Component: "apps", Put: []Package{pkg(t, fmt.Sprintf("package%05dx", random.IntN(20000)), "1", "amd64")}}
+			return Edit{Component: "apps", Put: []Package{pkg(t, fmt.Sprintf("package%05dx", random.IntN(large)), "1", "amd64")}}
 		},
 		"a removal": func() Edit {
-			return Edit{Component: "apps", Remove: []Ref{{fmt.Sprintf("package%05d", random.IntN(20000)), "1.0-1", "amd64"}}}
+			return Edit{Component: "apps", Remove: []Ref{{fmt.Sprintf("package%05d", random.IntN(large)), "1.0-1", "amd64"}}}
 		},
 		"the removal of a chunk's first": func() Edit {
 			return Edit{Component: "apps", Remove: []Ref{chunks[random.IntN(len(chunks))].First}}
@@ -84,7 +90,7 @@ func oneChangeCostsFewChunks(t *testing.T, store *counting, s State) {
 // A version bump moves no border.
 func aVersionBumpMovesNoBorder(t *testing.T, store *counting, s State) {
 	ctx := context.Background()
-	for i := 0; i < 20000; i += 397 {
+	for i := 0; i < large; i += 1197 {
 		name := fmt.Sprintf("package%05d", i)
 		after := must[State](t)(Apply(ctx, store, s, Edit{Component: "apps", Put: []Package{pkg(t, name, "2", "amd64")}, Remove: []Ref{{name, "1.0-1", "amd64"}}}))
 		before, now := s.Index(amd64).Chunks, after.Index(amd64).Chunks
@@ -187,7 +193,7 @@ func diffOpensOnlyWhatDiffers(t *testing.T, store *counting, a State) {
 			}
 		}
 	}
-	if inBoth < 20 || len(store.gets) > 4 {
+	if inBoth < large/1000 || len(store.gets) > 4 {
 		t.Errorf("%d shared chunks, %d texts read", inBoth, len(store.gets))
 	}
 	store.reset()
@@ -327,7 +333,7 @@ func TestApplyPutsAndRemoves(t *testing.T) {
 // Find opens the chunks that can hold the name, and no others.
 func findOpensFewChunks(t *testing.T, store *counting, s State) {
 	ctx := context.Background()
-	for i := 0; i < 20000; i += 400 {
+	for i := 0; i < large; i += 1200 {
 		store.reset()
 		name := fmt.Sprintf("package%05d", i)
 		if found := must[[]Package](t)(Find(ctx, store, s, amd64, name)); len(found) != 1 || found[0].Name != name {

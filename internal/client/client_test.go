@@ -61,13 +61,25 @@ func TestRequests(t *testing.T) {
 			_, err := c.Remove(ctx, "p", "apps", "hello", "1:2+3~4")
 			return err
 		}},
-		{"GET /api/v1/pipelines/p/packages?component=apps&limit=5&name=hello&ref=dev", func(c *Client) error {
-			_, err := c.Packages(ctx, "p", PackageQuery{Ref: "dev", Component: "apps", Name: "hello", Limit: 5})
+		{"GET /api/v1/pipelines/p/packages?component=apps&limit=5&name=hello&query=%21a%2C+b&ref=dev", func(c *Client) error {
+			_, err := c.Packages(ctx, "p", PackageQuery{Ref: "dev", Component: "apps", Name: "hello", Query: "!a, b", Limit: 5})
 			return err
 		}},
 		{"GET /api/v1/pipelines/p/packages", func(c *Client) error { _, err := c.Packages(ctx, "p", PackageQuery{}); return err }},
 		{`POST /api/v1/pipelines/p/snapshots {"note":"n"}`, func(c *Client) error {
 			_, err := c.CreateSnapshot(ctx, "p", protocol.NewSnapshot{Note: "n"})
+			return err
+		}},
+		{`POST /api/v1/pipelines/p/snapshots/merge {"states":["a","b"],"on_conflict":"latest"}`, func(c *Client) error {
+			_, err := c.Merge(ctx, "p", protocol.Merge{States: []string{"a", "b"}, OnConflict: "latest"})
+			return err
+		}},
+		{`POST /api/v1/pipelines/p/snapshots/pick {"base":"a","from":"b","names":["hello"],"dependencies":true,"dry_run":true}`, func(c *Client) error {
+			_, err := c.Pick(ctx, "p", protocol.Pick{Base: "a", From: "b", Names: []string{"hello"}, Dependencies: true, DryRun: true})
+			return err
+		}},
+		{`POST /api/v1/pipelines/p/snapshots/filter {"from":"a","query":"hello"}`, func(c *Client) error {
+			_, err := c.Filter(ctx, "p", protocol.Filter{From: "a", Query: "hello"})
 			return err
 		}},
 		{"GET /api/v1/pipelines/p/snapshots", func(c *Client) error { _, err := c.Snapshots(ctx, "p"); return err }},

@@ -101,13 +101,14 @@ type PackageQuery struct {
 	Ref       string // snapshot id or unique prefix, stage name, state id
 	Component string
 	Name      string
+	Query     string // in aptly's query language
 	Limit     int
 }
 
 // Packages lists the packages of a state by component, name and version.
 func (c *Client) Packages(ctx context.Context, pipeline string, q PackageQuery) ([]protocol.Package, error) {
 	query := url.Values{}
-	for key, value := range map[string]string{"ref": q.Ref, "component": q.Component, "name": q.Name} {
+	for key, value := range map[string]string{"ref": q.Ref, "component": q.Component, "name": q.Name, "query": q.Query} {
 		if value != "" {
 			query.Set(key, value)
 		}
@@ -126,6 +127,21 @@ func (c *Client) Snapshots(ctx context.Context, pipeline string) ([]protocol.Sna
 // CreateSnapshot names a state.
 func (c *Client) CreateSnapshot(ctx context.Context, pipeline string, in protocol.NewSnapshot) (protocol.Snapshot, error) {
 	return post[protocol.Snapshot](ctx, c, pipelinePath(pipeline, "snapshots"), in)
+}
+
+// Merge makes a snapshot of several states.
+func (c *Client) Merge(ctx context.Context, pipeline string, in protocol.Merge) (protocol.Composed, error) {
+	return post[protocol.Composed](ctx, c, pipelinePath(pipeline, "snapshots", "merge"), in)
+}
+
+// Pick makes a snapshot of a state with packages of another one.
+func (c *Client) Pick(ctx context.Context, pipeline string, in protocol.Pick) (protocol.Composed, error) {
+	return post[protocol.Composed](ctx, c, pipelinePath(pipeline, "snapshots", "pick"), in)
+}
+
+// Filter makes a snapshot of what a query takes.
+func (c *Client) Filter(ctx context.Context, pipeline string, in protocol.Filter) (protocol.Composed, error) {
+	return post[protocol.Composed](ctx, c, pipelinePath(pipeline, "snapshots", "filter"), in)
 }
 
 // Snapshot finds a snapshot by id, unique prefix, or the name of a stage

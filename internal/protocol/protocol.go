@@ -102,6 +102,66 @@ type NewSnapshot struct {
 	Labels []string `json:"labels,omitempty"`
 }
 
+// Merge asks for a snapshot that has what several states have. States are
+// given like Promote.Snapshot. OnConflict is "refuse", which is the default,
+// "latest" or "first".
+type Merge struct {
+	States     []string `json:"states"`
+	OnConflict string   `json:"on_conflict,omitempty"`
+	Note       string   `json:"note,omitempty"`
+	Labels     []string `json:"labels,omitempty"`
+	DryRun     bool     `json:"dry_run,omitempty"`
+}
+
+// Pick asks for a snapshot that is Base with the packages Names as From has
+// them, and with what they depend on and Base lacks if Dependencies is set.
+type Pick struct {
+	Base         string   `json:"base"`
+	From         string   `json:"from"`
+	Names        []string `json:"names"`
+	Dependencies bool     `json:"dependencies,omitempty"`
+	Note         string   `json:"note,omitempty"`
+	Labels       []string `json:"labels,omitempty"`
+	DryRun       bool     `json:"dry_run,omitempty"`
+}
+
+// Filter asks for a snapshot that has of From (default: the newest state) what
+// Query takes, in aptly's query language.
+type Filter struct {
+	From   string   `json:"from,omitempty"`
+	Query  string   `json:"query"`
+	Note   string   `json:"note,omitempty"`
+	Labels []string `json:"labels,omitempty"`
+	DryRun bool     `json:"dry_run,omitempty"`
+}
+
+// Composed answers Merge, Pick and Filter.
+type Composed struct {
+	Base        string       `json:"base"` // id of the first state it was made from: Differences lead from there
+	State       string       `json:"state"`
+	Packages    int          `json:"packages"`
+	Snapshot    *Snapshot    `json:"snapshot,omitempty"` // absent in the answer to a dry run
+	Differences []Difference `json:"differences"`
+	Conflicts   []Conflict   `json:"conflicts,omitempty"` // of a merge, and how they were decided
+	Picked      []string     `json:"picked,omitempty"`    // names that came, dependencies too
+	Unmet       []Unmet      `json:"unmet,omitempty"`     // what a pick with dependencies could not find
+}
+
+// Conflict is a package that the states of a merge have differently.
+type Conflict struct {
+	Component string     `json:"component"`
+	Name      string     `json:"name"`
+	Versions  [][]string `json:"versions"` // of each state in the order of the request, highest first
+	Taken     int        `json:"taken"`    // index of the state it was taken from
+}
+
+// Unmet is a dependency that the result of a pick does not satisfy.
+type Unmet struct {
+	Package      string `json:"package"` // name=version:architecture
+	Architecture string `json:"architecture"`
+	Relation     string `json:"relation"` // as in Depends
+}
+
 // Stage is what a stage offers.
 type Stage struct {
 	Name     string    `json:"name"`

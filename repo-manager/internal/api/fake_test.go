@@ -3,6 +3,7 @@ package api
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -30,6 +31,8 @@ type world struct {
 	older    bool            // its allowOlder
 	promoted protocol.Promote
 	expect   *snapshots.ID
+	filter   release.Filter
+	composed string // how the last state was to be made
 	reports  []protocol.Report
 	err      error // what every act answers, if not nil
 	already  bool
@@ -84,11 +87,33 @@ func (w *world) Add(_ context.Context, a release.Actor, _, _ string, _ release.I
 func (w *world) Remove(_ context.Context, a release.Actor, _, component, name, version string) ([]release.Listed, error) {
 	return []release.Listed{{Component: component, Package: snapshots.Package{Name: name, Version: version}}}, w.act(a)
 }
-func (w *world) Packages(context.Context, string, string, release.Filter) ([]release.Listed, error) {
+func (w *world) Packages(_ context.Context, _, _ string, filter release.Filter) ([]release.Listed, error) {
+	w.filter = filter
 	return nil, w.err
 }
 func (w *world) CreateSnapshot(_ context.Context, a release.Actor, _, from, note string, labels []string) (release.Snapshot, error) {
 	return release.Snapshot{ID: "20261120T120000Z", Note: note, Labels: labels, State: firstState, By: a.Name, Created: noon}, w.act(a)
+}
+func (w *world) compose(a release.Actor, naming release.Naming, how ...any) (release.Composed, error) {
+	w.composed = fmt.Sprint(append(how, naming.Note, naming.Labels)...)
+	made := release.Composed{
+		Snapshot:  release.Snapshot{ID: "20261120T120000Z", State: firstState, By: a.Name, Created: noon, Packages: 7},
+		Conflicts: []snapshots.Conflict{{Component: "apps", Name: "p", Versions: [][]string{{"2", "1"}, nil, {"3"}}, Taken: 2}},
+		Unmet:     []snapshots.Unmet{{Package: snapshots.Ref{Name: "p", Version: "1", Architecture: "all"}, Architecture: "amd64", Relation: "q | r"}},
+	}
+	if naming.DryRun {
+		made.Snapshot.ID = ""
+	}
+	return made, w.act(a)
+}
+func (w *world) Merge(_ context.Context, a release.Actor, _ string, refs []string, rule snapshots.Rule, naming release.Naming) (release.Composed, error) {
+	return w.compose(a, naming, "merge ", refs, rule)
+}
+func (w *world) Pick(_ context.Context, a release.Actor, _, base, from string, names []string, dependencies bool, naming release.Naming) (release.Composed, error) {
+	return w.compose(a, naming, "pick ", base, from, names, dependencies)
+}
+func (w *world) FilterState(_ context.Context, a release.Actor, _, ref, query string, naming release.Naming) (release.Composed, error) {
+	return w.compose(a, naming, "filter ", ref, query)
 }
 func (w *world) Snapshots(context.Context, string) ([]release.Snapshot, error) {
 	return []release.Snapshot{{ID: "20261120T120000Z", State: firstState, Created: noon}}, w.err

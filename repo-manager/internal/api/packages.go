@@ -132,6 +132,6 @@ func listPackages(s *server, c *gin.Context, _ access.Identity) (int, any, error
 		}
 	}
 	found, err := s.Releases.Packages(c.Request.Context(), c.Param("p"), c.Query("ref"),
-		release.Filter{Component: c.Query("component"), Name: c.Query("name"), Limit: int(limit)})
+		release.Filter{Component: c.Query("component"), Name: c.Query("name"), Query: c.Query("query"), Limit: int(limit)})
 	return http.StatusOK, list(found, toPackage), err
 }

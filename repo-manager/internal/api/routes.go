@@ -59,6 +59,9 @@ func routes() []route {
 
 		{http.MethodGet, p + "/snapshots", viewer, "p", listSnapshots},
 		{http.MethodPost, p + "/snapshots", releaser, "p", createSnapshot},
+		{http.MethodPost, p + "/snapshots/merge", releaser, "p", mergeSnapshots},
+		{http.MethodPost, p + "/snapshots/pick", releaser, "p", pickPackages},
+		{http.MethodPost, p + "/snapshots/filter", releaser, "p", filterState},
 		{http.MethodGet, p + "/snapshots/:ref", viewer, "p", getSnapshot},
 		{http.MethodGet, p + "/diff", viewer, "p", getDiff},
 		{http.MethodGet, p + "/stages", viewer, "p", listStages},

@@ -9,10 +9,7 @@ import (
 // CreateSnapshot names the state that from means (see Resolve; "" is the
 // newest), and publishes its fixed base. One state may have several names.
 func (e *Engine) CreateSnapshot(ctx context.Context, a Actor, pipeline, from, note string, labels []string) (Snapshot, error) {
-	if len(labels) > maxLabels {
-		return Snapshot{}, fail(Invalid, "", "cannot create snapshot: %d labels are more than %d", len(labels), maxLabels)
-	}
-	if err := errors.Join(mustBeShort("create snapshot", "note", note), mustBeShort("create snapshot", "label", labels...)); err != nil {
+	if err := mustBeName("create snapshot", note, labels); err != nil {
 		return Snapshot{}, err
 	}
 	var snapshot Snapshot
@@ -46,6 +43,14 @@ const (
 	maxText   = 4000
 	maxLabels = 100
 )
+
+// mustBeName refuses a note and labels that a snapshot cannot have.
+func mustBeName(verb, note string, labels []string) error {
+	if len(labels) > maxLabels {
+		return fail(Invalid, "", "cannot %s: %d labels are more than %d", verb, len(labels), maxLabels)
+	}
+	return errors.Join(mustBeShort(verb, "note", note), mustBeShort(verb, "label", labels...))
+}
 
 // mustBeShort refuses texts that are no notes, reasons or labels any more.
 func mustBeShort(verb, what string, texts ...string) error {

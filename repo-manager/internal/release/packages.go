@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"iter"
 	"os"
 	"slices"
 
@@ -172,13 +173,19 @@ func (d *draft) readAll(ctx context.Context, component string) ([]string, error)
 type Filter struct {
 	Component string // "" takes all
 	Name      string // "" takes all
+	Query     string // in the language of snapshots.Query; "" takes all
 	Limit     int    // at most so many; 0 means all
 }
 
 // Packages lists the packages of what ref names (see Resolve), by component,
-// name and version. A package of architecture all is listed once.
+// name and version. A package of architecture all is listed once. A query that
+// cannot be read is Invalid.
 func (e *Engine) Packages(ctx context.Context, pipeline, ref string, filter Filter) ([]Listed, error) {
 	l, err := e.line(pipeline)
+	if err != nil {
+		return nil, err
+	}
+	query, err := readQuery("list packages", filter.Query)
 	if err != nil {
 		return nil, err
 	}
@@ -197,7 +204,7 @@ func (e *Engine) Packages(ctx context.Context, pipeline, ref string, filter Filt
 			clear(seen)
 			last = key.Component
 		}
-		for p, err := range e.entries(ctx, state, key, filter.Name) {
+		for p, err := range e.entries(ctx, state, key, filter.Name, query) {
 			if err != nil {
 				return nil, because(err, "cannot list packages of %s", ref)
 			}
@@ -214,10 +221,22 @@ func (e *Engine) Packages(ctx context.Context, pipeline, ref string, filter Filt
 	return listed, nil
 }
 
-// entries yields an index, or what it has of one name.
-func (e *Engine) entries(ctx context.Context, state snapshots.State, key snapshots.Key, name string) func(func(snapshots.Package, error) bool) {
+// readQuery reads a query; "" takes all.
+func readQuery(verb, text string) (snapshots.Query, error) {
+	if text == "" {
+		return snapshots.Query{}, nil
+	}
+	query, err := snapshots.ParseQuery(text)
+	if err != nil {
+		return query, fail(Invalid, "for example: 'nginx (>= 1.2) | Name (% lib*), !Section (debug)'", "cannot %s: %v", verb, err)
+	}
+	return query, nil
+}
+
+// entries yields what a query takes of an index, or of one name in it.
+func (e *Engine) entries(ctx context.Context, state snapshots.State, key snapshots.Key, name string, query snapshots.Query) iter.Seq2[snapshots.Package, error] {
 	if name == "" {
-		return snapshots.All(ctx, e.Chunks, state, key)
+		return snapshots.Select(ctx, e.Chunks, state, key, query)
 	}
 	return func(yield func(snapshots.Package, error) bool) {
 		found, err := snapshots.Find(ctx, e.Chunks, state, key, name)
@@ -226,7 +245,7 @@ func (e *Engine) entries(ctx context.Context, state snapshots.State, key snapsho
 			return
 		}
 		for _, p := range found {
-			if !yield(p, nil) {
+			if query.Takes(p) && !yield(p, nil) {
 				return
 			}
 		}

@@ -85,7 +85,7 @@ func (e *Engine) resolveID(ctx context.Context, l *line, ref string) (Offer, err
 		if err != nil {
 			return Offer{}, because(err, "cannot look up state %s", id)
 		}
-		if !known {
+		if !known && l.nameOf(state) == "" {
 			return Offer{}, fail(NotFound, "", "cannot find state %s: pipeline %s never had it", id, l.Name)
 		}
 		return Offer{state, l.nameOf(state)}, nil

@@ -97,18 +97,24 @@ func (t *turn) base(ctx context.Context, dir string, state snapshots.State, snap
 	return nil
 }
 
-// follow makes the first stage offer a new head, which gets a base of its own
-// unless the pipeline had the same content before.
-func (t *turn) follow(ctx context.Context, by, reason string, head snapshots.State) error {
-	dir := "states/" + head.ID().String()
+// ownBase gives a state a base of its own, unless the pipeline had the same
+// content before. It is what a device goes to that was told the state's id.
+func (t *turn) ownBase(ctx context.Context, state snapshots.State) error {
+	dir := "states/" + state.ID().String()
 	known, err := t.e.Store.HasBase(ctx, t.line.Name, dir)
 	if err != nil {
 		return because(err, "cannot look for %s", dir)
 	}
-	if !known {
-		if err := t.base(ctx, dir, head, ""); err != nil {
-			return err
-		}
+	if known {
+		return nil
+	}
+	return t.base(ctx, dir, state, "")
+}
+
+// follow makes the first stage offer a new head, which gets a base of its own.
+func (t *turn) follow(ctx context.Context, by, reason string, head snapshots.State) error {
+	if err := t.ownBase(ctx, head); err != nil {
+		return err
 	}
 	over := t.line.standings[0].Standing
 	t.move(0, MovePublish, Offer{head.ID(), t.line.nameOf(head.ID())}, head, by, reason, over)
