@@ -19,6 +19,12 @@ type Incoming struct {
 	Package deb.Package
 }
 
+// file is what becomes part of the pool.
+func (in Incoming) file() File {
+	p := in.Package
+	return File{Path: in.Path, SHA256: p.SHA256, Name: deb.FileName(p.Name, p.Version, p.Architecture), Size: p.Size}
+}
+
 // Discard removes the temporary file if it is still there. After Add it does
 // no harm: an accepted file has left its place.
 func (in Incoming) Discard() error {
@@ -41,7 +47,7 @@ type Listed struct {
 // answered with Already. Uploads that wait together share one state.
 func (e *Engine) Add(ctx context.Context, a Actor, pipeline, repository string, in Incoming, allowOlder bool) (Upload, error) {
 	var answer Upload
-	err := e.do(&job{ctx: ctx, pipeline: pipeline, edit: func(ctx context.Context, d *draft) (func(), error) {
+	err := e.do(&job{ctx: ctx, pipeline: pipeline, upload: &in, edit: func(ctx context.Context, d *draft) (func(), error) {
 		upload, err := d.add(ctx, a, repository, in, allowOlder)
 		return func() {
 			answer = upload

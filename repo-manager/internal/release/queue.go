@@ -15,6 +15,7 @@ type job struct {
 	stage    string // that act will publish, "" for none
 	act      func(ctx context.Context) error
 	edit     func(ctx context.Context, d *draft) (answer func(), err error)
+	upload   *Incoming // that edit will add; nil if it does something else
 	done     chan error
 }
 
@@ -189,6 +190,17 @@ func nextDate(last, now time.Time) time.Time {
 	return date
 }
 
+// uploadsOf lists what jobs will add.
+func uploadsOf(jobs []*job) []Incoming {
+	var uploads []Incoming
+	for _, j := range jobs {
+		if j.upload != nil {
+			uploads = append(uploads, *j.upload)
+		}
+	}
+	return uploads
+}
+
 // editAll does a group of edits of one pipeline in one batch. An edit that is
 // refused fails alone; if the batch fails, all of them do.
 func (e *Engine) editAll(ctx context.Context, pipeline string, group []*job) {
@@ -200,6 +212,7 @@ func (e *Engine) editAll(ctx context.Context, pipeline string, group []*job) {
 		return
 	}
 	d := newDraft(e, l)
+	d.expect(ctx, uploadsOf(group))
 	var accepted []*job
 	var answers []func()
 	for _, j := range group {
@@ -215,7 +228,7 @@ func (e *Engine) editAll(ctx context.Context, pipeline string, group []*job) {
 	}
 	err = d.commit(ctx)
 	if err != nil && !isUnpublished(err) {
-		err = errors.Join(err, d.takeBack(ctx, 0))
+		err = errors.Join(err, d.giveUp(ctx))
 	}
 	for i, j := range accepted {
 		if err == nil {
