@@ -46,15 +46,34 @@ type Listed struct {
 // known name, version and architecture are a Conflict; the same bytes are
 // answered with Already. Uploads that wait together share one state.
 func (e *Engine) Add(ctx context.Context, a Actor, pipeline, repository string, in Incoming, allowOlder bool) (Upload, error) {
-	var answer Upload
-	err := e.do(&job{ctx: ctx, pipeline: pipeline, upload: &in, edit: func(ctx context.Context, d *draft) (func(), error) {
-		upload, err := d.add(ctx, a, repository, in, allowOlder)
-		return func() {
-			answer = upload
-			answer.State = d.head.ID()
-		}, err
-	}})
-	return answer, err
+	added := e.AddAll(ctx, a, pipeline, repository, []Incoming{in}, allowOlder)
+	return added[0].Upload, added[0].Err
+}
+
+// Added is what became of one of many packages.
+type Added struct {
+	Upload
+	Err error // nil, or why it was not added
+}
+
+// AddAll is Add for many packages that arrived together: they share one state,
+// and each is taken or refused by itself. It answers for each, in their order.
+func (e *Engine) AddAll(ctx context.Context, a Actor, pipeline, repository string, uploads []Incoming, allowOlder bool) []Added {
+	added := make([]Added, len(uploads))
+	jobs := make([]*job, len(uploads))
+	for i, in := range uploads {
+		jobs[i] = &job{ctx: ctx, pipeline: pipeline, upload: &uploads[i], edit: func(ctx context.Context, d *draft) (func(), error) {
+			upload, err := d.add(ctx, a, repository, in, allowOlder)
+			return func() {
+				upload.State = d.head.ID()
+				added[i].Upload = upload
+			}, err
+		}}
+	}
+	for i, err := range e.doAll(jobs) {
+		added[i].Err = err
+	}
+	return added
 }
 
 // Remove takes a package out of a rolling repository: one version in all its
