@@ -14,7 +14,10 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"unicode"
 
@@ -41,6 +44,8 @@ type Receiver struct {
 	dir     string
 	maxSize int64
 	reserve int64
+	count   atomic.Int64 // of uploads, for the names of their files
+	readers sync.Pool    // of *deb.Reader: they keep what is dear to make
 }
 
 // Open returns a Receiver on dir, which it creates, and removes what an
@@ -60,6 +65,7 @@ func Open(dir string, maxSize, reserve int64) (*Receiver, error) {
 		}
 	}
 	r := &Receiver{dir: dir, maxSize: maxSize, reserve: reserve}
+	r.readers.New = func() any { return new(deb.Reader) }
 	r.maxSize = cmp.Or(r.maxSize, DefaultMaxSize)
 	r.reserve = cmp.Or(r.reserve, DefaultReserve)
 	return r, nil
@@ -70,23 +76,23 @@ func Open(dir string, maxSize, reserve int64) (*Receiver, error) {
 // when it was not added; on an error there is no file.
 func (r *Receiver) Receive(ctx context.Context, body io.Reader, name string) (in release.Incoming, err error) {
 	name = printable(name)
-	file, err := os.CreateTemp(r.dir, "upload-*")
+	path := filepath.Join(r.dir, "upload-"+strconv.FormatInt(r.count.Add(1), 10))
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 	if err != nil {
 		return in, r.explain(err, name)
 	}
 	defer func() {
 		err = errors.Join(err, file.Close())
 		if err != nil {
-			err = errors.Join(err, os.Remove(file.Name()))
+			err = errors.Join(err, os.Remove(path))
 		}
 	}()
-	if err := file.Chmod(0o644); err != nil {
-		return in, r.explain(err, name)
-	}
 	disk := &writer{file: file, reserve: r.reserve}
 	source := &reader{ctx: ctx, r: io.LimitReader(body, r.maxSize+1)}
 	var tooMuch *http.MaxBytesError // the listener has the same limit
-	p, err := deb.Read(io.TeeReader(source, disk), deb.Limits{Size: r.maxSize})
+	packages := r.readers.Get().(*deb.Reader)
+	defer r.readers.Put(packages)
+	p, err := packages.Read(io.TeeReader(source, disk), deb.Limits{Size: r.maxSize})
 	if err != nil && source.err == nil {
 		// Many clients read no answer before they have sent everything: what
 		// cannot be drained only costs them the reason.
@@ -106,7 +112,7 @@ func (r *Receiver) Receive(ctx context.Context, body io.Reader, name string) (in
 		return in, invalid(err, name)
 	}
 	faultpoint.Hit("upload:incoming-written")
-	return release.Incoming{Path: file.Name(), Name: name, Package: p}, nil
+	return release.Incoming{Path: path, Name: name, Package: p}, nil
 }
 
 // invalid says what is wrong with the file.

@@ -64,22 +64,22 @@ func (p *Pool) Put(tmp string, sum [sha256.Size]byte, file string) (already bool
 	if err := checkName(file); err != nil {
 		return false, err
 	}
-	target := p.Path(sum, file)
-	there, err := holds(target, sum)
-	if err != nil {
-		return false, fmt.Errorf("cannot put %s into the pool: %w", file, err)
-	}
-	if there {
-		if err := os.Remove(tmp); err != nil {
-			return true, fmt.Errorf("cannot put %s into the pool: %w", file, err)
-		}
-		return true, nil
-	}
 	if err := os.Chmod(tmp, 0o444); err != nil {
 		return false, fmt.Errorf("cannot put %s into the pool: %w", file, err)
 	}
-	if err := os.MkdirAll(filepath.Dir(target), 0o755); err != nil {
-		return false, fmt.Errorf("cannot put %s into the pool: %w", file, err)
+	target := p.Path(sum, file)
+	fresh, err := mkdir(filepath.Dir(target))
+	if err == nil && !fresh {
+		already, err = holds(target, sum)
+	}
+	if err == nil && already {
+		err = os.Remove(tmp)
+	}
+	if err != nil {
+		return already, fmt.Errorf("cannot put %s into the pool: %w", file, err)
+	}
+	if already {
+		return true, nil
 	}
 	if err := os.Rename(tmp, target); err != nil {
 		return false, errors.Join(fmt.Errorf("cannot put %s into the pool: %w", file, err), p.prune(sum))
@@ -113,6 +113,22 @@ func (p *Pool) prune(sum [sha256.Size]byte) error {
 		return fmt.Errorf("cannot tidy the pool: %w", err)
 	}
 	return nil
+}
+
+// mkdir makes the directory of a file. It is fresh if it was not there, which
+// costs a new file nothing to find out.
+func mkdir(dir string) (fresh bool, err error) {
+	err = os.Mkdir(dir, 0o755)
+	if errors.Is(err, fs.ErrNotExist) { // the first two digits are new, too
+		if err := os.Mkdir(filepath.Dir(dir), 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+			return false, err
+		}
+		err = os.Mkdir(dir, 0o755)
+	}
+	if errors.Is(err, fs.ErrExist) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // checkName refuses names that would leave the file's directory.
