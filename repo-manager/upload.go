@@ -16,8 +16,8 @@ import (
 
 // What one command sends at a time. What arrives together becomes one state
 // and is published together: small files go by the thousand in one request,
-// two requests at a time, so that one is added while the next is on its way.
-// Large ones go by themselves.
+// and the next is on its way while some are being added. Large ones go by
+// themselves.
 const (
 	bytesAtOnce = 256 << 20
 	leastBytes  = 2 << 20 // what a file by itself counts at least
@@ -25,7 +25,7 @@ const (
 	smallFile     = 1 << 20 // bytes
 	parcelFiles   = 4096
 	parcelBytes   = 64 << 20
-	parcelsAtOnce = 2
+	parcelsAtOnce = 3
 )
 
 // parcel is what goes in one request: the places of files among those given.
@@ -74,6 +74,7 @@ type shipment struct {
 	older                bool
 	progress             *term.Progress
 	files                []string
+	wire                 sync.Mutex        // one parcel of small files is read and sent at a time
 	done                 []protocol.Upload // by file, like failed
 	failed               []error
 }
@@ -161,7 +162,11 @@ func (s *shipment) uploadFile(ctx context.Context, path string) (protocol.Upload
 // alone.
 func (s *shipment) sendAll(ctx context.Context, files []int) {
 	var sent []int
+	s.wire.Lock()
+	free := sync.OnceFunc(s.wire.Unlock)
+	defer free()
 	answers, err := s.api.UploadAll(ctx, s.pipeline, s.repository, func(yield func(string, []byte) bool) {
+		defer free()
 		for _, i := range files {
 			content, err := os.ReadFile(s.files[i])
 			if err != nil {

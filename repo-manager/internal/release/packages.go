@@ -5,8 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"slices"
+	"syscall"
 
 	"aptfleet/internal/deb"
 	"aptfleet/snapshots"
@@ -28,8 +28,9 @@ func (in Incoming) file() File {
 // Discard removes the temporary file if it is still there. After Add it does
 // no harm: an accepted file has left its place.
 func (in Incoming) Discard() error {
-	if err := os.Remove(in.Path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+	// Not os.Remove, which tries whether it is a directory.
+	if err := syscall.Unlink(in.Path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return &fs.PathError{Op: "unlink", Path: in.Path, Err: err}
 	}
 	return nil
 }
