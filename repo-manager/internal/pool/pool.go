@@ -19,6 +19,8 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // Pool is the directory pool/ of a published tree. Its methods may be called
@@ -68,10 +70,7 @@ func (p *Pool) Put(tmp string, sum [sha256.Size]byte, file string) (already bool
 		return false, fmt.Errorf("cannot put %s into the pool: %w", file, err)
 	}
 	target := p.Path(sum, file)
-	fresh, err := mkdir(filepath.Dir(target))
-	if err == nil && !fresh {
-		already, err = holds(target, sum)
-	}
+	already, err = holds(target, sum)
 	if err == nil && already {
 		err = os.Remove(tmp)
 	}
@@ -81,8 +80,38 @@ func (p *Pool) Put(tmp string, sum [sha256.Size]byte, file string) (already bool
 	if already {
 		return true, nil
 	}
+	if err := os.MkdirAll(filepath.Dir(target), 0o755); err != nil {
+		return false, fmt.Errorf("cannot put %s into the pool: %w", file, err)
+	}
 	if err := os.Rename(tmp, target); err != nil {
 		return false, errors.Join(fmt.Errorf("cannot put %s into the pool: %w", file, err), p.prune(sum))
+	}
+	return false, nil
+}
+
+// PutDir is Put for a file that lies in dir, a directory of its own and of the
+// same file system, under its name and with the mode 0444: one rename takes
+// both. dir is gone afterwards, unless there is an error.
+func (p *Pool) PutDir(dir string, sum [sha256.Size]byte, file string) (already bool, err error) {
+	if err := checkName(file); err != nil {
+		return false, err
+	}
+	target := filepath.Dir(p.Path(sum, file))
+	err = unix.Rename(dir, target)
+	if errors.Is(err, fs.ErrNotExist) { // the first two digits are new
+		if err := os.MkdirAll(filepath.Dir(target), 0o755); err != nil {
+			return false, fmt.Errorf("cannot put %s into the pool: %w", file, err)
+		}
+		err = unix.Rename(dir, target)
+	}
+	switch {
+	case errors.Is(err, fs.ErrExist): // ENOTEMPTY too: it is there, or was torn by a power failure
+		if already, err = p.Put(filepath.Join(dir, file), sum, file); err == nil {
+			err = os.Remove(dir)
+		}
+		return already, err
+	case err != nil:
+		return false, fmt.Errorf("cannot put %s into the pool: %w", file, err)
 	}
 	return false, nil
 }
@@ -113,22 +142,6 @@ func (p *Pool) prune(sum [sha256.Size]byte) error {
 		return fmt.Errorf("cannot tidy the pool: %w", err)
 	}
 	return nil
-}
-
-// mkdir makes the directory of a file. It is fresh if it was not there, which
-// costs a new file nothing to find out.
-func mkdir(dir string) (fresh bool, err error) {
-	err = os.Mkdir(dir, 0o755)
-	if errors.Is(err, fs.ErrNotExist) { // the first two digits are new, too
-		if err := os.Mkdir(filepath.Dir(dir), 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
-			return false, err
-		}
-		err = os.Mkdir(dir, 0o755)
-	}
-	if errors.Is(err, fs.ErrExist) {
-		return false, nil
-	}
-	return err == nil, err
 }
 
 // checkName refuses names that would leave the file's directory.

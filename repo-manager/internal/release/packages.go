@@ -5,8 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
+	"path/filepath"
 	"slices"
-	"syscall"
 
 	"aptfleet/internal/deb"
 	"aptfleet/snapshots"
@@ -14,7 +15,7 @@ import (
 
 // Incoming is an upload that was received and checked and waits to be added.
 type Incoming struct {
-	Path    string // of the temporary file, on the pool's file system
+	Path    string // of the file, which has a directory of its own on the pool's file system, and deb.FileName's name
 	Name    string // what the uploader calls the file; it appears in errors
 	Package deb.Package
 }
@@ -22,17 +23,17 @@ type Incoming struct {
 // file is what becomes part of the pool.
 func (in Incoming) file() File {
 	p := in.Package
-	return File{Path: in.Path, SHA256: p.SHA256, Name: deb.FileName(p.Name, p.Version, p.Architecture), Size: p.Size}
+	return File{Path: in.Path, Alone: true, SHA256: p.SHA256, Name: deb.FileName(p.Name, p.Version, p.Architecture), Size: p.Size}
 }
 
-// Discard removes the temporary file if it is still there. After Add it does
-// no harm: an accepted file has left its place.
+// Discard removes the file and its directory if they are still there. After
+// Add it does no harm: an accepted file has left its place.
 func (in Incoming) Discard() error {
-	// Not os.Remove, which tries whether it is a directory.
-	if err := syscall.Unlink(in.Path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return &fs.PathError{Op: "unlink", Path: in.Path, Err: err}
+	dir := filepath.Dir(in.Path)
+	if _, err := os.Lstat(dir); errors.Is(err, fs.ErrNotExist) {
+		return nil
 	}
-	return nil
+	return os.RemoveAll(dir)
 }
 
 // Listed is a package with the component it is in.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -119,7 +120,13 @@ func (d *draft) store(f File) error {
 	if err := d.intents.announce(f); err != nil {
 		return because(err, "cannot add %s", f.Name)
 	}
-	already, err := d.e.Pool.Put(f.Path, f.SHA256, f.Name)
+	var already bool
+	var err error
+	if f.Alone {
+		already, err = d.e.Pool.PutDir(filepath.Dir(f.Path), f.SHA256, f.Name)
+	} else {
+		already, err = d.e.Pool.Put(f.Path, f.SHA256, f.Name)
+	}
 	if err != nil {
 		return because(err, "cannot add %s to the pool", f.Name)
 	}
