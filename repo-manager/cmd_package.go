@@ -3,25 +3,13 @@ package main
 import (
 	"context"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
-	"sync"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sync/semaphore"
 
 	"aptfleet/internal/client"
 	"aptfleet/internal/protocol"
 	"aptfleet/internal/term"
-)
-
-// What one command sends at a time. A stage can be published about once a
-// second (apt counts in seconds), and what arrived meanwhile is published
-// together: so small files go by the hundred, and large ones one by one.
-const (
-	bytesAtOnce = 256 << 20
-	leastBytes  = 2 << 20 // what a file counts at least: 128 at a time
 )
 
 func newPackageCommand(c *cli) *cobra.Command {
@@ -67,64 +55,6 @@ durable and published. Each file is taken or refused by itself.`,
 	return cmd
 }
 
-// upload sends files, a few at a time, reports them in the order given, and
-// returns how many were not there already. The error that it returns is that
-// of the first file that failed; it tells the others by itself.
-func (c *cli) upload(ctx context.Context, api *client.Client, pipeline, repository string, files []string, older bool) (added int, _ error) {
-	var total int64
-	weights := make([]int64, len(files))
-	for i, path := range files {
-		weights[i] = leastBytes
-		if info, err := os.Stat(path); err == nil { // else uploadFile says why not
-			total += info.Size()
-			weights[i] = min(max(info.Size(), leastBytes), bytesAtOnce)
-		}
-	}
-	progress := c.io.NewProgress("upload", total, "bytes")
-	done := make([]protocol.Upload, len(files))
-	failed := make([]error, len(files))
-	room := semaphore.NewWeighted(bytesAtOnce)
-	var sending sync.WaitGroup
-	for i, path := range files {
-		if err := room.Acquire(ctx, weights[i]); err != nil {
-			failed[i] = fmt.Errorf("cannot upload %s and what follows: %w", path, err)
-			files = files[:i+1]
-			break
-		}
-		sending.Go(func() {
-			defer room.Release(weights[i])
-			done[i], failed[i] = uploadFile(ctx, api, pipeline, repository, path, older, progress)
-		})
-	}
-	sending.Wait()
-	progress.Finish()
-
-	taken := []protocol.Upload{}
-	table := c.io.NewTable("package", "version", "architecture", "result", "state")
-	for i := range files {
-		if failed[i] != nil {
-			continue
-		}
-		u := done[i]
-		taken = append(taken, u)
-		result := term.Styled{Text: "added", Style: term.Good}
-		if u.Already {
-			result = term.Styled{Text: "already there"}
-		} else {
-			added++
-		}
-		table.Row(u.Name, u.Version, u.Architecture, result, term.ID(u.State))
-	}
-	if c.io.JSON {
-		if err := c.io.PrintJSON(taken); err != nil {
-			return added, err
-		}
-	} else {
-		table.Print("")
-	}
-	return added, c.worst(failed)
-}
-
 // worst returns the first error and tells the others, each text once.
 func (c *cli) worst(failed []error) error {
 	var first error
@@ -141,24 +71,6 @@ func (c *cli) worst(failed []error) error {
 		}
 	}
 	return first
-}
-
-func uploadFile(ctx context.Context, api *client.Client, pipeline, repository, path string, older bool, progress *term.Progress) (protocol.Upload, error) {
-	file, err := os.Open(path)
-	if err != nil {
-		return protocol.Upload{}, fmt.Errorf("cannot read the package: %w", err)
-	}
-	defer file.Close()
-	info, err := file.Stat()
-	if err != nil {
-		return protocol.Upload{}, fmt.Errorf("cannot read the package: %w", err)
-	}
-	if !info.Mode().IsRegular() {
-		return protocol.Upload{}, fmt.Errorf("cannot upload %s: it is no regular file", path)
-	}
-	return api.Upload(ctx, pipeline, repository, client.File{
-		Name: filepath.Base(path), Body: progress.Reader(file), Size: info.Size(), AllowOlder: older,
-	})
 }
 
 func newPackageRemoveCommand(c *cli) *cobra.Command {

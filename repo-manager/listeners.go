@@ -170,7 +170,7 @@ func answered(next http.Handler) http.Handler {
 		}
 		point := ""
 		switch {
-		case strings.HasSuffix(r.URL.Path, "/packages"):
+		case strings.HasSuffix(r.URL.Path, "/packages"), strings.HasSuffix(r.URL.Path, "/uploads"):
 			point = "upload:answered"
 		case strings.HasSuffix(r.URL.Path, "/promote"):
 			point = "promote:answered"

@@ -89,12 +89,13 @@ func encodeChunk(packages []Package) []byte {
 
 // decodeChunk reads the text of a chunk: stanzas each followed by one empty
 // line, at least one, in order, no name and version twice, within the limits
-// of the format.
+// of the format. The packages' stanzas are parts of the text.
 func decodeChunk(text []byte) ([]Package, error) {
 	if len(text) > largestChunk {
 		return nil, fmt.Errorf("it has %d bytes, the limit is %d", len(text), largestChunk)
 	}
-	var packages []Package
+	packages := make([]Package, 0, min(bytes.Count(text, []byte("\n\n")), maxChunkCount))
+	rest := text
 	for stanzas := deb.NewStanzaReader(bytes.NewReader(text), MaxStanza); ; {
 		stanza, err := stanzas.Next()
 		if errors.Is(err, io.EOF) {
@@ -114,12 +115,16 @@ func decodeChunk(text []byte) ([]Package, error) {
 			return nil, fmt.Errorf("it has more than %d packages", maxChunkCount)
 		}
 		packages = append(packages, p)
+		if !bytes.HasPrefix(rest, p.Stanza) || !bytes.HasPrefix(rest[len(p.Stanza):], []byte("\n")) {
+			return nil, errors.New("its stanzas are not followed by one empty line each")
+		}
+		rest = rest[len(p.Stanza)+1:]
 	}
 	if len(packages) == 0 {
 		return nil, errors.New("it is empty")
 	}
-	if !bytes.Equal(encodeChunk(packages), text) {
-		return nil, errors.New("its stanzas are not followed by one empty line each")
+	if len(rest) > 0 {
+		return nil, errors.New("an empty line too many ends it")
 	}
 	return packages, nil
 }

@@ -84,37 +84,26 @@ func ParsePackage(stanza []byte) (Package, error) {
 	return p, nil
 }
 
+// required are the fields that a stanza must have.
+var required = [...]string{"Package", "Version", "Architecture", "Filename", "Size", "SHA256"}
+
 // packageOf reads the fields of a stanza.
 func packageOf(stanza deb.Stanza) (Package, error) {
-	p := Package{Stanza: stanza.Bytes()}
-	var size, sum string
-	required := [...]struct {
-		name  string
-		value *string
-	}{
-		{"Package", &p.Name}, {"Version", &p.Version}, {"Architecture", &p.Architecture},
-		{"Filename", &p.Filename}, {"Size", &size}, {"SHA256", &sum},
-	}
-	for name, value := range stanza.Fields() {
-		for _, field := range required {
-			if strings.EqualFold(field.name, name) {
-				*field.value = value
-			}
+	values := stanza.Values(required[:]...)
+	for i, value := range values {
+		if value == "" {
+			return Package{}, fmt.Errorf("the field %s is missing or empty", required[i])
+		}
+		if strings.Contains(value, "\n") {
+			return Package{}, fmt.Errorf("the field %s has more than one line", required[i])
 		}
 	}
-	for _, field := range required {
-		if *field.value == "" {
-			return Package{}, fmt.Errorf("the field %s is missing or empty", field.name)
-		}
-		if strings.Contains(*field.value, "\n") {
-			return Package{}, fmt.Errorf("the field %s has more than one line", field.name)
-		}
-	}
+	p := Package{Name: values[0], Version: values[1], Architecture: values[2], Filename: values[3], Stanza: stanza.Bytes()}
 	var err error
-	if p.Size, err = parseCount(size); err != nil {
+	if p.Size, err = parseCount(values[4]); err != nil {
 		return Package{}, fmt.Errorf("the field Size is wrong: %w", err)
 	}
-	id, err := ParseID(sum)
+	id, err := ParseID(values[5])
 	if err != nil {
 		return Package{}, fmt.Errorf("the field SHA256 is wrong: %w", err)
 	}
@@ -129,7 +118,7 @@ func packageOf(stanza deb.Stanza) (Package, error) {
 // writes it.
 func parseCount(s string) (int64, error) {
 	n, err := strconv.ParseInt(s, 10, 64)
-	if err != nil || n < 0 || strconv.FormatInt(n, 10) != s {
+	if err != nil || s[0] < '0' || s[0] > '9' || s[0] == '0' && s != "0" {
 		return 0, fmt.Errorf("%q is no plain decimal number", s)
 	}
 	return n, nil

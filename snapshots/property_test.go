@@ -237,3 +237,51 @@ func TestAllIsEverywhereAndVersionsOccurOnce(t *testing.T) {
 		}
 	})
 }
+
+// FindAll finds what a walk through the index finds, and opens no chunk twice,
+// wherever the names lie.
+func TestFindAll(t *testing.T) {
+	ctx := context.Background()
+	store := &counting{}
+	base := filler(t, store)
+	known := refsOf(t, store, base)
+	rapid.Check(t, func(rt *rapid.T) {
+		s := must[State](t)(Apply(ctx, store, base, genEdits(rt, known)...))
+		names := rapid.SliceOfN(rapid.SampledFrom(slices.Concat(borderNames, plainNames, []string{"run", "a0", "name", "zz"})), 0, 20).Draw(rt, "names")
+		slices.Sort(names)
+		names = slices.Compact(names)
+		for _, key := range testKeys {
+			store.reset()
+			found, err := FindAll(ctx, store, s, key, names)
+			if err != nil {
+				rt.Fatal(err)
+			}
+			for id, n := range store.gets {
+				if n > 1 {
+					rt.Fatalf("chunk %s was opened %d times", id, n)
+				}
+			}
+			want := make(map[string][]string)
+			for p, err := range All(ctx, store, s, key) {
+				if err != nil {
+					rt.Fatal(err)
+				}
+				if slices.Contains(names, p.Name) {
+					want[p.Name] = append(want[p.Name], string(p.Stanza))
+				}
+			}
+			if len(found) != len(want) {
+				rt.Fatalf("%s: found %d names, want %d", key, len(found), len(want))
+			}
+			for name, packages := range found {
+				var got []string
+				for _, p := range packages {
+					got = append(got, string(p.Stanza))
+				}
+				if !slices.Equal(got, want[name]) {
+					rt.Fatalf("%s: found of %s %q, want %q", key, name, got, want[name])
+				}
+			}
+		}
+	})
+}

@@ -31,13 +31,39 @@ func All(ctx context.Context, c Chunks, s State, key Key) iter.Seq2[Package, err
 // Find returns the versions of a package, lowest first; none if it is not
 // there. It opens the one chunk that holds them, or as many as they fill.
 func Find(ctx context.Context, c Chunks, s State, key Key, name string) ([]Package, error) {
-	var found []Package
-	for _, ref := range s.Index(key).holding(name) {
+	found, err := FindAll(ctx, c, s, key, []string{name})
+	return found[name], err
+}
+
+// FindAll is Find for many names, which are sorted: it opens each chunk once.
+// Names that are not there are not in the map.
+func FindAll(ctx context.Context, c Chunks, s State, key Key, names []string) (map[string][]Package, error) {
+	chunks := s.Index(key).Chunks
+	found := make(map[string][]Package)
+	for j, ref := range chunks {
+		// A name may begin in this chunk and go on in the next ones.
+		names = names[sort.SearchStrings(names, ref.First.Name):]
+		if len(names) == 0 {
+			break
+		}
+		wanted := names
+		if j+1 < len(chunks) {
+			next := chunks[j+1].First.Name
+			wanted = names[:sort.Search(len(names), func(i int) bool { return names[i] > next })]
+		}
+		if len(wanted) == 0 {
+			continue
+		}
 		packages, err := OpenChunk(ctx, c, ref)
 		if err != nil {
-			return nil, fmt.Errorf("cannot look up %s in %s: %w", name, key, err)
+			return nil, fmt.Errorf("cannot look up %s in %s: %w", wanted[0], key, err)
 		}
-		found = append(found, named(packages, name)...)
+		for _, p := range packages {
+			if _, is := slices.BinarySearch(wanted, p.Name); is {
+				p.Stanza = slices.Clone(p.Stanza) // not all of the chunk
+				found[p.Name] = append(found[p.Name], p)
+			}
+		}
 	}
 	return found, nil
 }

@@ -22,8 +22,9 @@ func BenchmarkRead(b *testing.B) {
 		b.Run(compression, func(b *testing.B) {
 			b.ReportAllocs()
 			b.SetBytes(int64(len(data)))
+			var r deb.Reader
 			for b.Loop() {
-				if _, err := deb.Read(bytes.NewReader(data), deb.Limits{}); err != nil {
+				if _, err := r.Read(bytes.NewReader(data), deb.Limits{}); err != nil {
 					b.Fatal(err)
 				}
 			}
@@ -31,22 +32,30 @@ func BenchmarkRead(b *testing.B) {
 	}
 }
 
-// BenchmarkStanzaReader reads an index of 1000 paragraphs.
+// BenchmarkStanzaReader reads an index of 1000 paragraphs, as a file and as a
+// text in memory.
 func BenchmarkStanzaReader(b *testing.B) {
 	data := bytes.Repeat([]byte(control+"X-Field: some text of a usual length\n"+"\n"), 1000)
-	b.SetBytes(int64(len(data)))
-	b.ReportAllocs()
-	for b.Loop() {
-		r := deb.NewStanzaReader(bytes.NewReader(data), deb.MaxStanza)
-		n := 0
-		for {
-			if _, err := r.Next(); err != nil {
-				break
+	for name, open := range map[string]func() *deb.StanzaReader{
+		"file": func() *deb.StanzaReader { return deb.NewStanzaReader(bytes.NewReader(data), deb.MaxStanza) },
+		"text": func() *deb.StanzaReader { return deb.StanzasOf(data, deb.MaxStanza) },
+	} {
+		b.Run(name, func(b *testing.B) {
+			b.SetBytes(int64(len(data)))
+			b.ReportAllocs()
+			for b.Loop() {
+				r := open()
+				n := 0
+				for {
+					if _, err := r.Next(); err != nil {
+						break
+					}
+					n++
+				}
+				if n != 1000 {
+					b.Fatalf("read %d paragraphs", n)
+				}
 			}
-			n++
-		}
-		if n != 1000 {
-			b.Fatalf("read %d paragraphs", n)
-		}
+		})
 	}
 }

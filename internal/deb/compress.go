@@ -15,26 +15,30 @@ import (
 // dictionary of xz's and zstd's ordinary levels is 64 MiB and 8 MiB.
 const maxWindow = 64 << 20
 
-// decompressor opens the content of a member by the ending of its name ("",
-// ".gz", ".xz", ".zst", ".bz2", ".lzma"). memory bounds what the format's
-// window may take in bytes.
-func decompressor(r io.Reader, ending string, memory int64) (io.ReadCloser, error) {
+// unpacker opens compressed members, one after the other, and uses the same
+// decompressors again.
+type unpacker struct {
+	gz    *gzip.Reader
+	zst   *zstd.Decoder
+	bound int64 // of the memory of zst
+}
+
+// open opens the content of a member by the ending of its name ("", ".gz",
+// ".xz", ".zst", ".bz2", ".lzma"). memory bounds what the format's window may
+// take in bytes. What it returns is good until the next call.
+func (u *unpacker) open(r io.Reader, ending string, memory int64) (io.Reader, error) {
 	memory = min(memory, maxWindow)
 	switch ending {
 	case "":
-		return io.NopCloser(r), nil
+		return r, nil
 	case ".gz":
-		return gzip.NewReader(r)
+		return u.gzip(r)
 	case ".xz":
-		return io.NopCloser(newXZReader(r, memory)), nil
+		return newXZReader(r, memory), nil
 	case ".zst":
-		z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(uint64(max(memory, 8<<20))))
-		if err != nil {
-			return nil, err
-		}
-		return z.IOReadCloser(), nil
+		return u.zstd(r, max(memory, 8<<20))
 	case ".bz2":
-		return io.NopCloser(bzip2.NewReader(r)), nil
+		return bzip2.NewReader(r), nil
 	case ".lzma":
 		header := make([]byte, lzma.HeaderLen)
 		if _, err := io.ReadFull(r, header); err != nil {
@@ -44,11 +48,32 @@ func decompressor(r io.Reader, ending string, memory int64) (io.ReadCloser, erro
 		if dictionary > maxWindow {
 			return nil, fmt.Errorf("it asks for a dictionary of %d bytes", dictionary)
 		}
-		z, err := lzma.NewReader(io.MultiReader(bytes.NewReader(header), r))
-		if err != nil {
-			return nil, err
-		}
-		return io.NopCloser(z), nil
+		return lzma.NewReader(io.MultiReader(bytes.NewReader(header), r))
 	}
 	return nil, fmt.Errorf("the compression %q is not known", ending)
+}
+
+func (u *unpacker) gzip(r io.Reader) (io.Reader, error) {
+	if u.gz == nil {
+		u.gz = new(gzip.Reader)
+	}
+	if err := u.gz.Reset(r); err != nil {
+		return nil, err
+	}
+	return u.gz, nil
+}
+
+// zstd decodes in the goroutine that reads, so that nothing is left to close.
+func (u *unpacker) zstd(r io.Reader, memory int64) (io.Reader, error) {
+	if u.zst == nil || u.bound != memory {
+		var err error
+		if u.zst, err = zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(uint64(memory))); err != nil {
+			return nil, err
+		}
+		u.bound = memory
+	}
+	if err := u.zst.Reset(r); err != nil {
+		return nil, err
+	}
+	return u.zst, nil
 }

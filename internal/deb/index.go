@@ -1,9 +1,6 @@
 package deb
 
-import (
-	"encoding/hex"
-	"strconv"
-)
+import "fmt"
 
 // RelationFields are the relationship fields of a binary package's control
 // stanza (Policy 7).
@@ -13,13 +10,23 @@ var RelationFields = [...]string{"Pre-Depends", "Depends", "Recommends", "Sugges
 // its control stanza as they are, then Filename, Size and SHA256. Hashes or
 // file names that the control file brought along are dropped.
 func Index(p Package, filename string) []byte {
-	stanza := p.Control
-	for _, field := range [...]string{"Filename", "Size", "MD5sum", "SHA1", "SHA256", "SHA512"} {
-		stanza = stanza.Without(field)
+	raw := p.Control.raw
+	text := make([]byte, 0, len(raw)+len(filename)+len("Filename: \nSize: 9223372036854775807\nSHA256: \n")+2*len(p.SHA256))
+	for f := range p.Control.split() {
+		if !describesFile(raw[f.start:f.colon]) {
+			text = append(text, raw[f.start:f.end]...)
+		}
 	}
-	return stanza.
-		With("Filename", filename).
-		With("Size", strconv.FormatInt(p.Size, 10)).
-		With("SHA256", hex.EncodeToString(p.SHA256[:])).
-		Bytes()
+	return fmt.Appendf(text, "Filename: %s\nSize: %d\nSHA256: %x\n", filename, p.Size, p.SHA256)
+}
+
+// describesFile reports whether a field is one that Index writes, or would if
+// it wrote other hashes.
+func describesFile(name []byte) bool {
+	for _, field := range [...]string{"Filename", "Size", "MD5sum", "SHA1", "SHA256", "SHA512"} {
+		if sameName(name, field) {
+			return true
+		}
+	}
+	return false
 }

@@ -2,10 +2,12 @@ package deb
 
 import (
 	"archive/tar"
+	"bufio"
 	"bytes"
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"path"
 	"strings"
@@ -67,16 +69,42 @@ type Visitor struct {
 //
 // What is wrong with the file itself is a *FormatError; a failure of r is not.
 func Read(r io.Reader, lim Limits) (Package, error) {
-	return Inspect(r, lim, Visitor{})
+	return new(Reader).Read(r, lim)
 }
 
 // Inspect is Read that also shows the files of the package to v, those of
 // control.tar first. An error of v ends it and is returned as it is.
 func Inspect(r io.Reader, lim Limits, v Visitor) (Package, error) {
+	return new(Reader).inspect(r, lim, v)
+}
+
+// Reader reads packages, one after the other, and keeps its buffers and
+// decompressors for the next one: most of what a small package costs is to
+// make them. Its zero value is ready.
+type Reader struct {
+	buffer *bufio.Reader
+	sum    hash.Hash
+	unpack unpacker
+}
+
+// Read is the function Read.
+func (d *Reader) Read(r io.Reader, lim Limits) (Package, error) {
+	return d.inspect(r, lim, Visitor{})
+}
+
+// bufferSize is how much is read, and hashed, at once: small packages at one go.
+const bufferSize = 64 << 10
+
+func (d *Reader) inspect(r io.Reader, lim Limits, v Visitor) (Package, error) {
 	lim = lim.withDefaults()
-	sum := sha256.New()
-	in := &meter{r: io.TeeReader(r, sum), limit: lim.Size, over: badMember("", "it has more than the %d bytes a package may have", lim.Size)}
-	archive, err := openAr(in)
+	if d.buffer == nil {
+		d.buffer, d.sum = bufio.NewReaderSize(nil, bufferSize), sha256.New()
+	}
+	d.sum.Reset()
+	in := &meter{r: io.TeeReader(r, d.sum), limit: lim.Size, over: badMember("", "it has more than the %d bytes a package may have", lim.Size)}
+	d.buffer.Reset(in)
+	defer d.buffer.Reset(nil)
+	archive, err := openAr(d.buffer)
 	if err != nil {
 		return Package{}, err
 	}
@@ -102,12 +130,12 @@ func Inspect(r io.Reader, lim Limits, v Visitor) (Package, error) {
 		case strings.HasPrefix(m.name, "_"): // deb(5): to be ignored
 		case isControl && !haveControl:
 			haveControl = true
-			if p.Control, err = readControl(m, control, lim, v.Control); err != nil {
+			if p.Control, err = d.readControl(m, control, lim, v.Control); err != nil {
 				return Package{}, err
 			}
 		case isData && haveControl && !haveData:
 			haveData = true
-			if err := readData(m, data, lim, v.Data); err != nil {
+			if err := d.readData(m, data, lim, v.Data); err != nil {
 				return Package{}, err
 			}
 		case isData && !haveControl:
@@ -128,7 +156,7 @@ func Inspect(r io.Reader, lim Limits, v Visitor) (Package, error) {
 		return Package{}, err
 	}
 	p.Size = in.n
-	sum.Sum(p.SHA256[:0])
+	d.sum.Sum(p.SHA256[:0])
 	return p, nil
 }
 
@@ -160,11 +188,11 @@ func readVersionMember(archive *arReader) error {
 }
 
 // readControl returns the stanza of the file "control" in control.tar.
-func readControl(m *arMember, ending string, lim Limits, visit func(*tar.Header, io.Reader) error) (Stanza, error) {
+func (d *Reader) readControl(m *arMember, ending string, lim Limits, visit func(*tar.Header, io.Reader) error) (Stanza, error) {
 	var control []byte
 	found := false
 	seen := map[string]bool{}
-	err := walkTar(m, ending, lim.ControlTar, lim.Entries, func(h *tar.Header, r io.Reader) error {
+	err := d.walkTar(m, ending, lim.ControlTar, lim.Entries, func(h *tar.Header, r io.Reader) error {
 		name, err := controlName(h)
 		if err != nil {
 			return badMember(m.name, "%v", err)
@@ -224,7 +252,7 @@ func controlName(h *tar.Header) (string, error) {
 }
 
 // readData checks the data member's name and, for a visitor, walks it.
-func readData(m *arMember, ending string, lim Limits, visit func(*tar.Header, io.Reader) error) error {
+func (d *Reader) readData(m *arMember, ending string, lim Limits, visit func(*tar.Header, io.Reader) error) error {
 	switch ending {
 	case "", ".gz", ".xz", ".zst", ".bz2", ".lzma":
 	default:
@@ -236,7 +264,7 @@ func readData(m *arMember, ending string, lim Limits, visit func(*tar.Header, io
 	if visit == nil {
 		return nil
 	}
-	return walkTar(m, ending, lim.DataUnpacked, lim.DataEntries, func(h *tar.Header, r io.Reader) error {
+	return d.walkTar(m, ending, lim.DataUnpacked, lim.DataEntries, func(h *tar.Header, r io.Reader) error {
 		name := path.Clean("/" + h.Name)
 		if strings.IndexFunc(name, isControl) >= 0 {
 			return badMember(m.name, "the name %q has a control character", shorten(h.Name))
@@ -250,13 +278,12 @@ func readData(m *arMember, ending string, lim Limits, visit func(*tar.Header, io
 }
 
 // walkTar shows each entry of a compressed tar to visit.
-func walkTar(m *arMember, ending string, unpacked int64, entries int, visit func(*tar.Header, io.Reader) error) error {
+func (d *Reader) walkTar(m *arMember, ending string, unpacked int64, entries int, visit func(*tar.Header, io.Reader) error) error {
 	packed := &sticky{r: m}
-	content, err := decompressor(packed, ending, unpacked)
+	content, err := d.unpack.open(packed, ending, unpacked)
 	if err != nil {
 		return packed.or(badMember(m.name, "it cannot be unpacked: %v", err))
 	}
-	defer content.Close()
 	limited := &meter{r: content, limit: unpacked, over: badMember(m.name, "it unpacks to more than %d bytes", unpacked)}
 	t := tar.NewReader(limited)
 	for n := 0; ; n++ {
@@ -299,12 +326,14 @@ func visitEntry(visit func(*tar.Header, io.Reader) error, h *tar.Header, content
 
 // identify fills in name, version and architecture, checked.
 func (p *Package) identify() error {
-	p.Name, p.Version, p.Architecture = p.Control.Get("Package"), p.Control.Get("Version"), p.Control.Get("Architecture")
-	for _, field := range [...]string{"Package", "Version", "Architecture"} {
-		if p.Control.Get(field) == "" {
+	identity := [...]string{"Package", "Version", "Architecture"}
+	values := p.Control.Values(append(identity[:], RelationFields[:]...)...)
+	for i, field := range identity {
+		if values[i] == "" {
 			return badMember("control", "the field %s is missing", field)
 		}
 	}
+	p.Name, p.Version, p.Architecture = values[0], values[1], values[2]
 	if err := ValidPackageName(p.Name); err != nil {
 		return badMember("control", "%v", err)
 	}
@@ -320,8 +349,8 @@ func (p *Package) identify() error {
 	if n := len(FileName(p.Name, p.Version, p.Architecture)); n > maxFileName {
 		return badMember("control", "name and version are too long together: the file would have a name of %d bytes, %d are possible", n, maxFileName)
 	}
-	for _, relation := range RelationFields {
-		if _, err := ParseRelations(p.Control.Get(relation)); err != nil {
+	for i, relation := range RelationFields {
+		if _, err := ParseRelations(values[len(identity)+i]); err != nil {
 			return badMember("control", "the field %s: %v", relation, err)
 		}
 	}

@@ -8,7 +8,6 @@ import (
 	"io"
 	"iter"
 	"slices"
-	"strings"
 )
 
 const (
@@ -27,7 +26,7 @@ type Stanza struct{ raw []byte }
 // lines may stand before and behind it. It refuses duplicate fields,
 // comments and control characters.
 func ParseStanza(b []byte) (Stanza, error) {
-	r := NewStanzaReader(bytes.NewReader(b), MaxStanza)
+	r := StanzasOf(bytes.Clone(b), MaxStanza)
 	stanza, err := r.Next()
 	if errors.Is(err, io.EOF) {
 		return Stanza{}, errors.New("cannot parse control stanza: it is empty")
@@ -59,6 +58,20 @@ func (s Stanza) Get(field string) string {
 func (s Stanza) Has(field string) bool {
 	_, found := s.find(field)
 	return found
+}
+
+// Values returns what Get would for each of fields, in one pass.
+func (s Stanza) Values(fields ...string) []string {
+	values := make([]string, len(fields))
+	for f := range s.split() {
+		for i, name := range fields {
+			if sameName(s.raw[f.start:f.colon], name) {
+				values[i] = s.value(f)
+				break
+			}
+		}
+	}
+	return values
 }
 
 // Fields yields the names and values of all fields in their order.
@@ -108,7 +121,7 @@ func (s Stanza) value(f field) string {
 
 func (s Stanza) find(name string) (field, bool) {
 	for f := range s.split() {
-		if f.colon-f.start == len(name) && strings.EqualFold(string(s.raw[f.start:f.colon]), name) {
+		if sameName(s.raw[f.start:f.colon], name) {
 			return f, true
 		}
 	}
@@ -136,11 +149,13 @@ func (s Stanza) split() iter.Seq[field] {
 
 // StanzaReader reads a file of paragraphs, such as Packages, one at a time.
 type StanzaReader struct {
-	r         *bufio.Reader
+	r         *bufio.Reader // nil: all there is to read is text
+	text      []byte        // ends in a newline
+	at        int           // where its next line begins
 	maxStanza int
 	line      int
 	buffer    []byte // of the line under way
-	raw       []byte // of the paragraph under way
+	raw       []byte // of the paragraph under way; a part of text, if that is read
 	names     []span // its field names, in raw
 	err       error
 }
@@ -151,6 +166,15 @@ type span struct{ start, end int }
 // NewStanzaReader reads from r paragraphs of at most maxStanza bytes each.
 func NewStanzaReader(r io.Reader, maxStanza int) *StanzaReader {
 	return &StanzaReader{r: bufio.NewReaderSize(r, 64<<10), maxStanza: maxStanza}
+}
+
+// StanzasOf reads paragraphs of at most maxStanza bytes each from a text, which
+// nobody changes any more: the paragraphs are parts of it.
+func StanzasOf(text []byte, maxStanza int) *StanzaReader {
+	if len(text) > 0 && text[len(text)-1] != '\n' {
+		text = append(text[:len(text):len(text)], '\n')
+	}
+	return &StanzaReader{text: text, maxStanza: maxStanza}
 }
 
 // Next returns the next paragraph, or io.EOF after the last one. Errors of the
@@ -172,21 +196,21 @@ func (sr *StanzaReader) next() (Stanza, error) {
 	for {
 		line, err := sr.readLine(len(sr.raw))
 		switch {
-		case errors.Is(err, io.EOF) && len(sr.raw) == 0:
+		case err == io.EOF && len(sr.raw) == 0:
 			return Stanza{}, io.EOF
-		case errors.Is(err, io.EOF):
-			return Stanza{bytes.Clone(sr.raw)}, nil
+		case err == io.EOF:
+			return sr.stanza(), nil
 		case err != nil:
 			return Stanza{}, err
 		}
-		if len(bytes.TrimLeft(line, " \t")) == 1 { // only the newline
+		if line[0] == '\n' || isBlank(line[0]) && len(bytes.TrimLeft(line, " \t")) == 1 {
 			switch {
 			case len(sr.raw) == 0:
 				continue
 			case len(line) > 1:
 				return Stanza{}, sr.fail("a line of spaces inside a field (an empty line of a text is written \" .\")")
 			}
-			return Stanza{bytes.Clone(sr.raw)}, nil
+			return sr.stanza(), nil
 		}
 		for _, c := range line[:len(line)-1] {
 			if isControl(rune(c)) {
@@ -200,14 +224,44 @@ func (sr *StanzaReader) next() (Stanza, error) {
 		} else if err := sr.addName(line); err != nil {
 			return Stanza{}, err
 		}
-		sr.raw = append(sr.raw, line...)
+		sr.keep(line)
 	}
+}
+
+// keep adds the line that was just read to the paragraph under way.
+func (sr *StanzaReader) keep(line []byte) {
+	if sr.r == nil {
+		sr.raw = sr.text[sr.at-len(line)-len(sr.raw) : sr.at]
+		return
+	}
+	sr.raw = append(sr.raw, line...)
+}
+
+// stanza returns the paragraph under way.
+func (sr *StanzaReader) stanza() Stanza {
+	if sr.r == nil {
+		return Stanza{slices.Clip(sr.raw)}
+	}
+	return Stanza{bytes.Clone(sr.raw)}
 }
 
 // readLine returns the next line with its newline, which it adds to a last
 // line without one. It holds no more than maxStanza bytes in memory; what it
 // returns is valid until the next call.
 func (sr *StanzaReader) readLine(have int) ([]byte, error) {
+	if sr.r == nil {
+		line := sr.text[sr.at:]
+		if len(line) == 0 {
+			return nil, io.EOF
+		}
+		line = line[:bytes.IndexByte(line, '\n')+1]
+		if have+len(line) > sr.maxStanza {
+			return nil, sr.fail("the paragraph has more than %d bytes", sr.maxStanza)
+		}
+		sr.at += len(line)
+		sr.line++
+		return line, nil
+	}
 	line := sr.buffer[:0]
 	defer func() { sr.buffer = line }()
 	for {
@@ -248,7 +302,7 @@ func (sr *StanzaReader) addName(line []byte) error {
 		}
 	}
 	for _, other := range sr.names {
-		if other.end-other.start == len(name) && bytes.EqualFold(sr.raw[other.start:other.end], name) {
+		if sameName(sr.raw[other.start:other.end], name) {
 			return sr.fail("the field %s occurs twice", shorten(string(name)))
 		}
 	}
@@ -261,6 +315,19 @@ func (sr *StanzaReader) addName(line []byte) error {
 
 func (sr *StanzaReader) fail(format string, args ...any) error {
 	return fmt.Errorf("cannot parse control stanza: line %d: %s", sr.line, fmt.Sprintf(format, args...))
+}
+
+// sameName compares names of fields, which are ASCII; case does not matter.
+func sameName[T string | []byte](a []byte, b T) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i, c := range a {
+		if d := b[i]; c != d && (c|0x20 != d|0x20 || !isLetter(c)) {
+			return false
+		}
+	}
+	return true
 }
 
 func isBlank(c byte) bool { return c == ' ' || c == '\t' }

@@ -73,6 +73,14 @@ type Upload struct {
 	Replaced     []string `json:"replaced,omitempty"`
 }
 
+// Uploaded is what became of one file of many: Upload, or Error.
+type Uploaded struct {
+	File   string  `json:"file"`   // as it was sent
+	Status int     `json:"status"` // what it would have been answered with if it had come alone
+	Upload *Upload `json:"upload,omitempty"`
+	Error  *Error  `json:"error,omitempty"`
+}
+
 // Package is one package of a state.
 type Package struct {
 	Component    string `json:"component"`

@@ -25,6 +25,7 @@ type Releases interface {
 	CreateRepository(ctx context.Context, actor release.Actor, pipeline, name string, keep int) (release.Component, error)
 	CreateMirror(ctx context.Context, actor release.Actor, pipeline, name string, config release.MirrorConfig) (release.Component, error)
 	Add(ctx context.Context, actor release.Actor, pipeline, repository string, in release.Incoming, allowOlder bool) (release.Upload, error)
+	AddAll(ctx context.Context, actor release.Actor, pipeline, repository string, uploads []release.Incoming, allowOlder bool) []release.Added
 	Remove(ctx context.Context, actor release.Actor, pipeline, repository, name, version string) ([]release.Listed, error)
 	Packages(ctx context.Context, pipeline, ref string, filter release.Filter) ([]release.Listed, error)
 	CreateSnapshot(ctx context.Context, actor release.Actor, pipeline, from, note string, labels []string) (release.Snapshot, error)

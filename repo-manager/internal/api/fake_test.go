@@ -84,6 +84,14 @@ func (w *world) Add(_ context.Context, a release.Actor, _, _ string, _ release.I
 	w.older = older
 	return release.Upload{Name: "hello", Version: "1.0", Architecture: "amd64", State: firstState, Already: w.already}, w.act(a)
 }
+func (w *world) AddAll(ctx context.Context, a release.Actor, pipeline, repository string, uploads []release.Incoming, older bool) []release.Added {
+	added := make([]release.Added, len(uploads))
+	for i, in := range uploads {
+		added[i].Upload, added[i].Err = w.Add(ctx, a, pipeline, repository, in, older)
+		added[i].Name = in.Name
+	}
+	return added
+}
 func (w *world) Remove(_ context.Context, a release.Actor, _, component, name, version string) ([]release.Listed, error) {
 	return []release.Listed{{Component: component, Package: snapshots.Package{Name: name, Version: version}}}, w.act(a)
 }

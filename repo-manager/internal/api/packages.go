@@ -32,21 +32,13 @@ func upload(s *server, c *gin.Context, who access.Identity) (int, any, error) {
 	if c.Request.ContentLength > s.MaxUpload {
 		return 0, nil, tooLarge(name, s.MaxUpload)
 	}
-	body := &patient{
-		body:    http.MaxBytesReader(c.Writer, c.Request.Body, s.MaxUpload),
-		conn:    http.NewResponseController(c.Writer),
-		silence: s.silence,
-	}
+	body := s.patient(c, http.MaxBytesReader(c.Writer, c.Request.Body, s.MaxUpload))
 	defer body.release()
 	in, err := s.Receiver.Receive(ctx, body, name)
 	if err != nil {
 		return 0, nil, err
 	}
-	defer func() {
-		if err := in.Discard(); err != nil {
-			s.Log.Error("cannot remove an upload", "error", err)
-		}
-	}()
+	defer s.discard(in)
 	done, err := s.Releases.Add(ctx, who.Actor(), pipeline, repository, in, older)
 	if err != nil {
 		return 0, nil, err
@@ -55,6 +47,13 @@ func upload(s *server, c *gin.Context, who access.Identity) (int, any, error) {
 		return http.StatusOK, toUpload(done), nil
 	}
 	return http.StatusCreated, toUpload(done), nil
+}
+
+// discard removes what is left of an upload.
+func (s *server) discard(in release.Incoming) {
+	if err := in.Discard(); err != nil {
+		s.Log.Error("cannot remove an upload", "error", err)
+	}
 }
 
 // maxName bounds a file's name in messages, in bytes.
@@ -74,6 +73,10 @@ type patient struct {
 	body    io.Reader
 	conn    *http.ResponseController
 	silence time.Duration
+}
+
+func (s *server) patient(c *gin.Context, body io.Reader) *patient {
+	return &patient{body: body, conn: http.NewResponseController(c.Writer), silence: s.silence}
 }
 
 // Read reads from the body. A connection without deadlines, as in a test, is

@@ -52,6 +52,7 @@ func routes() []route {
 		{http.MethodGet, p, viewer, "p", getPipeline},
 		{http.MethodPost, p + "/repositories", admin, "p", createRepository},
 		{http.MethodPost, p + "/repositories/:r/packages", uploader, "p/r", upload},
+		{http.MethodPost, p + "/repositories/:r/uploads", uploader, "p/r", uploadAll},
 		{http.MethodDelete, p + "/repositories/:r/packages/:name", uploader, "p/r", removePackage},
 		{http.MethodGet, p + "/packages", viewer, "p", listPackages},
 		{http.MethodPost, p + "/mirrors", admin, "p", createMirror},

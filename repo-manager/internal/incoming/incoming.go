@@ -1,7 +1,10 @@
 // Package incoming takes uploads from the network to the disk in one pass:
-// every byte is written to a temporary file, hashed and parsed as it comes,
-// and nothing is read twice. All of it is bounded. A file that is not what it
-// should be is gone before its uploader reads the reason.
+// every byte is written to a file, hashed and parsed as it comes, and nothing
+// is read twice. All of it is bounded. A file that is not what it should be is
+// gone before its uploader reads the reason.
+//
+// Each file has a directory of its own and the name that it will have in the
+// pool, so that the pool takes both with one rename.
 package incoming
 
 import (
@@ -10,15 +13,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"unicode"
-
-	"golang.org/x/sys/unix"
 
 	"aptfleet/internal/deb"
 	"aptfleet/internal/faultpoint"
@@ -41,6 +44,8 @@ type Receiver struct {
 	dir     string
 	maxSize int64
 	reserve int64
+	count   atomic.Int64 // of uploads, for the names of their files
+	uploads sync.Pool    // of *upload: they keep what is dear to make
 }
 
 // Open returns a Receiver on dir, which it creates, and removes what an
@@ -60,6 +65,7 @@ func Open(dir string, maxSize, reserve int64) (*Receiver, error) {
 		}
 	}
 	r := &Receiver{dir: dir, maxSize: maxSize, reserve: reserve}
+	r.uploads.New = func() any { return &upload{held: make([]byte, 0, held)} }
 	r.maxSize = cmp.Or(r.maxSize, DefaultMaxSize)
 	r.reserve = cmp.Or(r.reserve, DefaultReserve)
 	return r, nil
@@ -70,31 +76,25 @@ func Open(dir string, maxSize, reserve int64) (*Receiver, error) {
 // when it was not added; on an error there is no file.
 func (r *Receiver) Receive(ctx context.Context, body io.Reader, name string) (in release.Incoming, err error) {
 	name = printable(name)
-	file, err := os.CreateTemp(r.dir, "upload-*")
-	if err != nil {
-		return in, r.explain(err, name)
-	}
+	u := r.uploads.Get().(*upload)
+	defer r.uploads.Put(u)
+	u.start(filepath.Join(r.dir, "upload-"+strconv.FormatInt(r.count.Add(1), 10)), r.reserve)
 	defer func() {
-		err = errors.Join(err, file.Close())
 		if err != nil {
-			err = errors.Join(err, os.Remove(file.Name()))
+			err = errors.Join(err, u.discard())
 		}
 	}()
-	if err := file.Chmod(0o644); err != nil {
-		return in, r.explain(err, name)
-	}
-	disk := &writer{file: file, reserve: r.reserve}
 	source := &reader{ctx: ctx, r: io.LimitReader(body, r.maxSize+1)}
 	var tooMuch *http.MaxBytesError // the listener has the same limit
-	p, err := deb.Read(io.TeeReader(source, disk), deb.Limits{Size: r.maxSize})
+	p, err := u.packages.Read(io.TeeReader(source, u), deb.Limits{Size: r.maxSize})
 	if err != nil && source.err == nil {
 		// Many clients read no answer before they have sent everything: what
 		// cannot be drained only costs them the reason.
 		_, _ = io.Copy(io.Discard, io.LimitReader(body, drain))
 	}
 	switch {
-	case disk.err != nil:
-		return in, r.explain(disk.err, name)
+	case u.err != nil:
+		return in, r.explain(u.err, name)
 	case source.n > r.maxSize || errors.As(source.err, &tooMuch):
 		return in, &release.Error{
 			Code: release.TooLarge, Text: fmt.Sprintf("cannot add %s: it has more than the %d bytes that one package may have", name, r.maxSize),
@@ -105,8 +105,12 @@ func (r *Receiver) Receive(ctx context.Context, body io.Reader, name string) (in
 	case err != nil:
 		return in, invalid(err, name)
 	}
+	path, err := u.finish(deb.FileName(p.Name, p.Version, p.Architecture))
+	if err != nil {
+		return in, r.explain(err, name)
+	}
 	faultpoint.Hit("upload:incoming-written")
-	return release.Incoming{Path: file.Name(), Name: name, Package: p}, nil
+	return release.Incoming{Path: path, Name: name, Package: p}, nil
 }
 
 // invalid says what is wrong with the file.
@@ -130,46 +134,6 @@ func (r *Receiver) explain(err error, name string) error {
 		}
 	}
 	return fmt.Errorf("cannot add %s: %w", name, err)
-}
-
-// probeEvery is how many bytes are written between two looks at the free
-// space of the disk.
-const probeEvery = 4 << 20
-
-// writer writes the temporary file and remembers why it could not. It stops
-// while the reserve is still free: what is published next needs room too.
-type writer struct {
-	file    *os.File
-	reserve int64
-	probed  int64 // bytes until the next probe
-	err     error
-}
-
-func (w *writer) Write(p []byte) (int, error) {
-	if w.err != nil {
-		return 0, w.err
-	}
-	if w.probed <= 0 {
-		if w.err = w.probe(); w.err != nil {
-			return 0, w.err
-		}
-		w.probed = probeEvery
-	}
-	w.probed -= int64(len(p))
-	n, err := w.file.Write(p)
-	w.err = err
-	return n, err
-}
-
-func (w *writer) probe() error {
-	var stat unix.Statfs_t
-	if err := unix.Fstatfs(int(w.file.Fd()), &stat); err != nil {
-		return err
-	}
-	if int64(stat.Bavail)*stat.Bsize < w.reserve+probeEvery {
-		return &fs.PathError{Op: "write", Path: w.file.Name(), Err: syscall.ENOSPC}
-	}
-	return nil
 }
 
 // reader counts what an uploader sent and remembers why it broke off.

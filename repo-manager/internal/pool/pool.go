@@ -19,6 +19,8 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // Pool is the directory pool/ of a published tree. Its methods may be called
@@ -64,25 +66,52 @@ func (p *Pool) Put(tmp string, sum [sha256.Size]byte, file string) (already bool
 	if err := checkName(file); err != nil {
 		return false, err
 	}
-	target := p.Path(sum, file)
-	there, err := holds(target, sum)
-	if err != nil {
-		return false, fmt.Errorf("cannot put %s into the pool: %w", file, err)
-	}
-	if there {
-		if err := os.Remove(tmp); err != nil {
-			return true, fmt.Errorf("cannot put %s into the pool: %w", file, err)
-		}
-		return true, nil
-	}
 	if err := os.Chmod(tmp, 0o444); err != nil {
 		return false, fmt.Errorf("cannot put %s into the pool: %w", file, err)
+	}
+	target := p.Path(sum, file)
+	already, err = holds(target, sum)
+	if err == nil && already {
+		err = os.Remove(tmp)
+	}
+	if err != nil {
+		return already, fmt.Errorf("cannot put %s into the pool: %w", file, err)
+	}
+	if already {
+		return true, nil
 	}
 	if err := os.MkdirAll(filepath.Dir(target), 0o755); err != nil {
 		return false, fmt.Errorf("cannot put %s into the pool: %w", file, err)
 	}
 	if err := os.Rename(tmp, target); err != nil {
 		return false, errors.Join(fmt.Errorf("cannot put %s into the pool: %w", file, err), p.prune(sum))
+	}
+	return false, nil
+}
+
+// PutDir is Put for a file that lies in dir, a directory of its own and of the
+// same file system, under its name and with the mode 0444: one rename takes
+// both. dir is gone afterwards, unless there is an error.
+func (p *Pool) PutDir(dir string, sum [sha256.Size]byte, file string) (already bool, err error) {
+	if err := checkName(file); err != nil {
+		return false, err
+	}
+	target := filepath.Dir(p.Path(sum, file))
+	err = unix.Rename(dir, target)
+	if errors.Is(err, fs.ErrNotExist) { // the first two digits are new
+		if err := os.MkdirAll(filepath.Dir(target), 0o755); err != nil {
+			return false, fmt.Errorf("cannot put %s into the pool: %w", file, err)
+		}
+		err = unix.Rename(dir, target)
+	}
+	switch {
+	case errors.Is(err, fs.ErrExist): // ENOTEMPTY too: it is there, or was torn by a power failure
+		if already, err = p.Put(filepath.Join(dir, file), sum, file); err == nil {
+			err = os.Remove(dir)
+		}
+		return already, err
+	case err != nil:
+		return false, fmt.Errorf("cannot put %s into the pool: %w", file, err)
 	}
 	return false, nil
 }

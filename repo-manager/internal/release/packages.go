@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"iter"
 	"os"
+	"path/filepath"
 	"slices"
 
 	"aptfleet/internal/deb"
@@ -15,18 +16,25 @@ import (
 
 // Incoming is an upload that was received and checked and waits to be added.
 type Incoming struct {
-	Path    string // of the temporary file, on the pool's file system
+	Path    string // of the file, which has a directory of its own on the pool's file system, and deb.FileName's name
 	Name    string // what the uploader calls the file; it appears in errors
 	Package deb.Package
 }
 
-// Discard removes the temporary file if it is still there. After Add it does
-// no harm: an accepted file has left its place.
+// file is what becomes part of the pool.
+func (in Incoming) file() File {
+	p := in.Package
+	return File{Path: in.Path, Alone: true, SHA256: p.SHA256, Name: deb.FileName(p.Name, p.Version, p.Architecture), Size: p.Size}
+}
+
+// Discard removes the file and its directory if they are still there. After
+// Add it does no harm: an accepted file has left its place.
 func (in Incoming) Discard() error {
-	if err := os.Remove(in.Path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+	dir := filepath.Dir(in.Path)
+	if _, err := os.Lstat(dir); errors.Is(err, fs.ErrNotExist) {
+		return nil
 	}
-	return nil
+	return os.RemoveAll(dir)
 }
 
 // Listed is a package with the component it is in.
@@ -41,15 +49,34 @@ type Listed struct {
 // known name, version and architecture are a Conflict; the same bytes are
 // answered with Already. Uploads that wait together share one state.
 func (e *Engine) Add(ctx context.Context, a Actor, pipeline, repository string, in Incoming, allowOlder bool) (Upload, error) {
-	var answer Upload
-	err := e.do(&job{ctx: ctx, pipeline: pipeline, edit: func(ctx context.Context, d *draft) (func(), error) {
-		upload, err := d.add(ctx, a, repository, in, allowOlder)
-		return func() {
-			answer = upload
-			answer.State = d.head.ID()
-		}, err
-	}})
-	return answer, err
+	added := e.AddAll(ctx, a, pipeline, repository, []Incoming{in}, allowOlder)
+	return added[0].Upload, added[0].Err
+}
+
+// Added is what became of one of many packages.
+type Added struct {
+	Upload
+	Err error // nil, or why it was not added
+}
+
+// AddAll is Add for many packages that arrived together: they share one state,
+// and each is taken or refused by itself. It answers for each, in their order.
+func (e *Engine) AddAll(ctx context.Context, a Actor, pipeline, repository string, uploads []Incoming, allowOlder bool) []Added {
+	added := make([]Added, len(uploads))
+	jobs := make([]*job, len(uploads))
+	for i, in := range uploads {
+		jobs[i] = &job{ctx: ctx, pipeline: pipeline, upload: &uploads[i], edit: func(ctx context.Context, d *draft) (func(), error) {
+			upload, err := d.add(ctx, a, repository, in, allowOlder)
+			return func() {
+				upload.State = d.head.ID()
+				added[i].Upload = upload
+			}, err
+		}}
+	}
+	for i, err := range e.doAll(jobs) {
+		added[i].Err = err
+	}
+	return added
 }
 
 // Remove takes a package out of a rolling repository: one version in all its

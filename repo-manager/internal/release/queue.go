@@ -15,6 +15,7 @@ type job struct {
 	stage    string // that act will publish, "" for none
 	act      func(ctx context.Context) error
 	edit     func(ctx context.Context, d *draft) (answer func(), err error)
+	upload   *Incoming // that edit will add; nil if it does something else
 	done     chan error
 }
 
@@ -30,13 +31,14 @@ var errClosed = &Error{Code: Conflict, Text: "cannot act: the server is stopping
 
 func (q *queue) init() { q.arrived = make(chan struct{}, 1) }
 
-func (q *queue) put(j *job) error {
+// put adds jobs, which share a batch if they can.
+func (q *queue) put(jobs []*job) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.closed {
 		return errClosed
 	}
-	q.jobs = append(q.jobs, j)
+	q.jobs = append(q.jobs, jobs...)
 	select {
 	case q.arrived <- struct{}{}:
 	default:
@@ -62,12 +64,22 @@ func (q *queue) close() []*job {
 // do hands a job to the writer and waits for it. It does not return before
 // the writer is finished with the job, so that what the job refers to (a
 // file, a variable) is the caller's again.
-func (e *Engine) do(j *job) error {
-	j.done = make(chan error, 1)
-	if err := e.queue.put(j); err != nil {
-		return err
+func (e *Engine) do(j *job) error { return e.doAll([]*job{j})[0] }
+
+// doAll is do for jobs that the writer gets together. It returns the error of
+// each.
+func (e *Engine) doAll(jobs []*job) []error {
+	for _, j := range jobs {
+		j.done = make(chan error, 1)
 	}
-	return <-j.done
+	errs := make([]error, len(jobs))
+	refused := e.queue.put(jobs)
+	for i, j := range jobs {
+		if errs[i] = refused; refused == nil {
+			errs[i] = <-j.done
+		}
+	}
+	return errs
 }
 
 // retryAfter is how long the writer waits before it publishes again what it
@@ -201,6 +213,17 @@ func nextModified(last, now time.Time) time.Time {
 	return at
 }
 
+// uploadsOf lists what jobs will add.
+func uploadsOf(jobs []*job) []Incoming {
+	var uploads []Incoming
+	for _, j := range jobs {
+		if j.upload != nil {
+			uploads = append(uploads, *j.upload)
+		}
+	}
+	return uploads
+}
+
 // editAll does a group of edits of one pipeline in one batch. An edit that is
 // refused fails alone; if the batch fails, all of them do.
 func (e *Engine) editAll(ctx context.Context, pipeline string, group []*job) {
@@ -212,6 +235,7 @@ func (e *Engine) editAll(ctx context.Context, pipeline string, group []*job) {
 		return
 	}
 	d := newDraft(e, l)
+	d.expect(ctx, uploadsOf(group))
 	var accepted []*job
 	var answers []func()
 	for _, j := range group {
@@ -227,7 +251,7 @@ func (e *Engine) editAll(ctx context.Context, pipeline string, group []*job) {
 	}
 	err = d.commit(ctx)
 	if err != nil && !isUnpublished(err) {
-		err = errors.Join(err, d.takeBack(ctx, 0))
+		err = errors.Join(err, d.giveUp(ctx))
 	}
 	for i, j := range accepted {
 		if err == nil {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -40,33 +41,57 @@ func newDraft(e *Engine, l *line) *draft {
 }
 
 // named returns the versions of a package in a component, as the edits so
-// far left them. What is for all architectures appears once.
+// far left them.
 func (d *draft) named(ctx context.Context, component, name string) ([]snapshots.Package, error) {
 	at := packageName{component, name}
 	if packages, ok := d.names[at]; ok {
 		return packages, nil
 	}
-	packages, err := d.e.find(ctx, d.line, d.line.head(), component, name)
+	found, err := d.e.find(ctx, d.line, component, []string{name})
 	if err != nil {
 		return nil, err
 	}
-	d.names[at] = packages
-	return packages, nil
+	d.names[at] = found[name]
+	return found[name], nil
 }
 
-// find looks a name up in all indices of a component.
-func (e *Engine) find(ctx context.Context, l *line, state snapshots.State, component, name string) ([]snapshots.Package, error) {
+// expect prepares for uploads: it looks all their names up in one pass and
+// announces their files with one write. What fails here fails again when an
+// upload itself needs it, and is then its error alone.
+func (d *draft) expect(ctx context.Context, uploads []Incoming) {
+	names := make([]string, len(uploads))
+	files := make([]File, len(uploads))
+	for i, in := range uploads {
+		names[i], files[i] = in.Package.Name, in.file()
+	}
+	slices.Sort(names)
+	names = slices.Compact(names)
+	for _, c := range d.line.Components {
+		if found, err := d.e.find(ctx, d.line, c.Name, names); err == nil {
+			for _, name := range names {
+				d.names[packageName{c.Name, name}] = found[name]
+			}
+		}
+	}
+	_ = d.intents.announce(files...)
+}
+
+// find looks names, which are sorted, up in all indices of a component in the
+// head. What is for all architectures appears once.
+func (e *Engine) find(ctx context.Context, l *line, component string, names []string) (map[string][]snapshots.Package, error) {
 	seen := make(map[snapshots.Ref]bool)
-	var all []snapshots.Package
+	all := make(map[string][]snapshots.Package)
 	for _, key := range l.keys(Component{Name: component}) {
-		packages, err := snapshots.Find(ctx, e.Chunks, state, key, name)
+		found, err := snapshots.FindAll(ctx, e.Chunks, l.head(), key, names)
 		if err != nil {
 			return nil, err
 		}
-		for _, p := range packages {
-			if !seen[p.Ref()] {
-				seen[p.Ref()] = true
-				all = append(all, p)
+		for name, packages := range found {
+			for _, p := range packages {
+				if !seen[p.Ref()] {
+					seen[p.Ref()] = true
+					all[name] = append(all[name], p)
+				}
 			}
 		}
 	}
@@ -95,7 +120,13 @@ func (d *draft) store(f File) error {
 	if err := d.intents.announce(f); err != nil {
 		return because(err, "cannot add %s", f.Name)
 	}
-	already, err := d.e.Pool.Put(f.Path, f.SHA256, f.Name)
+	var already bool
+	var err error
+	if f.Alone {
+		already, err = d.e.Pool.PutDir(filepath.Dir(f.Path), f.SHA256, f.Name)
+	} else {
+		already, err = d.e.Pool.Put(f.Path, f.SHA256, f.Name)
+	}
 	if err != nil {
 		return because(err, "cannot add %s to the pool", f.Name)
 	}
@@ -106,8 +137,7 @@ func (d *draft) store(f File) error {
 	return nil
 }
 
-// takeBack removes from the pool what came after the first files of a draft:
-// an edit was refused, or the whole batch failed.
+// takeBack removes from the pool what came after the first files of a draft.
 func (d *draft) takeBack(ctx context.Context, first int) error {
 	for _, f := range d.put[first:] {
 		known, err := d.e.Store.HasFile(ctx, f.SHA256)
@@ -122,8 +152,13 @@ func (d *draft) takeBack(ctx context.Context, first int) error {
 		}
 	}
 	d.put = d.put[:first]
-	if first > 0 {
-		return nil
+	return nil
+}
+
+// giveUp takes everything back that a draft put into the pool.
+func (d *draft) giveUp(ctx context.Context) error {
+	if err := d.takeBack(ctx, 0); err != nil {
+		return err
 	}
 	return d.intents.clear()
 }
@@ -141,7 +176,7 @@ func (d *draft) commit(ctx context.Context) error {
 		d.head = head
 	}
 	if d.head.ID() == d.line.head().ID() {
-		if err := d.takeBack(ctx, 0); err != nil {
+		if err := d.giveUp(ctx); err != nil {
 			return err
 		}
 		return d.e.catchUp(ctx, d.line)
@@ -234,7 +269,7 @@ func (d *draft) add(ctx context.Context, a Actor, component string, in Incoming,
 			return Upload{}, err
 		}
 	}
-	file := File{Path: in.Path, SHA256: p.SHA256, Name: deb.FileName(p.Name, p.Version, p.Architecture), Size: p.Size}
+	file := in.file()
 	fresh, err := snapshots.ParsePackage(deb.Index(p, pool.Filename(file.SHA256, file.Name)))
 	if err != nil {
 		return Upload{}, fail(Invalid, "", "cannot add %s: %v", in.Name, err)

@@ -246,11 +246,15 @@ func sorted(list string) string {
 
 func hex(sum [32]byte) string { return encoding.EncodeToString(sum[:]) }
 
-// mirrored is a received package as an updater of mirrors hands it over.
+// mirrored is a received package as an updater of mirrors hands it over: in a
+// directory with others.
 func (w *world) mirrored(in release.Incoming) (snapshots.Package, release.File) {
 	w.t.Helper()
+	path := filepath.Join(w.dir, hex(in.Package.SHA256))
+	must(w.t, os.Rename(in.Path, path))
+	must(w.t, in.Discard())
 	f := release.File{
-		Path: in.Path, SHA256: in.Package.SHA256, Size: in.Package.Size,
+		Path: path, SHA256: in.Package.SHA256, Size: in.Package.Size,
 		Name: deb.FileName(in.Package.Name, in.Package.Version, in.Package.Architecture),
 	}
 	p, err := snapshots.ParsePackage(deb.Index(in.Package, pool.Filename(f.SHA256, f.Name)))

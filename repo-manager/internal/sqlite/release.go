@@ -89,31 +89,45 @@ func insertBases(ctx context.Context, tx *sql.Tx, b release.Batch) error {
 }
 
 func insertUploads(ctx context.Context, tx *sql.Tx, b release.Batch) error {
-	file, err := tx.PrepareContext(ctx, `INSERT OR IGNORE INTO files (sha256, name, size) VALUES (?, ?, ?)`)
+	err := each(ctx, tx, `INSERT OR IGNORE INTO files (sha256, name, size) VALUES (?, ?, ?)`, b.Files, func(f release.File) []any {
+		return []any{f.SHA256[:], f.Name, f.Size}
+	})
 	if err != nil {
-		return err
+		return fmt.Errorf("cannot store files: %w", err)
 	}
-	defer file.Close()
-	for _, f := range b.Files {
-		if _, err := file.ExecContext(ctx, f.SHA256[:], f.Name, f.Size); err != nil {
-			return fmt.Errorf("cannot store file %s: %w", f.Name, err)
-		}
-	}
-	for _, a := range b.Uploads {
-		if _, err := tx.ExecContext(ctx, `INSERT INTO uploads (pipeline, component, name, version, architecture, sha256, size, state, by, via, at)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-			a.Pipeline, a.Component, a.Name, a.Version, a.Architecture, a.SHA256[:], a.Size, a.State[:], a.By, a.Via, timeText(a.At)); err != nil {
-			return fmt.Errorf("cannot store upload of %s %s: %w", a.Name, a.Version, err)
-		}
+	err = each(ctx, tx, `INSERT INTO uploads (pipeline, component, name, version, architecture, sha256, size, state, by, via, at)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`, b.Uploads, func(a release.Accepted) []any {
+		return []any{a.Pipeline, a.Component, a.Name, a.Version, a.Architecture, a.SHA256[:], a.Size, a.State[:], a.By, a.Via, timeText(a.At)}
+	})
+	if err != nil {
+		return fmt.Errorf("cannot store uploads: %w", err)
 	}
 	return nil
 }
 
 func insertActs(ctx context.Context, tx *sql.Tx, acts []release.Act) error {
-	for _, a := range acts {
-		if _, err := tx.ExecContext(ctx, `INSERT INTO acts (at, by, via, verb, pipeline, object, detail) VALUES (?, ?, ?, ?, ?, ?, ?)`,
-			timeText(a.At), a.By, a.Via, a.Verb, a.Pipeline, a.Object, a.Detail); err != nil {
-			return fmt.Errorf("cannot store act on %s: %w", a.Object, err)
+	err := each(ctx, tx, `INSERT INTO acts (at, by, via, verb, pipeline, object, detail) VALUES (?, ?, ?, ?, ?, ?, ?)`, acts, func(a release.Act) []any {
+		return []any{timeText(a.At), a.By, a.Via, a.Verb, a.Pipeline, a.Object, a.Detail}
+	})
+	if err != nil {
+		return fmt.Errorf("cannot store the audit trail: %w", err)
+	}
+	return nil
+}
+
+// each runs a statement, which is read once, for every row.
+func each[T any](ctx context.Context, tx *sql.Tx, query string, rows []T, values func(T) []any) error {
+	if len(rows) == 0 {
+		return nil
+	}
+	statement, err := tx.PrepareContext(ctx, query)
+	if err != nil {
+		return err
+	}
+	defer statement.Close()
+	for _, row := range rows {
+		if _, err := statement.ExecContext(ctx, values(row)...); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -217,10 +231,12 @@ func (d *DB) exists(ctx context.Context, query string, args ...any) (bool, error
 	return err == nil, err
 }
 
+const selectAccepted = `SELECT pipeline, component, name, version, architecture, sha256, size, state, by, via, at FROM uploads
+	WHERE pipeline = ? AND name = ? AND version = ? AND architecture = ? ORDER BY number DESC LIMIT 1`
+
 // Accepted implements release.Store.
 func (d *DB) Accepted(ctx context.Context, pipeline, name, version, architecture string) (release.Accepted, bool, error) {
-	rows, err := d.read.QueryContext(ctx, `SELECT pipeline, component, name, version, architecture, sha256, size, state, by, via, at FROM uploads
-		WHERE pipeline = ? AND name = ? AND version = ? AND architecture = ? ORDER BY number DESC LIMIT 1`, pipeline, name, version, architecture)
+	rows, err := d.accepted.QueryContext(ctx, pipeline, name, version, architecture)
 	return first(list(rows, err, func(r *sql.Rows, a *release.Accepted) error {
 		return r.Scan(&a.Pipeline, &a.Component, &a.Name, &a.Version, &a.Architecture, hashValue{&a.SHA256}, &a.Size, idValue(&a.State), &a.By, &a.Via, timeValue{&a.At})
 	}))
