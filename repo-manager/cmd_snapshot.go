@@ -125,6 +125,7 @@ func newSnapshotDiffCommand(c *cli) *cobra.Command {
 
   +  new          -  gone
   ↑  upgraded     ↓  downgraded     ≠  the same version with other bytes
+  ≈  the same file, described otherwise
 
 FROM and TO are snapshots, stages or states.`,
 		Example: `  repo-manager snapshot diff production canary
@@ -160,6 +161,7 @@ var kinds = []struct {
 	{"upgraded", "↑", term.Good},
 	{"downgraded", "↓", term.Warning},
 	{"rebuilt", "≠", term.Warning},
+	{"relisted", "≈", term.Plain},
 	{"gone", "-", term.Bad},
 }
 

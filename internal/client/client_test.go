@@ -48,11 +48,21 @@ func TestRequests(t *testing.T) {
 			_, err := c.CreateRepository(ctx, "p", "apps", 3)
 			return err
 		}},
-		{`POST /api/v1/pipelines/p/mirrors {"name":"debian","kind":"mirror","mirror":{"url":"u","suite":"s","components":null,"packages":null}}`, func(c *Client) error {
-			_, err := c.CreateMirror(ctx, "p", "debian", protocol.Mirror{URL: "u", Suite: "s"})
+		{`POST /api/v1/pipelines/p/mirrors {"name":"debian","kind":"mirror","mirror":{"suites":[{"url":"u","suite":"s","components":["main"]}],"packages":["a"]}}`, func(c *Client) error {
+			_, err := c.CreateMirror(ctx, "p", "debian", protocol.Mirror{
+				Suites: []protocol.MirrorSuite{{URL: "u", Suite: "s", Components: []string{"main"}}}, Packages: []string{"a"},
+			})
 			return err
 		}},
-		{"POST /api/v1/pipelines/p/mirrors/debian/update", func(c *Client) error { _, err := c.UpdateMirror(ctx, "p", "debian"); return err }},
+		{`POST /api/v1/pipelines/p/mirrors/debian/update {"allow_rebuilt":true}`, func(c *Client) error {
+			_, err := c.UpdateMirror(ctx, "p", "debian", protocol.MirrorUpdate{AllowRebuilt: true})
+			return err
+		}},
+		{"GET /api/v1/pipelines/p/mirrors/debian", func(c *Client) error { _, err := c.Mirror(ctx, "p", "debian"); return err }},
+		{`PUT /api/v1/pipelines/p/mirrors/debian {"suites":null,"filter":"nginx","filter_deps":true}`, func(c *Client) error {
+			_, err := c.SetMirror(ctx, "p", "debian", protocol.Mirror{Filter: "nginx", FilterDeps: true})
+			return err
+		}},
 		{"POST /api/v1/pipelines/p/repositories/apps/packages?allow-older=1&name=x+y.deb bytes", func(c *Client) error {
 			_, err := c.Upload(ctx, "p", "apps", File{Name: "x y.deb", Body: strings.NewReader("bytes"), Size: 5, AllowOlder: true})
 			return err

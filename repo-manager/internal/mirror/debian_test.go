@@ -30,14 +30,17 @@ func realConfig(t *testing.T, suite string, wanted ...string) release.MirrorConf
 		name, value, _ := strings.Cut(proxy, "=")
 		t.Setenv(name, value)
 	}
-	return release.MirrorConfig{URL: url, Suite: suite, Components: []string{"main"}, Packages: wanted, Keyring: keyring}
+	return release.MirrorConfig{
+		Suites:   []release.MirrorSuite{{URL: url, Suite: suite, Components: []string{"main"}, Keyring: keyring}},
+		Packages: wanted,
+	}
 }
 
 // Debian's own InRelease files carry several signatures, each by a subkey,
 // and Debian's keyring has many keys.
 func TestDebiansReleasesAreAccepted(t *testing.T) {
 	for _, suite := range []string{"bookworm", "trixie"} {
-		up, err := newUpstream(newClient(), time.Second, realConfig(t, suite))
+		up, err := New(Config{}).upstream(realConfig(t, suite).Suites[0], 0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -58,12 +61,7 @@ func TestDebianIsMirrored(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &rig{
-		engine:   &fakeEngine{t: t, pool: map[[32]byte]bool{}},
-		pipeline: release.Pipeline{Name: "demo", Distribution: "trixie", Architectures: []string{architecture}},
-		dir:      t.TempDir(),
-	}
-	r.updater = New(Config{Engine: r.engine, Pool: r.engine, Dir: r.dir})
+	r := newRigFor(t, nil, architecture)
 	progress := &fakeProgress{}
 	if err := r.update(t.Context(), config, progress); err != nil {
 		t.Fatal(err)

@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"aptfleet/test/debian"
 )
@@ -22,15 +21,24 @@ func TestAptInstallsEveryClosure(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	up, err := newUpstream(newClient(), time.Second, config)
+	r := newRigFor(t, nil, architecture)
+	m := r.updater.memory("demo", "debian")
+	releases, err := r.updater.verify(t.Context(), m, config.Suites, &fakeProgress{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	rel, err := up.release(t.Context(), time.Now())
-	if err != nil {
+	var indices []index
+	for i := range releases {
+		found, err := releases[i].indices(architecture)
+		if err != nil {
+			t.Fatal(err)
+		}
+		indices = append(indices, found...)
+	}
+	if err := r.updater.fetchIndices(t.Context(), m.indices(), indices, &fakeProgress{}); err != nil {
 		t.Fatal(err)
 	}
-	u, err := loadUniverse(t.Context(), up, rel, architecture, config.Components)
+	u, err := loadUniverse(t.Context(), m.indices(), indices, architecture, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -47,7 +55,7 @@ func TestAptInstallsEveryClosure(t *testing.T) {
 		{wanted: []string{"openssh-server", "network-manager"}, recommends: true},
 	} {
 		t.Run(fmt.Sprintf("%s recommends %v", strings.Join(c.wanted, " "), c.recommends), func(t *testing.T) {
-			members, err := u.close(c.wanted, c.recommends)
+			members, err := u.close(rootsOf(c.wanted), c.recommends)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -1,0 +1,277 @@
+package mirror
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"aptfleet/repo-manager/internal/release"
+	"aptfleet/snapshots"
+)
+
+// plan is what an update would do, as far as the indices tell.
+type plan struct {
+	releases  []inRelease
+	needed    []index
+	basis     snapshots.ID
+	unchanged bool            // nothing that decides has changed since the last update; the rest is not known
+	head      snapshots.State // what the mirror's content is compared with
+	selected  []selected
+	missing   []selected // that the pool lacks
+	edit      snapshots.Edit
+	rebuilt   []rebuilt
+}
+
+// rebuilt is a package of which upstream has other bytes than the mirror.
+type rebuilt struct{ old, new snapshots.Package }
+
+func (p *plan) changesNothing() bool {
+	return p.unchanged || len(p.edit.Remove) == 0 && len(p.edit.Put) == 0
+}
+
+// indices lists the index files once each.
+func (p *plan) indices() []listed {
+	seen := map[listed]bool{}
+	var files []listed
+	for _, ix := range p.needed {
+		if !seen[ix.packed] {
+			seen[ix.packed] = true
+			files = append(files, ix.packed)
+		}
+	}
+	return files
+}
+
+func (p *plan) refuseRebuilt(component string) error {
+	first := p.rebuilt[0]
+	text := fmt.Sprintf("cannot update mirror %s: upstream has other bytes of %s than before (sha256 %x, was %x)",
+		component, first.new.Ref(), first.new.SHA256, first.old.SHA256)
+	if more := len(p.rebuilt) - 1; more > 0 {
+		text += fmt.Sprintf(", and of %d more", more)
+	}
+	return &release.Error{
+		Code: release.Refused,
+		Text: text + "; devices that have the first would take the second for the same package; to take it all the same: repo-manager mirror update --allow-rebuilt",
+	}
+}
+
+func (u *Updater) memory(pipeline, component string) memory {
+	return memory{filepath.Join(u.config.Dir, pipeline, component)}
+}
+
+// look waits until nobody else looks at the upstream of a mirror: an update and
+// a diff share its store of indices.
+func (u *Updater) look(ctx context.Context, m memory) (done func(), err error) {
+	u.mu.Lock()
+	turn := u.looks[m.dir]
+	if turn == nil {
+		turn = make(chan struct{}, 1)
+		u.looks[m.dir] = turn
+	}
+	u.mu.Unlock()
+	select {
+	case turn <- struct{}{}:
+		return func() { <-turn }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// plan looks at upstream: it verifies the InRelease of every suite, downloads
+// the indices that it does not have, and finds what the mirror is to hold. It
+// changes nothing but the store of indices. With shortcut it stops where the
+// upstream and the wishes are those of the last update.
+func (u *Updater) plan(ctx context.Context, p release.Pipeline, component string, config release.MirrorConfig, shortcut bool, progress Progress) (*plan, error) {
+	w, err := wishesOf(config)
+	if err != nil {
+		return nil, err
+	}
+	m := u.memory(p.Name, component)
+	done, err := u.look(ctx, m)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	plan := &plan{}
+	if plan.releases, err = u.verify(ctx, m, config.Suites, progress); err != nil {
+		return nil, err
+	}
+	for i := range plan.releases {
+		for _, architecture := range p.Architectures {
+			found, err := plan.releases[i].indices(architecture)
+			if err != nil {
+				return nil, err
+			}
+			plan.needed = append(plan.needed, found...)
+		}
+	}
+	if plan.basis, err = basisOf(config, p.Architectures, plan.needed); err != nil {
+		return nil, err
+	}
+	if plan.head, err = u.config.Engine.Head(ctx, p.Name); err != nil {
+		return nil, err
+	}
+	now := selection{plan.basis, contentOf(plan.head, component, p.Architectures)}
+	if plan.unchanged = shortcut && m.selected() == now; plan.unchanged {
+		return plan, nil
+	}
+	if err := u.fetchIndices(ctx, m.indices(), plan.needed, progress); err != nil {
+		return nil, err
+	}
+	if plan.selected, err = choose(ctx, m.indices(), plan.needed, p.Architectures, w, progress); err != nil {
+		return nil, err
+	}
+	if plan.missing, err = u.missing(plan.selected); err != nil {
+		return nil, err
+	}
+	return plan, u.compare(ctx, plan, component, p.Architectures)
+}
+
+// verify fetches the InRelease of every suite and accepts none of them that is
+// older than the one before.
+func (u *Updater) verify(ctx context.Context, m memory, suites []release.MirrorSuite, progress Progress) ([]inRelease, error) {
+	if len(suites) == 1 {
+		if err := m.adopt(suites[0]); err != nil {
+			return nil, err
+		}
+	}
+	releases := make([]inRelease, len(suites))
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(parallelDownloads)
+	for i, suite := range suites {
+		group.Go(func() error {
+			up, err := u.upstream(suite, i)
+			if err != nil {
+				return err
+			}
+			if releases[i], err = up.release(ctx, u.config.Clock()); err != nil {
+				return err
+			}
+			return m.refuseOlder(releases[i])
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	for _, r := range releases {
+		progress.Logf("%s of %s is signed by %s", r.what(), r.date.Format(time.RFC3339), r.signer)
+	}
+	return releases, nil
+}
+
+// compare finds what separates the selection from what the mirror holds.
+func (u *Updater) compare(ctx context.Context, plan *plan, component string, architectures []string) error {
+	wanted := make(map[snapshots.Ref]*selected, len(plan.selected))
+	for i := range plan.selected {
+		wanted[plan.selected[i].Ref()] = &plan.selected[i]
+	}
+	plan.edit.Component = component
+	held := map[snapshots.Ref]bool{} // as it is wanted
+	seen := map[snapshots.Ref]bool{}
+	for _, architecture := range architectures {
+		key := snapshots.Key{Component: component, Architecture: architecture}
+		for p, err := range snapshots.All(ctx, u.config.Chunks, plan.head, key) {
+			if err != nil {
+				return fmt.Errorf("cannot read what mirror %s holds: %w", component, err)
+			}
+			if seen[p.Ref()] {
+				continue
+			}
+			seen[p.Ref()] = true
+			switch now := wanted[p.Ref()]; {
+			case now == nil:
+				plan.edit.Remove = append(plan.edit.Remove, p.Ref())
+			case bytes.Equal(now.Stanza, p.Stanza):
+				held[p.Ref()] = true
+			case now.SHA256 != p.SHA256:
+				plan.rebuilt = append(plan.rebuilt, rebuilt{old: p, new: now.Package})
+			}
+		}
+	}
+	for _, s := range plan.selected {
+		if !held[s.Ref()] {
+			plan.edit.Put = append(plan.edit.Put, s.Package)
+		}
+	}
+	return nil
+}
+
+// Preview is what an update of a mirror would do.
+type Preview struct {
+	Releases    []Release
+	Packages    int   // in the mirror after it; a package of architecture all counts once
+	Download    int64 // bytes of packages that the pool lacks
+	Differences []snapshots.Difference
+}
+
+// Release is an InRelease of upstream whose signature is good.
+type Release struct {
+	URL    string
+	Date   time.Time
+	Signer string // fingerprint
+}
+
+// Diff tells what an update of a mirror would change now. It downloads indices
+// and changes nothing. What upstream gives that no update would take is an
+// error with the code Upstream.
+func (u *Updater) Diff(ctx context.Context, pipeline, component string, progress Progress) (Preview, error) {
+	p, err := u.config.Engine.Pipeline(ctx, pipeline)
+	if err != nil {
+		return Preview{}, err
+	}
+	config, err := mirrorOf(p, component)
+	if err != nil {
+		return Preview{}, err
+	}
+	plan, err := u.plan(ctx, p, component, *config, false, progress)
+	if err != nil {
+		return Preview{}, upstreamError(component, err)
+	}
+	preview := Preview{Packages: len(plan.selected)}
+	for _, r := range plan.releases {
+		preview.Releases = append(preview.Releases, Release{URL: r.url, Date: r.date, Signer: r.signer})
+	}
+	for _, s := range plan.missing {
+		preview.Download += s.Size
+	}
+	scratch := scratch{Chunks: u.config.Chunks, made: &snapshots.Memory{}}
+	after, err := snapshots.Apply(ctx, scratch, plan.head, plan.edit)
+	if err == nil {
+		preview.Differences, err = snapshots.Diff(ctx, scratch, plan.head, after)
+	}
+	if err != nil {
+		return Preview{}, fmt.Errorf("cannot compare mirror %s with its upstream: %w", component, err)
+	}
+	return preview, nil
+}
+
+// upstreamError makes what an update's log would say an error for people.
+func upstreamError(component string, err error) error {
+	var shown *release.Error
+	if errors.As(err, &shown) || errors.Is(err, context.Canceled) {
+		return err
+	}
+	return &release.Error{Code: release.Upstream, Text: fmt.Sprintf("cannot compare mirror %s with its upstream: %v", component, err), Err: err}
+}
+
+// scratch holds chunks of a state that is only looked at, on top of others.
+type scratch struct {
+	snapshots.Chunks
+	made *snapshots.Memory
+}
+
+func (s scratch) Get(ctx context.Context, id snapshots.ID) ([]byte, error) {
+	if text, err := s.made.Get(ctx, id); err == nil {
+		return text, nil
+	}
+	return s.Chunks.Get(ctx, id)
+}
+
+func (s scratch) Put(ctx context.Context, text []byte) (snapshots.ID, error) {
+	return s.made.Put(ctx, text)
+}
