@@ -49,10 +49,19 @@ func New(ctx context.Context, c Chunks, keys []Key) (State, error) {
 // index of a new architecture begins with the component's packages for all, as
 // each of its indices holds them; that of a new component is empty.
 func WithKeys(ctx context.Context, c Chunks, s State, keys ...Key) (State, error) {
+	indices, err := extend(ctx, c, s, keys)
+	if err != nil {
+		return State{}, err
+	}
+	return build(ctx, c, indices)
+}
+
+// extend returns the indices of WithKeys, sorted.
+func extend(ctx context.Context, c Chunks, s State, keys []Key) ([]namedIndex, error) {
 	indices := slices.Clone(s.indices)
 	for _, key := range keys {
 		if err := key.validate(); err != nil {
-			return State{}, fmt.Errorf("cannot add index: %w", err)
+			return nil, fmt.Errorf("cannot add index: %w", err)
 		}
 		if slices.ContainsFunc(indices, func(n namedIndex) bool { return n.key == key }) {
 			continue
@@ -62,7 +71,7 @@ func WithKeys(ctx context.Context, c Chunks, s State, keys ...Key) (State, error
 			var forAll []Package
 			for p, err := range All(ctx, c, s, s.indices[sibling].key) {
 				if err != nil {
-					return State{}, fmt.Errorf("cannot add index %s: %w", key, err)
+					return nil, fmt.Errorf("cannot add index %s: %w", key, err)
 				}
 				if p.Architecture == "all" {
 					forAll = append(forAll, p)
@@ -70,13 +79,14 @@ func WithKeys(ctx context.Context, c Chunks, s State, keys ...Key) (State, error
 			}
 			index, err := rewrite(ctx, c, Index{}, changesOf(nil, forAll))
 			if err != nil {
-				return State{}, fmt.Errorf("cannot add index %s: %w", key, err)
+				return nil, fmt.Errorf("cannot add index %s: %w", key, err)
 			}
 			added.index = index
 		}
 		indices = append(indices, added)
 	}
-	return build(ctx, c, indices)
+	slices.SortFunc(indices, func(a, b namedIndex) int { return a.key.compare(b.key) })
+	return indices, nil
 }
 
 // Edit changes one component. Remove happens before Put; a Ref that is not

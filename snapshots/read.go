@@ -31,26 +31,34 @@ func All(ctx context.Context, c Chunks, s State, key Key) iter.Seq2[Package, err
 // Find returns the versions of a package, lowest first; none if it is not
 // there. It opens the one chunk that holds them, or as many as they fill.
 func Find(ctx context.Context, c Chunks, s State, key Key, name string) ([]Package, error) {
-	chunks := s.Index(key).Chunks
-	// The chunk before the first one that begins at or behind name may hold it.
-	from := sort.Search(len(chunks), func(i int) bool { return chunks[i].First.Name >= name })
-	from = max(from-1, 0)
 	var found []Package
-	for _, ref := range chunks[from:] {
-		if ref.First.Name > name {
-			break
-		}
+	for _, ref := range s.Index(key).holding(name) {
 		packages, err := OpenChunk(ctx, c, ref)
 		if err != nil {
 			return nil, fmt.Errorf("cannot look up %s in %s: %w", name, key, err)
 		}
-		for _, p := range packages {
-			if p.Name == name {
-				found = append(found, p)
-			}
-		}
+		found = append(found, named(packages, name)...)
 	}
 	return found, nil
+}
+
+// holding returns the chunks that can hold a package called name.
+func (i Index) holding(name string) []ChunkRef {
+	// The chunk before the first one that begins at or behind name may hold it.
+	from := sort.Search(len(i.Chunks), func(j int) bool { return i.Chunks[j].First.Name >= name })
+	from = max(from-1, 0)
+	to := from
+	for to < len(i.Chunks) && i.Chunks[to].First.Name <= name {
+		to++
+	}
+	return i.Chunks[from:to]
+}
+
+// named returns those of sorted packages that are called name.
+func named(packages []Package, name string) []Package {
+	from := sort.Search(len(packages), func(i int) bool { return packages[i].Name >= name })
+	found, _ := cutName(packages[from:], name)
+	return found
 }
 
 // Difference is one package that two states do not share. Old is nil for a new

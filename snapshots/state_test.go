@@ -33,6 +33,9 @@ func TestALargeState(t *testing.T) {
 	t.Run("a version bump moves no border", func(t *testing.T) { aVersionBumpMovesNoBorder(t, store, s) })
 	t.Run("Diff opens only what differs", func(t *testing.T) { diffOpensOnlyWhatDiffers(t, store, s) })
 	t.Run("Find opens few chunks", func(t *testing.T) { findOpensFewChunks(t, store, s) })
+	t.Run("Merge opens only what differs", func(t *testing.T) { mergeOpensOnlyWhatDiffers(t, store, s) })
+	t.Run("Pick opens few chunks", func(t *testing.T) { pickOpensFewChunks(t, store, s) })
+	t.Run("Select opens what its names allow", func(t *testing.T) { selectOpensWhatItsNamesAllow(t, store, s) })
 }
 
 // Whatever one package does to a large state, few chunks are read and written.
