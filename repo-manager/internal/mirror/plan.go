@@ -239,7 +239,7 @@ func (u *Updater) Diff(ctx context.Context, pipeline, component string, progress
 	for _, s := range plan.missing {
 		preview.Download += s.Size
 	}
-	scratch := scratch{Chunks: u.config.Chunks, made: &snapshots.Memory{}}
+	scratch := &snapshots.Staged{Below: u.config.Chunks}
 	after, err := snapshots.Apply(ctx, scratch, plan.head, plan.edit)
 	if err == nil {
 		preview.Differences, err = snapshots.Diff(ctx, scratch, plan.head, after)
@@ -257,21 +257,4 @@ func upstreamError(component string, err error) error {
 		return err
 	}
 	return &release.Error{Code: release.Upstream, Text: fmt.Sprintf("cannot compare mirror %s with its upstream: %v", component, err), Err: err}
-}
-
-// scratch holds chunks of a state that is only looked at, on top of others.
-type scratch struct {
-	snapshots.Chunks
-	made *snapshots.Memory
-}
-
-func (s scratch) Get(ctx context.Context, id snapshots.ID) ([]byte, error) {
-	if text, err := s.made.Get(ctx, id); err == nil {
-		return text, nil
-	}
-	return s.Chunks.Get(ctx, id)
-}
-
-func (s scratch) Put(ctx context.Context, text []byte) (snapshots.ID, error) {
-	return s.made.Put(ctx, text)
 }
