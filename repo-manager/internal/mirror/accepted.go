@@ -88,25 +88,25 @@ func (m memory) accept(releases []inRelease) error {
 	return nil
 }
 
-// selection says from what a mirror was selected, and what it held afterwards.
+// outcome says from what a mirror was selected, and what it held afterwards.
 // While both are still so, another update could change nothing.
-type selection struct {
+type outcome struct {
 	Basis   snapshots.ID `json:"basis"`   // see basisOf
 	Content snapshots.ID `json:"content"` // see contentOf
 }
 
-// selected returns what was kept last. Without it an update only costs more, so
+// outcome returns what was kept last. Without it an update only costs more, so
 // what cannot be read is as good as nothing.
-func (m memory) selected() selection {
-	var s selection
+func (m memory) outcome() outcome {
+	var s outcome
 	raw, err := os.ReadFile(filepath.Join(m.dir, "selection"))
 	if err != nil || json.Unmarshal(raw, &s) != nil {
-		return selection{}
+		return outcome{}
 	}
 	return s
 }
 
-func (m memory) keepSelection(s selection) error {
+func (m memory) keepOutcome(s outcome) error {
 	raw, err := json.Marshal(s)
 	if err != nil {
 		return err

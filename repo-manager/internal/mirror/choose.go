@@ -45,14 +45,14 @@ func wishesOf(config release.MirrorConfig) (wishes, error) {
 // choose reads indices, which are in the store, and returns the packages that
 // the mirror is to have, in the order of their names.
 func choose(ctx context.Context, store downloads, indices []index, architectures []string, w wishes, progress Progress) ([]selected, error) {
-	all := map[snapshots.Ref]selected{}
+	var all selection
 	unknown := map[string]int{} // wanted names, by in how many architectures they are missing
 	for _, architecture := range architectures {
 		universe, err := loadUniverse(ctx, store, indices, architecture, w.filter)
 		if err != nil {
 			return nil, err
 		}
-		err = universe.collect(w, all, unknown)
+		err = universe.collect(w, &all, unknown)
 		if err := errors.Join(err, universe.Close()); err != nil {
 			return nil, err
 		}
@@ -67,17 +67,35 @@ func choose(ctx context.Context, store downloads, indices []index, architectures
 			progress.Logf("package %s is not there for every architecture", name)
 		}
 	}
-	result := make([]selected, 0, len(all))
-	for _, s := range all {
-		result = append(result, s)
-	}
-	slices.SortFunc(result, func(a, b selected) int {
-		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Version, b.Version), cmp.Compare(a.Architecture, b.Architecture))
-	})
-	if len(result) == 0 {
+	if len(all.packages) == 0 {
 		return nil, fmt.Errorf("cannot mirror %s: nothing in it was asked for", w.Where())
 	}
-	return result, nil
+	slices.SortFunc(all.packages, func(a, b selected) int {
+		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Version, b.Version), cmp.Compare(a.Architecture, b.Architecture))
+	})
+	return all.packages, nil
+}
+
+// selection gathers what several architectures select.
+type selection struct {
+	packages []selected
+	index    map[snapshots.Ref]int
+}
+
+// add takes a package that may be there already.
+func (all *selection) add(s selected) error {
+	if i, known := all.index[s.Ref()]; known {
+		if other := all.packages[i]; other.SHA256 != s.SHA256 {
+			return fmt.Errorf("cannot take over %s: upstream has two different files of that name, %s and %s", s.Ref(), other.source, s.source)
+		}
+		return nil
+	}
+	if all.index == nil {
+		all.index = make(map[snapshots.Ref]int)
+	}
+	all.index[s.Ref()] = len(all.packages)
+	all.packages = append(all.packages, s)
+	return nil
 }
 
 // loadUniverse reads the indices of one architecture.
@@ -102,7 +120,7 @@ func loadUniverse(ctx context.Context, store downloads, indices []index, archite
 
 // collect adds what is wished for to all, and counts wanted names that this
 // architecture lacks.
-func (u *universe) collect(w wishes, all map[snapshots.Ref]selected, unknown map[string]int) error {
+func (u *universe) collect(w wishes, all *selection, unknown map[string]int) error {
 	for _, name := range slices.Compact(slices.Sorted(slices.Values(w.Packages))) {
 		if _, ok := u.names[name]; !ok {
 			unknown[name]++
@@ -126,10 +144,9 @@ func (u *universe) collect(w wishes, all map[snapshots.Ref]selected, unknown map
 			return fmt.Errorf("cannot take over %s %s: %w", c.name, c.version, err)
 		}
 		s.from = c.from
-		if other, known := all[s.Ref()]; known && other.SHA256 != s.SHA256 {
-			return fmt.Errorf("cannot take over %s: upstream has two different files of that name, %s and %s", s.Ref(), other.source, s.source)
+		if err := all.add(s); err != nil {
+			return err
 		}
-		all[s.Ref()] = s
 	}
 	return nil
 }

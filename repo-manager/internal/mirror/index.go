@@ -53,8 +53,7 @@ func (r *inRelease) indices(architecture string) ([]index, error) {
 				component, architecture, r.url, r.fields.Get("Architectures"), r.fields.Get("Components"))
 		}
 		all = append(all, found)
-		// Debian lists binary-all although binary-<arch> repeats it, and says so.
-		if slices.Contains(strings.Fields(r.fields.Get("No-Support-for-Architecture-all")), "Packages") {
+		if !r.separatesAll() {
 			continue
 		}
 		if found, ok := r.index(component, "all", architecture); ok {
@@ -62,6 +61,16 @@ func (r *inRelease) indices(architecture string) ([]index, error) {
 		}
 	}
 	return all, nil
+}
+
+// separatesAll tells whether packages for all architectures are to be read from
+// binary-all. Like apt we look there only if the release names the architecture
+// all, and does not say that binary-<arch> repeats it: Debian lists the files
+// in any case, and need not keep them up to date.
+func (r *inRelease) separatesAll() bool {
+	architectures := strings.Fields(r.fields.Get("Architectures"))
+	return (len(architectures) == 0 || slices.Contains(architectures, "all")) &&
+		!slices.Contains(strings.Fields(r.fields.Get("No-Support-for-Architecture-all")), "Packages")
 }
 
 // index finds one Packages file, which is to be read for an architecture.

@@ -16,7 +16,7 @@ import (
 // a machine where nothing is installed, it must be able to install what was
 // wanted together with what every device has.
 func TestAptInstallsEveryClosure(t *testing.T) {
-	config := realConfig(t, "trixie")
+	config := wholeTrixie(t)
 	architecture, err := debian.Architecture(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -93,31 +93,40 @@ func TestAptInstallsEveryClosure(t *testing.T) {
 // knows one index and has no package. It returns what apt-get prints.
 func simulate(t *testing.T, index []byte, option string, names []string) (string, error) {
 	t.Helper()
+	archive := t.TempDir()
+	if err := os.WriteFile(filepath.Join(archive, "Packages"), index, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	run := aptRoot(t, fmt.Sprintf("deb [trusted=yes] file:%s ./\n", archive))
+	if out, err := run("apt-get", "update"); err != nil {
+		t.Fatalf("apt-get update: %v\n%s", err, out)
+	}
+	return run("apt-get", append([]string{"--simulate", "install", option}, names...)...)
+}
+
+// aptRoot returns how to run apt on a machine that has no package.
+func aptRoot(t *testing.T, sources string) (run func(program string, args ...string) (string, error)) {
+	t.Helper()
 	root := t.TempDir()
-	for _, dir := range []string{"etc/apt/apt.conf.d", "etc/apt/preferences.d", "var/lib/apt/lists/partial", "var/cache/apt/archives/partial", "var/lib/dpkg", "archive"} {
+	for _, dir := range []string{"etc/apt/apt.conf.d", "etc/apt/preferences.d", "var/lib/apt/lists/partial", "var/cache/apt/archives/partial", "var/lib/dpkg"} {
 		if err := os.MkdirAll(filepath.Join(root, dir), 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
 	config := filepath.Join(root, "apt.conf")
 	for path, text := range map[string][]byte{
-		filepath.Join(root, "archive/Packages"):     index,
 		filepath.Join(root, "var/lib/dpkg/status"):  nil,
-		filepath.Join(root, "etc/apt/sources.list"): fmt.Appendf(nil, "deb [trusted=yes] file:%s/archive ./\n", root),
+		filepath.Join(root, "etc/apt/sources.list"): []byte(sources),
 		config: fmt.Appendf(nil, "Dir %[1]q;\nDir::State::status \"%[1]s/var/lib/dpkg/status\";\nAPT::Sandbox::User \"root\";\nAcquire::Languages \"none\";\n", root),
 	} {
 		if err := os.WriteFile(path, text, 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
-	run := func(args ...string) (string, error) {
-		cmd := exec.CommandContext(t.Context(), "apt-get", args...)
+	return func(program string, args ...string) (string, error) {
+		cmd := exec.CommandContext(t.Context(), program, args...)
 		cmd.Env = append(os.Environ(), "APT_CONFIG="+config, "LC_ALL=C")
 		out, err := cmd.CombinedOutput()
 		return string(out), err
 	}
-	if out, err := run("update"); err != nil {
-		t.Fatalf("apt-get update: %v\n%s", err, out)
-	}
-	return run(append([]string{"--simulate", "install", option}, names...)...)
 }

@@ -22,8 +22,9 @@ type plan struct {
 	unchanged bool            // nothing that decides has changed since the last update; the rest is not known
 	head      snapshots.State // what the mirror's content is compared with
 	selected  []selected
-	missing   []selected // that the pool lacks
-	edit      snapshots.Edit
+	missing   []selected      // that the pool lacks
+	gone      []snapshots.Ref // of the mirror, and not selected
+	fresh     []int           // of selected, what the mirror has not, or not like that
 	rebuilt   []rebuilt
 }
 
@@ -31,7 +32,7 @@ type plan struct {
 type rebuilt struct{ old, new snapshots.Package }
 
 func (p *plan) changesNothing() bool {
-	return p.unchanged || len(p.edit.Remove) == 0 && len(p.edit.Put) == 0
+	return p.unchanged || len(p.gone) == 0 && len(p.fresh) == 0
 }
 
 // indices lists the index files once each.
@@ -116,8 +117,8 @@ func (u *Updater) plan(ctx context.Context, p release.Pipeline, component string
 	if plan.head, err = u.config.Engine.Head(ctx, p.Name); err != nil {
 		return nil, err
 	}
-	now := selection{plan.basis, contentOf(plan.head, component, p.Architectures)}
-	if plan.unchanged = shortcut && m.selected() == now; plan.unchanged {
+	now := outcome{plan.basis, contentOf(plan.head, component, p.Architectures)}
+	if plan.unchanged = shortcut && m.outcome() == now; plan.unchanged {
 		return plan, nil
 	}
 	if err := u.fetchIndices(ctx, m.indices(), plan.needed, progress); err != nil {
@@ -166,13 +167,12 @@ func (u *Updater) verify(ctx context.Context, m memory, suites []release.MirrorS
 
 // compare finds what separates the selection from what the mirror holds.
 func (u *Updater) compare(ctx context.Context, plan *plan, component string, architectures []string) error {
-	wanted := make(map[snapshots.Ref]*selected, len(plan.selected))
-	for i := range plan.selected {
-		wanted[plan.selected[i].Ref()] = &plan.selected[i]
+	wanted := make(map[snapshots.Ref]int, len(plan.selected))
+	for i, s := range plan.selected {
+		wanted[s.Ref()] = i
 	}
-	plan.edit.Component = component
-	held := map[snapshots.Ref]bool{} // as it is wanted
 	seen := map[snapshots.Ref]bool{}
+	same := make([]bool, len(plan.selected))
 	for _, architecture := range architectures {
 		key := snapshots.Key{Component: component, Architecture: architecture}
 		for p, err := range snapshots.All(ctx, u.config.Chunks, plan.head, key) {
@@ -183,22 +183,32 @@ func (u *Updater) compare(ctx context.Context, plan *plan, component string, arc
 				continue
 			}
 			seen[p.Ref()] = true
-			switch now := wanted[p.Ref()]; {
-			case now == nil:
-				plan.edit.Remove = append(plan.edit.Remove, p.Ref())
-			case bytes.Equal(now.Stanza, p.Stanza):
-				held[p.Ref()] = true
-			case now.SHA256 != p.SHA256:
-				plan.rebuilt = append(plan.rebuilt, rebuilt{old: p, new: now.Package})
+			i, stays := wanted[p.Ref()]
+			if !stays {
+				plan.gone = append(plan.gone, p.Ref())
+				continue
+			}
+			same[i] = bytes.Equal(plan.selected[i].Stanza, p.Stanza)
+			if plan.selected[i].SHA256 != p.SHA256 {
+				plan.rebuilt = append(plan.rebuilt, rebuilt{old: p, new: plan.selected[i].Package})
 			}
 		}
 	}
-	for _, s := range plan.selected {
-		if !held[s.Ref()] {
-			plan.edit.Put = append(plan.edit.Put, s.Package)
+	for i, is := range same {
+		if !is {
+			plan.fresh = append(plan.fresh, i)
 		}
 	}
 	return nil
+}
+
+// edit is what an update does to the state.
+func (p *plan) edit(component string) snapshots.Edit {
+	edit := snapshots.Edit{Component: component, Remove: p.gone}
+	for _, i := range p.fresh {
+		edit.Put = append(edit.Put, p.selected[i].Package)
+	}
+	return edit
 }
 
 // Preview is what an update of a mirror would do.
@@ -240,7 +250,7 @@ func (u *Updater) Diff(ctx context.Context, pipeline, component string, progress
 		preview.Download += s.Size
 	}
 	scratch := &snapshots.Staged{Below: u.config.Chunks}
-	after, err := snapshots.Apply(ctx, scratch, plan.head, plan.edit)
+	after, err := snapshots.Apply(ctx, scratch, plan.head, plan.edit(component))
 	if err == nil {
 		preview.Differences, err = snapshots.Diff(ctx, scratch, plan.head, after)
 	}

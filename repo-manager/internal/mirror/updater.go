@@ -144,7 +144,7 @@ func (u *Updater) run(ctx context.Context, actor release.Actor, p release.Pipeli
 	}
 	if plan.changesNothing() {
 		progress.Logf("nothing changed")
-		return errors.Join(m.accept(plan.releases), m.keepSelection(selection{plan.basis, contentOf(plan.head, component, p.Architectures)}), m.packages().clear())
+		return errors.Join(m.accept(plan.releases), m.keepOutcome(outcome{plan.basis, contentOf(plan.head, component, p.Architectures)}), m.packages().clear())
 	}
 	var total int64
 	for _, s := range plan.missing {
@@ -172,5 +172,5 @@ func (u *Updater) run(ctx context.Context, actor release.Actor, p release.Pipeli
 	if err != nil {
 		return err
 	}
-	return errors.Join(m.keepSelection(selection{plan.basis, contentOf(head, component, p.Architectures)}), m.packages().clear())
+	return errors.Join(m.keepOutcome(outcome{plan.basis, contentOf(head, component, p.Architectures)}), m.packages().clear())
 }

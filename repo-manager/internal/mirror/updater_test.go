@@ -402,6 +402,33 @@ func TestPlainerArchivesAreReadToo(t *testing.T) {
 	}
 }
 
+// Packages for all architectures are read from binary-all where the release
+// says so, as apt does.
+func TestArchitectureAll(t *testing.T) {
+	for head, read := range map[string]bool{
+		"":                           true,
+		"Architectures: amd64\n":     false,
+		"Architectures: all amd64\n": true,
+		"Architectures: amd64 all\nNo-Support-for-Architecture-all: Packages\n":   false,
+		"Architectures: all amd64\nNo-Support-for-Architecture-all: Sources\n":    true,
+		"Architectures: amd64 arm64\nNo-Support-for-Architecture-all: Packages\n": false,
+	} {
+		a := newArchive(t)
+		a.head = head
+		a.debs["all"] = "Package: notes\nVersion: 1\nArchitecture: all\n"
+		a.publish()
+		r := newRig(t, a)
+		config := a.config()
+		config.All = true
+		if err := r.update(t.Context(), config, &fakeProgress{}); err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Contains(r.names(), "notes"); got != read {
+			t.Errorf("%q: binary-all is read: %v, want %v", head, got, read)
+		}
+	}
+}
+
 func TestUpdateKnowsWhatIsAMirror(t *testing.T) {
 	p := release.Pipeline{Name: "demo", Components: []release.Component{{Name: "apps", Kind: release.Repository}}}
 	for component, code := range map[string]release.Code{"apps": release.Invalid, "debian": release.NotFound} {
