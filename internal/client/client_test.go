@@ -302,6 +302,29 @@ func TestCheck(t *testing.T) {
 	}
 }
 
+func TestDiffMirror(t *testing.T) {
+	answer := `{"done":1,"total":10,"unit":"bytes"}` + "\n"
+	client := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/api/v1/pipelines/p/mirrors/debian/diff" || !strings.Contains(r.Header.Get("Accept"), "application/x-ndjson") {
+			t.Errorf("%s, Accept %q", r.URL.Path, r.Header.Get("Accept"))
+		}
+		fmt.Fprint(w, answer)
+	})
+	var seen []string
+	each := func(done, total int64, unit string) { seen = append(seen, fmt.Sprint(done, total, unit)) }
+	if _, err := client.DiffMirror(t.Context(), "p", "debian", each); !errors.Is(err, io.EOF) || fmt.Sprint(seen) != "[1 10bytes]" {
+		t.Errorf("an answer that breaks off: %v, seen %v", err, seen)
+	}
+	answer += `{"done":10,"total":10,"unit":"bytes","diff":{"packages":3,"differences":[{"kind":"new"}]}}`
+	if got, err := client.DiffMirror(t.Context(), "p", "debian", nil); err != nil || got.Packages != 3 || len(got.Differences) != 1 {
+		t.Errorf("%+v, %v", got, err)
+	}
+	answer = `{"done":1,"total":10,"unit":"bytes","error":{"code":"upstream","text":"no"}}`
+	if _, err := client.DiffMirror(t.Context(), "p", "debian", nil); code(err) != "upstream" {
+		t.Errorf("error %v", err)
+	}
+}
+
 func TestWait(t *testing.T) {
 	var looks atomic.Int64
 	client := serve(t, func(w http.ResponseWriter, r *http.Request) {
