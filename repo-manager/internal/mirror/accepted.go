@@ -35,10 +35,10 @@ func (m memory) accepted(s release.MirrorSuite) string {
 	return filepath.Join(m.dir, fmt.Sprintf("InRelease-%s-%x", strings.ReplaceAll(s.Suite, "/", "_"), sum[:8]))
 }
 
-// adopt gives the InRelease that was kept while mirrors had one suite to that
-// suite.
-func (m memory) adopt(only release.MirrorSuite) error {
-	err := os.Rename(filepath.Join(m.dir, "InRelease"), m.accepted(only))
+// adopt gives the InRelease that was kept while mirrors had one suite to the
+// first one.
+func (m memory) adopt(first release.MirrorSuite) error {
+	err := os.Rename(filepath.Join(m.dir, "InRelease"), m.accepted(first))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("cannot read the release accepted before: %w", err)
 	}

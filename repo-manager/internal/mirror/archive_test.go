@@ -277,9 +277,14 @@ type fakeEngine struct {
 	packages []snapshots.Package
 	files    []release.File
 	pool     map[[32]byte]bool
+	fails    error // what the next replacement does
 }
 
 func (e *fakeEngine) ReplaceMirror(ctx context.Context, _ release.Actor, _, component string, packages []snapshots.Package, files []release.File) (snapshots.ID, error) {
+	if err := e.fails; err != nil {
+		e.fails = nil
+		return snapshots.ID{}, err
+	}
 	e.replaced++
 	edit := snapshots.Edit{Component: component, Put: packages}
 	for _, p := range e.packages {

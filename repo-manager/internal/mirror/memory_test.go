@@ -41,7 +41,6 @@ func TestMemoryOfAnUpdate(t *testing.T) {
 		limit int // MB
 	}{
 		"names":      {func(c *release.MirrorConfig) { c.Packages = []string{"systemd-sysv", "openssh-server", "nginx"} }, 150},
-		"query":      {func(c *release.MirrorConfig) { c.Filter, c.FilterDeps = "Priority (required) | nginx", true }, 150},
 		"everything": {func(c *release.MirrorConfig) { c.All = true }, 500},
 	}
 	if name := os.Getenv(child); name != "" {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path"
 	"path/filepath"
 	"time"
 
@@ -19,7 +20,7 @@ type plan struct {
 	releases  []inRelease
 	needed    []index
 	basis     snapshots.ID
-	unchanged bool            // nothing that decides has changed since the last update; the rest is not known
+	unchanged bool            // nothing that decides has changed since the last update; what follows head is not known
 	head      snapshots.State // what the mirror's content is compared with
 	selected  []selected
 	missing   []selected      // that the pool lacks
@@ -31,8 +32,10 @@ type plan struct {
 // rebuilt is a package of which upstream has other bytes than the mirror.
 type rebuilt struct{ old, new snapshots.Package }
 
+// changesNothing tells whether an update has nothing to do: the mirror is as it
+// should be, and so is the pool.
 func (p *plan) changesNothing() bool {
-	return p.unchanged || len(p.gone) == 0 && len(p.fresh) == 0
+	return p.unchanged || len(p.gone)+len(p.fresh)+len(p.missing) == 0
 }
 
 // indices lists the index files once each.
@@ -118,8 +121,10 @@ func (u *Updater) plan(ctx context.Context, p release.Pipeline, component string
 		return nil, err
 	}
 	now := outcome{plan.basis, contentOf(plan.head, component, p.Architectures)}
-	if plan.unchanged = shortcut && m.outcome() == now; plan.unchanged {
-		return plan, nil
+	if shortcut && m.outcome() == now {
+		if plan.unchanged, err = u.isComplete(ctx, plan.head, component, p.Architectures); plan.unchanged || err != nil {
+			return plan, err
+		}
 	}
 	if err := u.fetchIndices(ctx, m.indices(), plan.needed, progress); err != nil {
 		return nil, err
@@ -136,10 +141,8 @@ func (u *Updater) plan(ctx context.Context, p release.Pipeline, component string
 // verify fetches the InRelease of every suite and accepts none of them that is
 // older than the one before.
 func (u *Updater) verify(ctx context.Context, m memory, suites []release.MirrorSuite, progress Progress) ([]inRelease, error) {
-	if len(suites) == 1 {
-		if err := m.adopt(suites[0]); err != nil {
-			return nil, err
-		}
+	if err := m.adopt(suites[0]); err != nil {
+		return nil, err
 	}
 	releases := make([]inRelease, len(suites))
 	group, ctx := errgroup.WithContext(ctx)
@@ -163,6 +166,22 @@ func (u *Updater) verify(ctx context.Context, m memory, suites []release.MirrorS
 		progress.Logf("%s of %s is signed by %s", r.what(), r.date.Format(time.RFC3339), r.signer)
 	}
 	return releases, nil
+}
+
+// isComplete tells whether the pool has every file of what the mirror holds. One
+// that was lost is a reason to look at upstream.
+func (u *Updater) isComplete(ctx context.Context, head snapshots.State, component string, architectures []string) (bool, error) {
+	for _, architecture := range architectures {
+		for p, err := range snapshots.All(ctx, u.config.Chunks, head, snapshots.Key{Component: component, Architecture: architecture}) {
+			if err != nil {
+				return false, fmt.Errorf("cannot read what mirror %s holds: %w", component, err)
+			}
+			if !u.config.Pool.Has(p.SHA256, path.Base(p.Filename)) {
+				return false, nil
+			}
+		}
+	}
+	return true, nil
 }
 
 // compare finds what separates the selection from what the mirror holds.

@@ -2,6 +2,7 @@ package mirror
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -83,6 +84,42 @@ func TestARestoredMirrorIsUpdated(t *testing.T) {
 	}
 	if r.engine.replaced != 2 || r.names() != "apt base-files hello hello-data libc mawk" {
 		t.Errorf("%d replacements, %s", r.engine.replaced, r.names())
+	}
+}
+
+// A file that the pool lost is brought back, though nothing changed upstream.
+func TestALostFileIsBroughtBack(t *testing.T) {
+	a := newArchive(t)
+	r := newRig(t, a)
+	if err := r.update(t.Context(), a.config("hello"), &fakeProgress{}); err != nil {
+		t.Fatal(err)
+	}
+	head := r.engine.head.ID()
+	delete(r.engine.pool, sha(content("libc")))
+	before := len(a.seen())
+	if err := r.update(t.Context(), a.config("hello"), &fakeProgress{}); err != nil {
+		t.Fatal(err)
+	}
+	if asked := a.since(before); asked != "dists/trixie/InRelease pool/main/libc_2.41-1.deb" || !r.engine.pool[sha(content("libc"))] || r.engine.head.ID() != head {
+		t.Errorf("asked for %s; the file is there: %v", asked, r.engine.pool[sha(content("libc"))])
+	}
+}
+
+// An update that fails at its very end, or whose server is killed there, is
+// repeated in full; no file is downloaded twice.
+func TestAnUpdateThatFailsLateIsRepeated(t *testing.T) {
+	a := newArchive(t)
+	r := newRig(t, a)
+	r.engine.fails = errors.New("no space left on device")
+	if err := r.update(t.Context(), a.config("hello"), &fakeProgress{}); err == nil {
+		t.Fatal("the update succeeded")
+	}
+	before := len(a.seen())
+	if err := r.update(t.Context(), a.config("hello"), &fakeProgress{}); err != nil {
+		t.Fatal(err)
+	}
+	if asked := a.since(before); asked != "dists/trixie/InRelease" || r.engine.replaced != 1 || len(r.engine.files) != 6 {
+		t.Errorf("asked for %s; %d replacements with %d files", asked, r.engine.replaced, len(r.engine.files))
 	}
 }
 
