@@ -89,8 +89,10 @@ func newMirrorSetCommand(c *cli) *cobra.Command {
 		Short: "Change what a mirror takes from where",
 		Long: `Change what a mirror takes from where. What is not named stays: without --suite
 and --source the suites, without the wishes (--package, --package-list,
---filter, --all) what is wanted. Lists are replaced, not added to. Suites of the
-URL that the mirror has already keep its keyring and components.
+--filter, --all) what is wanted. Lists are replaced, not added to. Suites that are
+named have the URL and the components of the first one that the mirror has, and
+the keyring that it has for their archive, unless other ones are said; --url,
+--component and --keyring without names change all suites.
 
 What the mirror holds changes with its next update; "mirror diff" shows how.`,
 		Example: `  repo-manager mirror set debian --package-list base.txt

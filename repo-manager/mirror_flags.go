@@ -89,8 +89,8 @@ func (f *sourceFlags) given(cmd *cobra.Command) bool {
 	return cmd.Flags().Changed("source") && !cmd.Flags().Changed("suite") && !cmd.Flags().Changed("url")
 }
 
-// apply replaces the suites of m if some are named. What is not said of them is
-// as it was in the first one.
+// apply replaces the suites of m if some are named; what is not said of them is
+// as it was in the first one. Without names it changes what is said in all.
 func (f *sourceFlags) apply(cmd *cobra.Command, m *protocol.Mirror) error {
 	changed := cmd.Flags().Changed
 	var keyring []byte
@@ -101,6 +101,11 @@ func (f *sourceFlags) apply(cmd *cobra.Command, m *protocol.Mirror) error {
 		}
 	}
 	if !changed("suite") && !changed("source") {
+		for _, s := range m.Suites {
+			if changed("url") && s.URL != m.Suites[0].URL {
+				return term.WithHint(term.Usagef("cannot set --url: the suites are of several archives"), "name all of them with --suite and --source")
+			}
+		}
 		for i := range m.Suites {
 			s := &m.Suites[i]
 			if changed("url") {
