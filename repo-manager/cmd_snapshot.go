@@ -126,6 +126,7 @@ func newSnapshotDiffCommand(c *cli) *cobra.Command {
 
   +  new          -  gone
   ↑  upgraded     ↓  downgraded     ≠  the same version with other bytes
+  ≈  the same file, described otherwise
 
 FROM and TO are snapshots, stages or states.`,
 		Example: `  repo-manager snapshot diff production canary
@@ -161,6 +162,7 @@ var kinds = []struct {
 	{"upgraded", "↑", term.Good},
 	{"downgraded", "↓", term.Warning},
 	{"rebuilt", "≠", term.Warning},
+	{"relisted", "≈", term.Plain},
 	{"gone", "-", term.Bad},
 }
 

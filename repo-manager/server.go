@@ -217,7 +217,7 @@ func (s *server) openStores(ctx context.Context) (err error) {
 	s.opened(s.engine.Close)
 	s.access = access.New(db, s.clock)
 	s.mirrors = mirror.New(mirror.Config{
-		Engine: s.engine, Pool: settledPool{files, db}, Dir: s.path("mirrors"), Clock: s.clock,
+		Engine: s.engine, Chunks: store, Pool: settledPool{files, db}, Dir: s.path("mirrors"), Clock: s.clock,
 		Reserve: cmp.Or(s.settings.Reserve, incoming.DefaultReserve),
 	})
 	s.fleet, err = fleet.Open(ctx, fleet.Config{Store: db, Pipeline: s.engine.Pipeline, Announce: s.engine.Announce, Clock: s.clock})
@@ -275,12 +275,18 @@ func (r releases) CreateRepository(ctx context.Context, a release.Actor, pipelin
 
 // CreateMirror is that of the engine, for mirrors that can be updated.
 func (r releases) CreateMirror(ctx context.Context, a release.Actor, pipeline, name string, config release.MirrorConfig) (release.Component, error) {
-	if config.URL != "" && config.Suite != "" { // the engine tells what is missing
-		if err := mirror.Validate(name, config); err != nil {
-			return release.Component{}, err
-		}
+	if err := mirror.Validate("create", name, config); err != nil {
+		return release.Component{}, err
 	}
 	return r.Engine.CreateMirror(ctx, a, pipeline, name, config)
+}
+
+// SetMirror is that of the engine, for mirrors that can be updated.
+func (r releases) SetMirror(ctx context.Context, a release.Actor, pipeline, name string, config release.MirrorConfig) (release.Component, error) {
+	if err := mirror.Validate("change", name, config); err != nil {
+		return release.Component{}, err
+	}
+	return r.Engine.SetMirror(ctx, a, pipeline, name, config)
 }
 
 // welcomeRepositories repeats what a crash between the creation of a

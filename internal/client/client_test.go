@@ -48,11 +48,21 @@ func TestRequests(t *testing.T) {
 			_, err := c.CreateRepository(ctx, "p", "apps", 3)
 			return err
 		}},
-		{`POST /api/v1/pipelines/p/mirrors {"name":"debian","kind":"mirror","mirror":{"url":"u","suite":"s","components":null,"packages":null}}`, func(c *Client) error {
-			_, err := c.CreateMirror(ctx, "p", "debian", protocol.Mirror{URL: "u", Suite: "s"})
+		{`POST /api/v1/pipelines/p/mirrors {"name":"debian","kind":"mirror","mirror":{"suites":[{"url":"u","suite":"s","components":["main"]}],"packages":["a"]}}`, func(c *Client) error {
+			_, err := c.CreateMirror(ctx, "p", "debian", protocol.Mirror{
+				Suites: []protocol.MirrorSuite{{URL: "u", Suite: "s", Components: []string{"main"}}}, Packages: []string{"a"},
+			})
 			return err
 		}},
-		{"POST /api/v1/pipelines/p/mirrors/debian/update", func(c *Client) error { _, err := c.UpdateMirror(ctx, "p", "debian"); return err }},
+		{`POST /api/v1/pipelines/p/mirrors/debian/update {"allow_rebuilt":true}`, func(c *Client) error {
+			_, err := c.UpdateMirror(ctx, "p", "debian", protocol.MirrorUpdate{AllowRebuilt: true})
+			return err
+		}},
+		{"GET /api/v1/pipelines/p/mirrors/debian", func(c *Client) error { _, err := c.Mirror(ctx, "p", "debian"); return err }},
+		{`PUT /api/v1/pipelines/p/mirrors/debian {"suites":null,"filter":"nginx","filter_deps":true}`, func(c *Client) error {
+			_, err := c.SetMirror(ctx, "p", "debian", protocol.Mirror{Filter: "nginx", FilterDeps: true})
+			return err
+		}},
 		{"POST /api/v1/pipelines/p/repositories/apps/packages?allow-older=1&name=x+y.deb bytes", func(c *Client) error {
 			_, err := c.Upload(ctx, "p", "apps", File{Name: "x y.deb", Body: strings.NewReader("bytes"), Size: 5, AllowOlder: true})
 			return err
@@ -300,6 +310,29 @@ func TestCheck(t *testing.T) {
 	}
 	answer = `{"files":1,"bytes":10,"error":{"code":"locked","text":"no"}}`
 	if _, err := client.Check(t.Context(), nil); code(err) != codeLocked {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestDiffMirror(t *testing.T) {
+	answer := `{"done":1,"total":10,"unit":"bytes"}` + "\n"
+	client := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/api/v1/pipelines/p/mirrors/debian/diff" || !strings.Contains(r.Header.Get("Accept"), "application/x-ndjson") {
+			t.Errorf("%s, Accept %q", r.URL.Path, r.Header.Get("Accept"))
+		}
+		fmt.Fprint(w, answer)
+	})
+	var seen []string
+	each := func(done, total int64, unit string) { seen = append(seen, fmt.Sprint(done, total, unit)) }
+	if _, err := client.DiffMirror(t.Context(), "p", "debian", each); !errors.Is(err, io.EOF) || fmt.Sprint(seen) != "[1 10bytes]" {
+		t.Errorf("an answer that breaks off: %v, seen %v", err, seen)
+	}
+	answer += `{"done":10,"total":10,"unit":"bytes","diff":{"packages":3,"differences":[{"kind":"new"}]}}`
+	if got, err := client.DiffMirror(t.Context(), "p", "debian", nil); err != nil || got.Packages != 3 || len(got.Differences) != 1 {
+		t.Errorf("%+v, %v", got, err)
+	}
+	answer = `{"done":1,"total":10,"unit":"bytes","error":{"code":"upstream","text":"no"}}`
+	if _, err := client.DiffMirror(t.Context(), "p", "debian", nil); code(err) != "upstream" {
 		t.Errorf("error %v", err)
 	}
 }

@@ -43,18 +43,6 @@ func (c *Client) CreateRepository(ctx context.Context, pipeline, name string, ke
 	return post[protocol.Component](ctx, c, pipelinePath(pipeline, "repositories"), in)
 }
 
-// CreateMirror adds a mirror; UpdateMirror fills it.
-func (c *Client) CreateMirror(ctx context.Context, pipeline, name string, m protocol.Mirror) (protocol.Component, error) {
-	in := protocol.Component{Name: name, Kind: "mirror", Mirror: &m}
-	return post[protocol.Component](ctx, c, pipelinePath(pipeline, "mirrors"), in)
-}
-
-// UpdateMirror starts to bring a mirror up to date and returns the change
-// that does it; see Wait.
-func (c *Client) UpdateMirror(ctx context.Context, pipeline, name string) (protocol.Change, error) {
-	return post[protocol.Change](ctx, c, pipelinePath(pipeline, "mirrors", name, "update"), nil)
-}
-
 // File is one .deb on its way to a repository.
 type File struct {
 	Name       string // for messages only

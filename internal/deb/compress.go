@@ -15,6 +15,13 @@ import (
 // dictionary of xz's and zstd's ordinary levels is 64 MiB and 8 MiB.
 const maxWindow = 64 << 20
 
+// Decompress opens data that is compressed as the ending of its name says:
+// "", ".gz", ".xz" (one stream), ".zst", ".bz2" or ".lzma". memory bounds what
+// the format's window may take in bytes; more than 64 MiB are never allowed.
+func Decompress(r io.Reader, ending string, memory int64) (io.Reader, error) {
+	return new(unpacker).open(r, ending, memory)
+}
+
 // unpacker opens compressed members, one after the other, and uses the same
 // decompressors again.
 type unpacker struct {

@@ -51,14 +51,58 @@ type Component struct {
 	Mirror *Mirror `json:"mirror,omitempty"`
 }
 
-// Mirror says what a mirror takes from where.
+// Mirror says what a mirror takes from where: Packages with what they depend
+// on, and what Filter matches; All takes everything.
 type Mirror struct {
+	Suites     []MirrorSuite `json:"suites"`
+	Packages   []string      `json:"packages,omitempty"`
+	Filter     string        `json:"filter,omitempty"`      // package query
+	FilterDeps bool          `json:"filter_deps,omitempty"` // dependencies of what Filter matches follow too
+	All        bool          `json:"all,omitempty"`
+	Recommends bool          `json:"recommends,omitempty"`
+}
+
+// MirrorSuite is one suite of an archive. Of a name that several suites have,
+// the one of the highest Priority has it; within a priority the highest version
+// wins.
+type MirrorSuite struct {
 	URL        string   `json:"url"`
 	Suite      string   `json:"suite"`
 	Components []string `json:"components"`
-	Packages   []string `json:"packages"`
-	Recommends bool     `json:"recommends,omitempty"`
-	Keyring    []byte   `json:"keyring,omitempty"` // OpenPGP certificates, binary or armoured; only in requests
+	Priority   int      `json:"priority,omitempty"`
+	// OpenPGP certificates, binary or armoured; only in requests. A change of
+	// a mirror may leave it out for a suite or URL that the mirror has already.
+	Keyring []byte `json:"keyring,omitempty"`
+}
+
+// MirrorUpdate asks for an update of a mirror.
+type MirrorUpdate struct {
+	AllowRebuilt bool `json:"allow_rebuilt,omitempty"` // other bytes under a version that is known are taken
+}
+
+// MirrorDiff says what an update of a mirror would change.
+type MirrorDiff struct {
+	Releases    []UpstreamRelease `json:"releases"`
+	Packages    int               `json:"packages"` // in the mirror after it; a package of architecture all counts once
+	Download    int64             `json:"download"` // bytes of packages that the pool lacks
+	Differences []Difference      `json:"differences"`
+}
+
+// UpstreamRelease is a verified InRelease of upstream.
+type UpstreamRelease struct {
+	URL    string    `json:"url"` // of the InRelease
+	Date   time.Time `json:"date"`
+	Signer string    `json:"signer"` // fingerprint
+}
+
+// MirrorDiffLine is a line of a mirror diff's answer as application/x-ndjson:
+// how far it is, and in the last line the difference, or why there is none.
+type MirrorDiffLine struct {
+	Done  int64       `json:"done"`
+	Total int64       `json:"total"`
+	Unit  string      `json:"unit"`
+	Diff  *MirrorDiff `json:"diff,omitempty"`
+	Error *Error      `json:"error,omitempty"`
 }
 
 // Upload answers one accepted package.
@@ -211,7 +255,7 @@ type Difference struct {
 	Component    string `json:"component"`
 	Name         string `json:"name"`
 	Architecture string `json:"architecture"`
-	Kind         string `json:"kind"` // "new", "gone", "upgraded", "downgraded", "rebuilt"
+	Kind         string `json:"kind"` // "new", "gone", "upgraded", "downgraded", "rebuilt" (other bytes), "relisted" (the same file, another entry)
 	Old          string `json:"old,omitempty"`
 	New          string `json:"new,omitempty"`
 }

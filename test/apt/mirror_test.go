@@ -20,14 +20,16 @@ func TestAMirrorIsInstalledFrom(t *testing.T) {
 	s := newServer(t)
 	ctx := t.Context()
 	if _, err := s.API.CreateMirror(ctx, pipeline, "base", protocol.Mirror{
-		URL: upstream.public + "/demo/canary", Suite: distribution, Components: []string{component},
-		Packages: []string{"demo-app"}, Keyring: upstream.download("archive-keyring.asc"),
+		Suites: []protocol.MirrorSuite{{
+			URL: upstream.public + "/demo/canary", Suite: distribution, Components: []string{component}, Keyring: upstream.download("archive-keyring.asc"),
+		}},
+		Packages: []string{"demo-app"},
 	}); err != nil {
 		t.Fatal(err)
 	}
 	update := func() protocol.Change {
 		t.Helper()
-		change, err := s.API.UpdateMirror(ctx, pipeline, "base")
+		change, err := s.API.UpdateMirror(ctx, pipeline, "base", protocol.MirrorUpdate{})
 		if err != nil {
 			t.Fatal(err)
 		}

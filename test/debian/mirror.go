@@ -50,6 +50,28 @@ func mirrorBelow(root string) (string, string, error) {
 	return strings.TrimRight(found.uri, "/"), keyring, nil
 }
 
+// Security returns the base URL of the archive that this machine's apt takes
+// Debian's security updates from, and the path of the keyring that verifies it.
+// It is found as that of [Mirror] is, by its suite <release>-security.
+func Security() (url, keyring string, err error) { return securityBelow("/") }
+
+func securityBelow(root string) (string, string, error) {
+	sources, err := readSources(root)
+	if err != nil {
+		return "", "", err
+	}
+	for _, s := range sources {
+		s.suite, _ = strings.CutSuffix(s.suite, "-security")
+		if !s.isRelease() || !strings.HasSuffix(strings.TrimRight(s.uri, "/"), "security") {
+			continue
+		}
+		keyring, err := s.keyring(root)
+		return strings.TrimRight(s.uri, "/"), keyring, err
+	}
+	return "", "", fmt.Errorf("cannot find Debian's security archive in %s: no enabled http source of a suite <release>-security among %d sources",
+		filepath.Join(root, "etc/apt"), len(sources))
+}
+
 // source is one combination of URI and suite.
 type source struct {
 	uri        string

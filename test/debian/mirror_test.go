@@ -74,6 +74,19 @@ func TestMirrorIsFoundInAptsSources(t *testing.T) {
 	}
 }
 
+func TestSecurityIsFoundInAptsSources(t *testing.T) {
+	root := t.TempDir()
+	write(t, filepath.Join(root, "usr/share/keyrings/debian-archive-keyring.gpg"), "")
+	if _, _, err := securityBelow(root); err == nil || !strings.Contains(err.Error(), "security archive") {
+		t.Errorf("without a source: %v", err)
+	}
+	write(t, filepath.Join(root, "etc/apt/sources.list.d/debian.sources"), deb822)
+	url, keyring, err := securityBelow(root)
+	if err != nil || url != "http://mirror.example/debian-security" || filepath.Base(keyring) != "debian-archive-keyring.gpg" {
+		t.Errorf("got %s with %s, %v", url, keyring, err)
+	}
+}
+
 func TestMirrorWithoutKeyringSaysWhatToInstall(t *testing.T) {
 	root := t.TempDir()
 	write(t, filepath.Join(root, "etc/apt/sources.list"), "deb http://mirror.example/debian trixie main\n")

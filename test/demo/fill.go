@@ -177,7 +177,8 @@ func (d *demo) pipeline(ctx context.Context) error {
 			return fmt.Errorf("cannot read Debian's keyring: %w", err)
 		}
 		_, err = d.server.CreateMirror(ctx, pipelineName, mirrorName, protocol.Mirror{
-			URL: url, Suite: distribution, Components: []string{"main"}, Packages: basePackages, Keyring: certificates,
+			Suites:   []protocol.MirrorSuite{{URL: url, Suite: distribution, Components: []string{"main"}, Keyring: certificates}},
+			Packages: basePackages,
 		})
 		if err != nil {
 			return err
@@ -189,7 +190,7 @@ func (d *demo) pipeline(ctx context.Context) error {
 	}
 	if len(base) == 0 {
 		d.say.note("bringing the base system into the pipeline, verified against Debian's keys")
-		change, err := d.server.UpdateMirror(ctx, pipelineName, mirrorName)
+		change, err := d.server.UpdateMirror(ctx, pipelineName, mirrorName, protocol.MirrorUpdate{})
 		if err != nil {
 			return err
 		}

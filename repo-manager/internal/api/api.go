@@ -12,6 +12,7 @@ import (
 	"aptfleet/internal/protocol"
 	"aptfleet/repo-manager/internal/access"
 	"aptfleet/repo-manager/internal/fleet"
+	"aptfleet/repo-manager/internal/mirror"
 	"aptfleet/repo-manager/internal/release"
 	"aptfleet/snapshots"
 )
@@ -24,6 +25,7 @@ type Releases interface {
 	Pipeline(ctx context.Context, name string) (release.Pipeline, error)
 	CreateRepository(ctx context.Context, actor release.Actor, pipeline, name string, keep int) (release.Component, error)
 	CreateMirror(ctx context.Context, actor release.Actor, pipeline, name string, config release.MirrorConfig) (release.Component, error)
+	SetMirror(ctx context.Context, actor release.Actor, pipeline, name string, config release.MirrorConfig) (release.Component, error)
 	Add(ctx context.Context, actor release.Actor, pipeline, repository string, in release.Incoming, allowOlder bool) (release.Upload, error)
 	AddAll(ctx context.Context, actor release.Actor, pipeline, repository string, uploads []release.Incoming, allowOlder bool) []release.Added
 	Remove(ctx context.Context, actor release.Actor, pipeline, repository, name, version string) ([]release.Listed, error)
@@ -67,9 +69,10 @@ type Fleet interface {
 	Report(ctx context.Context, token string, report protocol.Report) error
 }
 
-// Mirrors starts updates of mirrors.
+// Mirrors is what the API needs of *mirror.Updater.
 type Mirrors interface {
-	Update(ctx context.Context, actor release.Actor, pipeline, mirror string) (release.Change, error)
+	Update(ctx context.Context, actor release.Actor, pipeline, mirror string, options mirror.Options) (release.Change, error)
+	Diff(ctx context.Context, pipeline, mirror string, progress mirror.Progress) (mirror.Preview, error)
 }
 
 // Receiver streams an upload into a temporary file, checking it on the way.

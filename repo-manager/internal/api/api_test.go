@@ -384,7 +384,7 @@ func TestDiffNamesKinds(t *testing.T) {
 	for _, d := range diff.Differences {
 		kinds = append(kinds, d.Kind)
 	}
-	if got := strings.Join(kinds, " "); got != "new gone upgraded downgraded rebuilt" {
+	if got := strings.Join(kinds, " "); got != "new gone upgraded downgraded rebuilt relisted" {
 		t.Errorf("kinds %s", got)
 	}
 	if diff.From != "" || diff.To != firstState.String() {

@@ -37,15 +37,10 @@ func toPipeline(p release.Pipeline) protocol.Pipeline {
 	}
 }
 
-// toComponent leaves a mirror's keyring out: it is large, and every command
-// lists the pipelines.
 func toComponent(c release.Component) protocol.Component {
 	out := protocol.Component{Name: c.Name, Kind: string(c.Kind), Keep: c.Keep}
-	if m := c.Mirror; m != nil {
-		out.Mirror = &protocol.Mirror{
-			URL: m.URL, Suite: m.Suite, Components: m.Components,
-			Packages: m.Packages, Recommends: m.Recommends,
-		}
+	if c.Mirror != nil {
+		out.Mirror = toMirror(*c.Mirror)
 	}
 	return out
 }
@@ -123,6 +118,8 @@ func toDifference(d snapshots.Difference) protocol.Difference {
 			out.Kind = "upgraded"
 		case order > 0:
 			out.Kind = "downgraded"
+		case d.Old.SHA256 == d.New.SHA256 && d.Old.Architecture == d.New.Architecture:
+			out.Kind = "relisted"
 		default:
 			out.Kind = "rebuilt"
 		}

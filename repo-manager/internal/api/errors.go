@@ -34,6 +34,8 @@ func statusOf(code release.Code) int {
 		return http.StatusUnprocessableEntity
 	case release.TooLarge:
 		return http.StatusRequestEntityTooLarge
+	case release.Upstream:
+		return http.StatusBadGateway
 	case release.NoSpace:
 		return http.StatusInsufficientStorage
 	case release.Locked:

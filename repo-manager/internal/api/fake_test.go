@@ -16,6 +16,7 @@ import (
 	"aptfleet/internal/protocol"
 	"aptfleet/repo-manager/internal/access"
 	"aptfleet/repo-manager/internal/fleet"
+	"aptfleet/repo-manager/internal/mirror"
 	"aptfleet/repo-manager/internal/release"
 	"aptfleet/snapshots"
 )
@@ -39,6 +40,8 @@ type world struct {
 	receive  func(body io.Reader) error
 	stream   chan release.Event
 	panics   bool
+	mirror   release.MirrorConfig // that the mirror was given last
+	rebuilt  bool                 // whether its update takes other bytes
 }
 
 func (w *world) act(a release.Actor) error {
@@ -53,7 +56,10 @@ var demo = release.Pipeline{
 	Stages: []string{"dev", "canary"}, Created: noon,
 	Components: []release.Component{
 		{Pipeline: "demo", Name: "apps", Kind: release.Repository, Keep: 1},
-		{Pipeline: "demo", Name: "debian", Kind: release.Mirror, Mirror: &release.MirrorConfig{URL: "https://mirror.example/debian", Suite: "trixie"}},
+		{Pipeline: "demo", Name: "debian", Kind: release.Mirror, Mirror: &release.MirrorConfig{
+			Suites:   []release.MirrorSuite{{URL: "https://mirror.example/debian", Suite: "trixie", Components: []string{"main"}, Keyring: []byte("known")}},
+			Packages: []string{"hello"},
+		}},
 	},
 }
 
@@ -78,6 +84,10 @@ func (w *world) CreateRepository(_ context.Context, a release.Actor, pipeline, n
 	return release.Component{Pipeline: pipeline, Name: name, Kind: release.Repository, Keep: keep}, w.act(a)
 }
 func (w *world) CreateMirror(_ context.Context, a release.Actor, pipeline, name string, m release.MirrorConfig) (release.Component, error) {
+	return release.Component{Pipeline: pipeline, Name: name, Kind: release.Mirror, Mirror: &m}, w.act(a)
+}
+func (w *world) SetMirror(_ context.Context, a release.Actor, pipeline, name string, m release.MirrorConfig) (release.Component, error) {
+	w.mirror = m
 	return release.Component{Pipeline: pipeline, Name: name, Kind: release.Mirror, Mirror: &m}, w.act(a)
 }
 func (w *world) Add(_ context.Context, a release.Actor, _, _ string, _ release.Incoming, older bool) (release.Upload, error) {
@@ -137,6 +147,7 @@ func (w *world) Diff(context.Context, string, string, string) (a, b release.Offe
 		{Key: key, Name: "p", Old: pkg("1.0")},
 		{Key: key, Name: "p", Old: pkg("1.9"), New: pkg("1.10")},
 		{Key: key, Name: "p", Old: pkg("1.0"), New: pkg("1.0~rc1")},
+		{Key: key, Name: "p", Old: pkg("1.0"), New: &snapshots.Package{Name: "p", Version: "1.0", SHA256: [32]byte{1}}},
 		{Key: key, Name: "p", Old: pkg("1.0"), New: pkg("1.0")},
 	}, w.err
 }
@@ -225,8 +236,24 @@ func (d devices) Report(_ context.Context, token string, report protocol.Report)
 	d.reports = append(d.reports, report)
 	return d.err
 }
-func (w *world) Update(_ context.Context, a release.Actor, pipeline, mirror string) (release.Change, error) {
+
+// mirrors is the mirror.Updater of a world.
+type mirrors struct{ *world }
+
+func (w mirrors) Update(_ context.Context, a release.Actor, pipeline, name string, options mirror.Options) (release.Change, error) {
+	w.rebuilt = options.AllowRebuilt
 	return release.Change{ID: 7, Kind: "mirror-update", Status: release.Doing, Created: noon}, w.act(a)
+}
+
+func (w mirrors) Diff(ctx context.Context, _, _ string, progress mirror.Progress) (mirror.Preview, error) {
+	progress.Total(10, "bytes")
+	progress.Add(4)
+	progress.Add(6)
+	_, _, differences, err := w.world.Diff(ctx, "", "", "")
+	return mirror.Preview{
+		Releases: []mirror.Release{{URL: "https://mirror.example/debian/dists/trixie/InRelease", Date: noon, Signer: "AB"}},
+		Packages: 3, Download: 100, Differences: differences,
+	}, err
 }
 func (w *world) Receive(_ context.Context, body io.Reader, name string) (release.Incoming, error) {
 	if w.receive != nil {
@@ -240,7 +267,7 @@ func (w *world) Receive(_ context.Context, body io.Reader, name string) (release
 // config wires a world to an API; logs receives the access log.
 func (w *world) config(logs io.Writer) Config {
 	return Config{
-		Releases: w, Access: w, Fleet: devices{w}, Mirrors: w, Receiver: w,
+		Releases: w, Access: w, Fleet: devices{w}, Mirrors: mirrors{w}, Receiver: w,
 		System:      func() protocol.System { return protocol.System{Product: "aptfleet", Fingerprint: "F00D"} },
 		Certificate: []byte("-----BEGIN PGP PUBLIC KEY BLOCK-----\n"),
 		LoginURL:    func(secret string) string { return "http://127.0.0.1:1/login/" + secret },

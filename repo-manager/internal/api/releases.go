@@ -44,26 +44,6 @@ func createRepository(s *server, c *gin.Context, who access.Identity) (int, any,
 	return http.StatusCreated, toComponent(component), err
 }
 
-func createMirror(s *server, c *gin.Context, who access.Identity) (int, any, error) {
-	var in protocol.Component
-	if err := readJSON(c, &in); err != nil {
-		return 0, nil, err
-	}
-	if in.Mirror == nil {
-		return 0, nil, invalid("send: {name, mirror: {url, suite, components, packages, keyring}}", "cannot create mirror %q: the request does not say of what", in.Name)
-	}
-	component, err := s.Releases.CreateMirror(c.Request.Context(), who.Actor(), c.Param("p"), in.Name, release.MirrorConfig{
-		URL: in.Mirror.URL, Suite: in.Mirror.Suite, Components: in.Mirror.Components,
-		Packages: in.Mirror.Packages, Recommends: in.Mirror.Recommends, Keyring: in.Mirror.Keyring,
-	})
-	return http.StatusCreated, toComponent(component), err
-}
-
-func updateMirror(s *server, c *gin.Context, who access.Identity) (int, any, error) {
-	change, err := s.Mirrors.Update(c.Request.Context(), who.Actor(), c.Param("p"), c.Param("m"))
-	return http.StatusAccepted, toChange(change), err
-}
-
 func listSnapshots(s *server, c *gin.Context, _ access.Identity) (int, any, error) {
 	ctx, pipeline := c.Request.Context(), c.Param("p")
 	all, err := s.Releases.Snapshots(ctx, pipeline)

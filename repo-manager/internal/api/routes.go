@@ -56,7 +56,10 @@ func routes() []route {
 		{http.MethodDelete, p + "/repositories/:r/packages/:name", uploader, "p/r", removePackage},
 		{http.MethodGet, p + "/packages", viewer, "p", listPackages},
 		{http.MethodPost, p + "/mirrors", admin, "p", createMirror},
+		{http.MethodGet, p + "/mirrors/:m", viewer, "p", getMirror},
+		{http.MethodPut, p + "/mirrors/:m", admin, "p", setMirror},
 		{http.MethodPost, p + "/mirrors/:m/update", releaser, "p", updateMirror},
+		{http.MethodPost, p + "/mirrors/:m/diff", releaser, "p", diffMirror},
 
 		{http.MethodGet, p + "/snapshots", viewer, "p", listSnapshots},
 		{http.MethodPost, p + "/snapshots", releaser, "p", createSnapshot},

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -26,10 +27,11 @@ import (
 // now is when all tests happen that have no reason to ask the clock.
 var now = time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
 
-// archive is a small upstream with one suite, "trixie". Its files are made
-// when publish is called and can be spoiled afterwards.
+// archive is a small upstream with one suite. Its files are made when publish
+// is called and can be spoiled afterwards.
 type archive struct {
 	t     *testing.T
+	suite string
 	key   *sign.Key
 	date  time.Time
 	head  string                 // further lines of Release
@@ -49,7 +51,7 @@ func newArchive(t *testing.T) *archive {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := &archive{t: t, key: key, date: now.Add(-time.Minute), debs: map[string]string{"amd64": base}}
+	a := &archive{t: t, suite: "trixie", key: key, date: now.Add(-time.Minute), debs: map[string]string{"amd64": base}}
 	a.server = httptest.NewServer(a)
 	t.Cleanup(a.server.Close)
 	a.publish()
@@ -124,6 +126,9 @@ func (a *archive) publish() {
 			}
 			body := content(cmp.Or(fields["Content"], fields["Package"]))
 			file := "pool/main/" + fields["Package"] + "_" + fields["Version"] + ".deb"
+			if elsewhere := fields["At"]; elsewhere != "" {
+				file = elsewhere
+			}
 			if foreign := fields["Architecture"]; foreign == "arm64" {
 				body, file = append(body, foreign...), "pool/arm64/"+fields["Package"]+".deb"
 			}
@@ -139,18 +144,18 @@ func (a *archive) publish() {
 				continue
 			}
 			fmt.Fprintf(&listing, " %x %8d %sPackages%s\n", sha256.Sum256(body), len(body), dir, ending)
-			files["dists/trixie/"+dir+"Packages"+ending] = body
-			if name := fmt.Sprintf("dists/trixie/%sby-hash/SHA256/%x", dir, sha256.Sum256(body)); a.leave == nil || a.leave(name) {
+			files["dists/"+a.suite+"/"+dir+"Packages"+ending] = body
+			if name := fmt.Sprintf("dists/%s/%sby-hash/SHA256/%x", a.suite, dir, sha256.Sum256(body)); a.leave == nil || a.leave(name) {
 				files[name] = body
 			}
 		}
 	}
-	text := "Origin: Upstream\nSuite: stable\nCodename: trixie\n" +
+	text := "Origin: Upstream\nSuite: stable\nCodename: " + a.suite + "\n" +
 		"Date: " + a.date.Format("Mon, 02 Jan 2006 15:04:05") + " UTC\n" +
 		"Acquire-By-Hash: yes\n" + a.head + "SHA256:\n" + listing.String()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	files["dists/trixie/InRelease"] = a.sign(text)
+	files["dists/"+a.suite+"/InRelease"] = a.sign(text)
 	a.files = files
 }
 
@@ -184,7 +189,7 @@ func (a *archive) spoil(suffix string, with func([]byte) []byte) {
 func (a *archive) index(ending string) string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return fmt.Sprintf("by-hash/SHA256/%x", sha256.Sum256(a.files["dists/trixie/main/binary-amd64/Packages"+ending]))
+	return fmt.Sprintf("by-hash/SHA256/%x", sha256.Sum256(a.files["dists/"+a.suite+"/main/binary-amd64/Packages"+ending]))
 }
 
 func (a *archive) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -220,9 +225,16 @@ func (a *archive) config(wanted ...string) release.MirrorConfig {
 		a.t.Fatal(err)
 	}
 	return release.MirrorConfig{
-		URL: a.server.URL + "/debian", Suite: "trixie", Components: []string{"main"},
-		Packages: wanted, Keyring: keyring,
+		Suites:   []release.MirrorSuite{{URL: a.server.URL + "/debian", Suite: a.suite, Components: []string{"main"}, Keyring: keyring}},
+		Packages: wanted,
 	}
+}
+
+// both is a mirror of the suites of two archives.
+func both(a, b *archive, wanted ...string) release.MirrorConfig {
+	config := a.config(wanted...)
+	config.Suites = append(config.Suites, b.config().Suites...)
+	return config
 }
 
 func gz(t *testing.T, text string) []byte {
@@ -254,29 +266,42 @@ func toXZ(t *testing.T, text string) []byte {
 	return b.Bytes()
 }
 
-// fakeEngine takes what an update hands over, and is the pool that has it
-// from then on.
+// fakeEngine takes what an update hands over: it has the states of one pipeline
+// with the mirror "debian", and is the pool.
 type fakeEngine struct {
 	Engine
 	t        *testing.T
+	chunks   snapshots.Memory
+	head     snapshots.State
 	replaced int
 	packages []snapshots.Package
 	files    []release.File
 	pool     map[[32]byte]bool
+	fails    error // what the next replacement does
 }
 
-func (e *fakeEngine) ReplaceMirror(_ context.Context, _ release.Actor, _, _ string, packages []snapshots.Package, files []release.File) (snapshots.ID, error) {
-	e.replaced++
-	e.packages, e.files = packages, files
-	var all bytes.Buffer
-	for _, p := range packages {
-		all.Write(p.Stanza)
+func (e *fakeEngine) ReplaceMirror(ctx context.Context, _ release.Actor, _, component string, packages []snapshots.Package, files []release.File) (snapshots.ID, error) {
+	if err := e.fails; err != nil {
+		e.fails = nil
+		return snapshots.ID{}, err
 	}
+	e.replaced++
+	edit := snapshots.Edit{Component: component, Put: packages}
+	for _, p := range e.packages {
+		edit.Remove = append(edit.Remove, p.Ref())
+	}
+	var err error
+	if e.head, err = snapshots.Apply(ctx, &e.chunks, e.head, edit); err != nil {
+		e.t.Error(err)
+	}
+	e.packages, e.files = packages, files
 	for _, f := range files {
 		e.pool[f.SHA256] = true
 	}
-	return sha256.Sum256(all.Bytes()), nil
+	return e.head.ID(), nil
 }
+
+func (e *fakeEngine) Head(context.Context, string) (snapshots.State, error) { return e.head, nil }
 
 func (e *fakeEngine) Has(sum [32]byte, _ string) bool { return e.pool[sum] }
 
@@ -302,6 +327,8 @@ func (p *fakeProgress) Add(n int64) {
 }
 
 func (p *fakeProgress) Logf(format string, args ...any) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.log = append(p.log, fmt.Sprintf(format, args...))
 }
 
@@ -315,21 +342,50 @@ type rig struct {
 }
 
 func newRig(t *testing.T, a *archive) *rig {
+	t.Helper()
+	return newRigFor(t, a, "amd64")
+}
+
+func newRigFor(t *testing.T, a *archive, architectures ...string) *rig {
+	t.Helper()
 	r := &rig{
 		archive:  a,
 		engine:   &fakeEngine{t: t, pool: map[[32]byte]bool{}},
-		pipeline: release.Pipeline{Name: "demo", Distribution: "trixie", Architectures: []string{"amd64"}},
+		pipeline: release.Pipeline{Name: "demo", Distribution: "trixie", Architectures: architectures},
 		dir:      t.TempDir(),
 	}
-	r.updater = New(Config{
-		Engine: r.engine, Pool: r.engine, Dir: r.dir, Client: a.server.Client(),
-		Clock: func() time.Time { return now }, Pause: time.Millisecond,
-	})
+	var keys []snapshots.Key
+	for _, architecture := range architectures {
+		keys = append(keys, snapshots.Key{Component: "debian", Architecture: architecture})
+	}
+	var err error
+	if r.engine.head, err = snapshots.New(t.Context(), &r.engine.chunks, keys); err != nil {
+		t.Fatal(err)
+	}
+	config := Config{Engine: r.engine, Chunks: &r.engine.chunks, Pool: r.engine, Dir: r.dir}
+	if a != nil {
+		config.Client, config.Pause = a.server.Client(), time.Millisecond
+		config.Clock = func() time.Time { return now }
+	}
+	r.updater = New(config)
 	return r
 }
 
 func (r *rig) update(ctx context.Context, config release.MirrorConfig, progress Progress) error {
-	return r.updater.run(ctx, release.Actor{Name: "alice"}, r.pipeline, "debian", config, progress)
+	return r.updateWith(ctx, config, Options{}, progress)
+}
+
+func (r *rig) updateWith(ctx context.Context, config release.MirrorConfig, options Options, progress Progress) error {
+	return r.updater.run(ctx, release.Actor{Name: "alice"}, r.pipeline, "debian", config, options, progress)
+}
+
+// accepted is where the InRelease of an archive is kept, below dir.
+func (r *rig) accepted(a *archive) string {
+	path, err := filepath.Rel(r.dir, r.updater.memory("demo", "debian").accepted(a.config().Suites[0]))
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	return path
 }
 
 // names of the packages that the engine was given.

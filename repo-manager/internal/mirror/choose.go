@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"path"
 	"slices"
-	"strings"
 
 	"aptfleet/internal/deb"
 	"aptfleet/repo-manager/internal/pool"
@@ -18,60 +17,98 @@ import (
 // selected is one package of the result.
 type selected struct {
 	snapshots.Package
+	from   *upstream
 	source string // path of the .deb below the upstream archive
 	file   string // name of the .deb in our pool
 }
 
-// choose reads the indices of every architecture and returns the packages
-// that the mirror is to have, in the order of their names.
-func (u *Updater) choose(ctx context.Context, up *upstream, rel inRelease, architectures []string, config release.MirrorConfig, progress Progress) ([]selected, error) {
-	all := map[snapshots.Ref]selected{}
+func (s selected) listed() listed { return listed{sha256: s.SHA256, size: s.Size} }
+
+// wishes is what a mirror wants of its suites.
+type wishes struct {
+	release.MirrorConfig
+	filter filter // nil without one
+}
+
+func wishesOf(config release.MirrorConfig) (wishes, error) {
+	w := wishes{MirrorConfig: config}
+	if config.Filter == "" {
+		return w, nil
+	}
+	var err error
+	if w.filter, err = parseFilter(config.Filter); err != nil {
+		return w, fmt.Errorf("cannot use the filter of the mirror: %w", err)
+	}
+	return w, nil
+}
+
+// choose reads indices, which are in the store, and returns the packages that
+// the mirror is to have, in the order of their names.
+func choose(ctx context.Context, store downloads, indices []index, architectures []string, w wishes, progress Progress) ([]selected, error) {
+	var all selection
 	unknown := map[string]int{} // wanted names, by in how many architectures they are missing
 	for _, architecture := range architectures {
-		universe, err := loadUniverse(ctx, up, rel, architecture, config.Components)
+		universe, err := loadUniverse(ctx, store, indices, architecture, w.filter)
 		if err != nil {
 			return nil, err
 		}
-		err = universe.collect(config, all, unknown)
+		err = universe.collect(w, &all, unknown)
 		if err := errors.Join(err, universe.Close()); err != nil {
 			return nil, err
 		}
-		progress.Logf("%s: %d packages in %s", architecture, len(universe.names), strings.Join(config.Components, ", "))
+		progress.Logf("%s: %d packages upstream", architecture, len(universe.names))
 	}
-	for _, name := range slices.Sorted(slices.Values(config.Packages)) {
+	for _, name := range slices.Sorted(slices.Values(w.Packages)) {
 		switch unknown[name] {
 		case 0:
 		case len(architectures):
-			return nil, fmt.Errorf("cannot mirror package %q: %s has none of that name in %s",
-				name, rel.what(), strings.Join(config.Components, ", "))
+			return nil, fmt.Errorf("cannot mirror package %q: %s has none of that name", name, w.Where())
 		default:
 			progress.Logf("package %s is not there for every architecture", name)
 		}
 	}
-	result := make([]selected, 0, len(all))
-	for _, s := range all {
-		result = append(result, s)
+	if len(all.packages) == 0 {
+		return nil, fmt.Errorf("cannot mirror %s: nothing in it was asked for", w.Where())
 	}
-	slices.SortFunc(result, func(a, b selected) int {
+	slices.SortFunc(all.packages, func(a, b selected) int {
 		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Version, b.Version), cmp.Compare(a.Architecture, b.Architecture))
 	})
-	if len(result) == 0 {
-		return nil, fmt.Errorf("cannot mirror %s: nothing in it was asked for", rel.what())
-	}
-	return result, nil
+	return all.packages, nil
 }
 
-func loadUniverse(ctx context.Context, up *upstream, rel inRelease, architecture string, components []string) (*universe, error) {
-	indices, err := rel.indices(components, architecture)
-	if err != nil {
-		return nil, err
+// selection gathers what several architectures select.
+type selection struct {
+	packages []selected
+	index    map[snapshots.Ref]int
+}
+
+// add takes a package that may be there already.
+func (all *selection) add(s selected) error {
+	if i, known := all.index[s.Ref()]; known {
+		if other := all.packages[i]; other.SHA256 != s.SHA256 {
+			return fmt.Errorf("cannot take over %s: upstream has two different files of that name, %s and %s", s.Ref(), other.source, s.source)
+		}
+		return nil
 	}
-	universe, err := newUniverse(architecture)
+	if all.index == nil {
+		all.index = make(map[snapshots.Ref]int)
+	}
+	all.index[s.Ref()] = len(all.packages)
+	all.packages = append(all.packages, s)
+	return nil
+}
+
+// loadUniverse reads the indices of one architecture.
+func loadUniverse(ctx context.Context, store downloads, indices []index, architecture string, filter filter) (*universe, error) {
+	universe, err := newUniverse(architecture, filter)
 	if err != nil {
 		return nil, err
 	}
 	for _, ix := range indices {
-		if err := up.read(ctx, rel, ix, universe.add); err != nil {
+		if ix.architecture != architecture {
+			continue
+		}
+		if err := ix.read(ctx, store, func(s deb.Stanza) error { return universe.add(ix.release.up, s) }); err != nil {
 			return nil, errors.Join(err, universe.Close())
 		}
 	}
@@ -81,33 +118,69 @@ func loadUniverse(ctx context.Context, up *upstream, rel inRelease, architecture
 	return universe, nil
 }
 
-// collect adds the closure of what config wants to all, and counts wanted
-// names that this architecture lacks.
-func (u *universe) collect(config release.MirrorConfig, all map[snapshots.Ref]selected, unknown map[string]int) error {
-	for _, name := range slices.Compact(slices.Sorted(slices.Values(config.Packages))) {
+// collect adds what is wished for to all, and counts wanted names that this
+// architecture lacks.
+func (u *universe) collect(w wishes, all *selection, unknown map[string]int) error {
+	for _, name := range slices.Compact(slices.Sorted(slices.Values(w.Packages))) {
 		if _, ok := u.names[name]; !ok {
 			unknown[name]++
 		}
 	}
-	members, err := u.close(config.Packages, config.Recommends)
+	wanted, err := u.wanted(w)
 	if err != nil {
 		return err
 	}
-	for _, member := range members {
-		stanza, err := u.stanza(member.candidate)
+	for _, c := range wanted {
+		if c.rival != nil {
+			return fmt.Errorf("cannot take over %s %s: %s and %s have different files of that version; give one of the suites a higher priority",
+				c.name, c.version, c.from.what(), c.rival.what())
+		}
+		stanza, err := u.stanza(c)
 		if err != nil {
 			return err
 		}
 		s, err := adopt(stanza)
 		if err != nil {
-			return fmt.Errorf("cannot take over %s %s: %w", member.name, member.version, err)
+			return fmt.Errorf("cannot take over %s %s: %w", c.name, c.version, err)
 		}
-		if other, known := all[s.Ref()]; known && other.SHA256 != s.SHA256 {
-			return fmt.Errorf("cannot take over %s: upstream has two different files of that name, %s and %s", s.Ref(), other.source, s.source)
+		s.from = c.from
+		if err := all.add(s); err != nil {
+			return err
 		}
-		all[s.Ref()] = s
 	}
 	return nil
+}
+
+// wanted lists what is wished for of this architecture. A package that the
+// filter matches brings its dependencies only if that was said.
+func (u *universe) wanted(w wishes) ([]*candidate, error) {
+	var result []*candidate
+	var roots []root
+	for _, c := range u.names {
+		switch {
+		case w.All, c.matches && !w.FilterDeps:
+			result = append(result, c)
+		case c.matches:
+			roots = append(roots, root{c.name, "matches the filter"})
+		}
+	}
+	roots = append(rootsOf(w.Packages), roots...)
+	if len(roots) == 0 {
+		return result, nil
+	}
+	members, err := u.close(roots, w.Recommends)
+	for _, m := range members {
+		result = append(result, m.candidate)
+	}
+	return result, err
+}
+
+func rootsOf(names []string) []root {
+	roots := make([]root, len(names))
+	for i, name := range names {
+		roots[i] = root{name, "wanted"}
+	}
+	return roots
 }
 
 // adopt turns a stanza of upstream's index into one of ours: Filename says

@@ -56,19 +56,23 @@ type closure struct {
 	undecided  []need    // with several options
 }
 
-// close computes the closure of names and returns its members by name. Names
-// that the universe lacks are left out: whether that is an error depends on
-// other architectures. The result depends on nothing but its input.
+// root is a package that a closure starts from.
+type root struct{ name, reason string }
+
+// close computes the closure of roots and of what every device has, and returns
+// its members by name. Names that the universe lacks are left out: whether that
+// is an error depends on other architectures. The result depends on nothing but
+// its input.
 //
 // Where a relation leaves a choice, a member that satisfies it wins; to know
 // as many members as possible, all relations without a choice come first.
-func (u *universe) close(names []string, recommends bool) ([]*chosen, error) {
+func (u *universe) close(roots []root, recommends bool) ([]*chosen, error) {
 	c := &closure{universe: u, recommends: recommends, members: map[string]*chosen{}}
-	names = slices.Clone(names)
-	slices.Sort(names)
-	for _, name := range names {
-		if candidate, ok := u.names[name]; ok {
-			c.take(candidate, nil, "wanted")
+	roots = slices.Clone(roots)
+	slices.SortStableFunc(roots, func(a, b root) int { return strings.Compare(a.name, b.name) })
+	for _, r := range roots {
+		if candidate, ok := u.names[r.name]; ok {
+			c.take(candidate, nil, r.reason)
 		}
 	}
 	for _, name := range u.base() {

@@ -22,7 +22,7 @@ func universeOf(t interface {
 	Fatal(...any)
 }, lines []string) *universe {
 	t.Helper()
-	u, err := newUniverse("amd64")
+	u, err := newUniverse("amd64", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,7 +39,7 @@ func universeOf(t interface {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := u.add(stanza); err != nil {
+		if err := u.add(&upstream{}, stanza); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -103,7 +103,7 @@ func TestClosure(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			u := universeOf(t, c.universe)
 			defer u.Close()
-			members, err := u.close(c.wanted, c.recommends)
+			members, err := u.close(rootsOf(c.wanted), c.recommends)
 			if c.err != "" {
 				if err == nil || !strings.Contains(err.Error(), c.err) {
 					t.Fatalf("error %v, want %q", err, c.err)
@@ -156,14 +156,14 @@ func TestClosureIsClosedAndDeterministic(t *testing.T) {
 
 		u := universeOf(t, lines)
 		defer u.Close()
-		members, err := u.close(wanted, false)
+		members, err := u.close(rootsOf(wanted), false)
 
 		shuffled, reversed := slices.Clone(lines), slices.Clone(wanted)
 		rand.New(rand.NewPCG(seed, 0)).Shuffle(len(shuffled), func(i, j int) { shuffled[i], shuffled[j] = shuffled[j], shuffled[i] })
 		slices.Reverse(reversed)
 		v := universeOf(t, shuffled)
 		defer v.Close()
-		again, errAgain := v.close(reversed, false)
+		again, errAgain := v.close(rootsOf(reversed), false)
 		if fmt.Sprint(err) != fmt.Sprint(errAgain) || memberNames(members) != memberNames(again) {
 			t.Fatalf("in another order: %s, %v; first: %s, %v", memberNames(again), errAgain, memberNames(members), err)
 		}

@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
@@ -17,23 +18,27 @@ import (
 	"aptfleet/repo-manager/internal/release"
 )
 
-// parallelDownloads is how many packages are fetched at the same time.
+// parallelDownloads is how many files are fetched at the same time.
 const parallelDownloads = 4
 
-// downloads is a directory with whole and partial .debs, each under the
+// downloads is a directory with whole and partial files, each under the
 // SHA-256 it is to have. What an interrupted update left there is checked
 // before it is used.
 type downloads struct{ dir string }
 
-func (d downloads) path(s selected) string {
-	return filepath.Join(d.dir, hex.EncodeToString(s.SHA256[:]))
+func (d downloads) path(l listed) string {
+	return filepath.Join(d.dir, hex.EncodeToString(l.sha256[:]))
 }
 
-// keepOnly removes what no package of the current selection needs.
-func (d downloads) keepOnly(wanted []selected) error {
+// keepOnly makes the directory if it is not there, and removes from it all but
+// the wanted files.
+func (d downloads) keepOnly(wanted []listed) error {
+	if err := os.MkdirAll(d.dir, 0o755); err != nil {
+		return fmt.Errorf("cannot make room for downloads: %w", err)
+	}
 	keep := map[string]bool{}
-	for _, s := range wanted {
-		keep[d.path(s)] = true
+	for _, l := range wanted {
+		keep[d.path(l)] = true
 	}
 	entries, err := os.ReadDir(d.dir)
 	if err != nil {
@@ -57,39 +62,43 @@ func (d downloads) clear() error {
 	return nil
 }
 
-// download fetches the .debs that the pool lacks and returns them. Each has
-// the size and SHA-256 of the signed index.
-func (u *Updater) download(ctx context.Context, up *upstream, store downloads, packages []selected, progress Progress) ([]release.File, error) {
+// missing returns what of a selection the pool lacks.
+func (u *Updater) missing(packages []selected) ([]selected, error) {
 	var missing []selected
-	var files []release.File
-	var total int64
 	names := map[[32]byte]string{}
 	for _, s := range packages {
 		if other, known := names[s.SHA256]; known {
 			return nil, fmt.Errorf("cannot take over %s: upstream gives it the same bytes as %s", s.file, other)
 		}
 		names[s.SHA256] = s.file
-		if u.config.Pool.Has(s.SHA256, s.file) {
-			continue
+		if !u.config.Pool.Has(s.SHA256, s.file) {
+			missing = append(missing, s)
 		}
-		missing = append(missing, s)
-		files = append(files, release.File{Path: store.path(s), SHA256: s.SHA256, Name: s.file, Size: s.Size})
-		total += s.Size
 	}
-	if err := store.keepOnly(missing); err != nil {
+	return missing, nil
+}
+
+// download fetches .debs and returns them. Each has the size and SHA-256 of
+// the signed index.
+func (u *Updater) download(ctx context.Context, store downloads, missing []selected, progress Progress) ([]release.File, error) {
+	var wanted []listed
+	var files []release.File
+	for _, s := range missing {
+		wanted = append(wanted, s.listed())
+		files = append(files, release.File{Path: store.path(s.listed()), SHA256: s.SHA256, Name: s.file, Size: s.Size})
+	}
+	if err := store.keepOnly(wanted); err != nil {
 		return nil, err
 	}
-	progress.Logf("%d packages selected, %d of them to download (%d bytes)", len(packages), len(missing), total)
-	if err := u.mustFit(store, missing, total); err != nil {
+	if err := u.mustFit(store, wanted, "packages"); err != nil {
 		return nil, err
 	}
-	progress.Total(total, "bytes")
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(parallelDownloads)
 	for _, s := range missing {
 		group.Go(func() error {
-			if err := up.retry(ctx, func() error { return up.fetchPackage(ctx, store.path(s), s, progress) }); err != nil {
-				return fmt.Errorf("cannot download %s: %w", up.url(s.source), err)
+			if err := s.from.retry(ctx, func() error { return s.from.bring(ctx, store.path(s.listed()), s.source, s.listed(), progress) }); err != nil {
+				return fmt.Errorf("cannot download %s: %w", s.from.url(s.source), err)
 			}
 			return nil
 		})
@@ -100,13 +109,46 @@ func (u *Updater) download(ctx context.Context, up *upstream, store downloads, p
 	return files, nil
 }
 
+// fetchIndices brings indices into the store, several at a time.
+func (u *Updater) fetchIndices(ctx context.Context, store downloads, indices []index, progress Progress) error {
+	var wanted []listed
+	var different []index // Debian's binary-all is read for every architecture
+	for _, ix := range indices {
+		if !slices.Contains(wanted, ix.packed) {
+			wanted, different = append(wanted, ix.packed), append(different, ix)
+		}
+	}
+	if err := store.keepOnly(wanted); err != nil {
+		return err
+	}
+	if err := u.mustFit(store, wanted, "indices"); err != nil {
+		return err
+	}
+	progress.Total(sizes(wanted), "bytes")
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(parallelDownloads)
+	for _, ix := range different {
+		group.Go(func() error { return ix.fetch(ctx, store, progress) })
+	}
+	return group.Wait()
+}
+
+// sizes sums up.
+func sizes(files []listed) int64 {
+	var total int64
+	for _, l := range files {
+		total += l.size
+	}
+	return total
+}
+
 // mustFit refuses downloads that would use the disk up: then no upload could
-// be taken and no stage be signed any more. total is the size of missing.
-func (u *Updater) mustFit(store downloads, missing []selected, total int64) error {
-	needed := total
-	for _, s := range missing {
-		if info, err := os.Lstat(store.path(s)); err == nil { // a part of it is there
-			needed -= min(info.Size(), s.Size)
+// be taken and no stage be signed any more.
+func (u *Updater) mustFit(store downloads, wanted []listed, what string) error {
+	needed := sizes(wanted)
+	for _, l := range wanted {
+		if info, err := os.Lstat(store.path(l)); err == nil { // a part of it is there
+			needed -= min(info.Size(), l.size)
 		}
 	}
 	if needed == 0 {
@@ -117,8 +159,8 @@ func (u *Updater) mustFit(store downloads, missing []selected, total int64) erro
 		return fmt.Errorf("cannot look for room for the downloads: %w", err)
 	}
 	if free-u.config.Reserve < needed {
-		return fmt.Errorf("cannot download %d packages: no space left on the disk of the data directory: %d bytes are needed, %d are free, of which %d stay free",
-			len(missing), needed, free, u.config.Reserve)
+		return fmt.Errorf("cannot download %d %s: no space left on the disk of the data directory: %d bytes are needed, %d are free, of which %d stay free",
+			len(wanted), what, needed, free, u.config.Reserve)
 	}
 	return nil
 }
@@ -132,10 +174,10 @@ func free(dir string) (int64, error) {
 	return int64(stat.Bavail) * stat.Bsize, nil
 }
 
-// fetchPackage brings the file at path to the content that s names. A part
-// that is there is continued; a file that turns out wrong is removed, so that
-// the next try starts at its beginning.
-func (u *upstream) fetchPackage(ctx context.Context, path string, s selected, progress Progress) (err error) {
+// bring makes the file at path the one that upstream calls name and whose
+// content is known. A part that is there is continued; a file that turns out
+// wrong is removed, so that the next try starts at its beginning.
+func (u *upstream) bring(ctx context.Context, path, name string, want listed, progress Progress) (err error) {
 	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {
 		return err
@@ -147,26 +189,25 @@ func (u *upstream) fetchPackage(ctx context.Context, path string, s selected, pr
 			progress.Add(-d.n)
 		}
 	}()
-	if _, err := io.Copy(d, contextReader{ctx, io.LimitReader(file, s.Size)}); err != nil {
+	if _, err := io.Copy(d, contextReader{ctx, io.LimitReader(file, want.size)}); err != nil {
 		return err
 	}
-	if d.n < s.Size {
-		err := u.fetch(ctx, s.source, d.n, s.Size, d.start)
-		if d.n > s.Size {
+	if d.n < want.size {
+		err := u.fetch(ctx, name, d.n, want.size, d.start)
+		if d.n > want.size {
 			err = errors.Join(err, os.Remove(path))
 		}
 		if err != nil {
 			return err
 		}
 	}
-	if d.n < s.Size {
-		return fmt.Errorf("it ends after %d of %d bytes", d.n, s.Size)
+	if d.n < want.size {
+		return fmt.Errorf("it ends after %d of %d bytes", d.n, want.size)
 	}
-	want := listed{sha256: s.SHA256, size: s.Size}
 	if err := want.check(d.sum, d.n); err != nil {
 		return errors.Join(err, os.Remove(path))
 	}
-	return file.Truncate(s.Size)
+	return file.Truncate(want.size)
 }
 
 // download is a file that is read up to its end, then written from there on,

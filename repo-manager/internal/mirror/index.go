@@ -3,7 +3,6 @@ package mirror
 import (
 	"bufio"
 	"bytes"
-	"compress/gzip"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -15,48 +14,70 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/ulikunitz/xz"
-
 	"aptfleet/internal/deb"
 )
 
+// maxWindow bounds in bytes what unpacking an index may take.
+const maxWindow = 64 << 20
+
 // index is one Packages file of upstream, with where its bytes are.
 type index struct {
-	path string // below dists/<suite>, without the ending of a compression
+	release      *inRelease
+	architecture string // whose packages it is read for
+	path         string // below dists/<suite>, without the ending of a compression
 	listed
 	packed   listed // as it is downloaded
-	encoding string // ".xz", ".gz" or ""
+	encoding string // ".xz", ".zst", ".gz" or ""
+}
+
+// name is the path of the index below the archive.
+func (ix index) name() string {
+	return "dists/" + ix.release.up.suite.Suite + "/" + ix.path + ix.encoding
+}
+
+func (ix index) fail(err error) error {
+	return fmt.Errorf("cannot read index %s: %w", ix.release.up.url(ix.name()), err)
 }
 
 // indices finds the Packages files of an architecture, one a component, and
 // those of architecture all where the archive keeps them apart.
-func (r inRelease) indices(components []string, architecture string) ([]index, error) {
+func (r *inRelease) indices(architecture string) ([]index, error) {
 	var all []index
-	for _, component := range components {
+	for _, component := range r.up.suite.Components {
 		if err := localPath(component); err != nil {
 			return nil, fmt.Errorf("cannot mirror component %q: %w", component, err)
 		}
-		found, ok := r.index(component, architecture)
+		found, ok := r.index(component, architecture, architecture)
 		if !ok {
 			return nil, fmt.Errorf("cannot find the packages of %s/binary-%s: %s does not list them (architectures %s, components %s)",
 				component, architecture, r.url, r.fields.Get("Architectures"), r.fields.Get("Components"))
 		}
 		all = append(all, found)
-		// Debian lists binary-all although binary-<arch> repeats it, and says so.
-		if slices.Contains(strings.Fields(r.fields.Get("No-Support-for-Architecture-all")), "Packages") {
+		if !r.separatesAll() {
 			continue
 		}
-		if found, ok := r.index(component, "all"); ok {
+		if found, ok := r.index(component, "all", architecture); ok {
 			all = append(all, found)
 		}
 	}
 	return all, nil
 }
 
-func (r inRelease) index(component, architecture string) (index, bool) {
-	found := index{path: component + "/binary-" + architecture + "/Packages"}
+// separatesAll tells whether packages for all architectures are to be read from
+// binary-all. Like apt we look there only if the release names the architecture
+// all, and does not say that binary-<arch> repeats it: Debian lists the files
+// in any case, and need not keep them up to date.
+func (r *inRelease) separatesAll() bool {
+	architectures := strings.Fields(r.fields.Get("Architectures"))
+	return (len(architectures) == 0 || slices.Contains(architectures, "all")) &&
+		!slices.Contains(strings.Fields(r.fields.Get("No-Support-for-Architecture-all")), "Packages")
+}
+
+// index finds one Packages file, which is to be read for an architecture.
+func (r *inRelease) index(component, binary, architecture string) (index, bool) {
+	found := index{release: r, architecture: architecture, path: component + "/binary-" + binary + "/Packages"}
 	plain, isListed := r.files[found.path]
-	for _, encoding := range []string{".xz", ".gz", ""} {
+	for _, encoding := range []string{".xz", ".zst", ".gz", ""} {
 		packed, ok := r.files[found.path+encoding]
 		if !ok {
 			continue
@@ -71,33 +92,45 @@ func (r inRelease) index(component, architecture string) (index, bool) {
 	return index{}, false
 }
 
-// read downloads an index, checks it and passes its stanzas to add, which
+// fetch brings an index into the store, with the signed bytes: by their hash
+// where the archive offers that, so that an archive in the middle of its own
+// publication cannot mix two, else by name. What is there already is not
+// downloaded again.
+func (ix index) fetch(ctx context.Context, store downloads, progress Progress) error {
+	if ix.size > maxIndex || ix.packed.size > maxIndex {
+		return ix.fail(fmt.Errorf("it is larger than %d bytes", maxIndex))
+	}
+	names := []string{ix.name()}
+	if ix.release.byHash {
+		names = slices.Insert(names, 0, fmt.Sprintf("%s/by-hash/SHA256/%x", path.Dir(ix.name()), ix.packed.sha256))
+	}
+	var err error
+	for _, name := range names {
+		err = ix.release.up.retry(ctx, func() error {
+			return ix.release.up.bring(ctx, store.path(ix.packed), name, ix.packed, progress)
+		})
+		if !errors.Is(err, errNotFound) {
+			break
+		}
+	}
+	if err != nil {
+		return ix.fail(err)
+	}
+	return nil
+}
+
+// read checks an index that was fetched and passes its stanzas to add, which
 // therefore sees data that turns out bad at the end: the caller must forget
 // it all on an error.
-func (u *upstream) read(ctx context.Context, r inRelease, ix index, add func(deb.Stanza) error) error {
-	dir := "dists/" + u.config.Suite + "/"
-	name := dir + ix.path + ix.encoding
-	fail := func(err error) error { return fmt.Errorf("cannot read index %s: %w", u.url(name), err) }
-	if ix.size > maxIndex || ix.packed.size > maxIndex {
-		return fail(fmt.Errorf("it is larger than %d bytes", maxIndex))
-	}
-	file, err := os.CreateTemp("", "aptfleet-index-")
+func (ix index) read(ctx context.Context, store downloads, add func(deb.Stanza) error) error {
+	file, err := os.Open(store.path(ix.packed))
 	if err != nil {
-		return fail(err)
+		return ix.fail(err)
 	}
 	defer file.Close()
-	if err := os.Remove(file.Name()); err != nil { // it lives on until it is closed
-		return fail(err)
-	}
-	if err := u.fetchIndex(ctx, r, dir, ix, file); err != nil {
-		return fail(err)
-	}
-	if _, err := file.Seek(0, io.SeekStart); err != nil {
-		return fail(err)
-	}
-	plain, err := decompress(bufio.NewReaderSize(file, 1<<16), ix.encoding)
+	plain, err := deb.Decompress(bufio.NewReaderSize(file, 1<<16), ix.encoding, maxWindow)
 	if err != nil {
-		return fail(err)
+		return ix.fail(err)
 	}
 	sum := sha256.New()
 	counted := &countingReader{r: io.TeeReader(io.LimitReader(plain, ix.size+1), sum)}
@@ -114,49 +147,18 @@ func (u *upstream) read(ctx context.Context, r inRelease, ix index, add func(deb
 			err = add(stanza)
 		}
 		if err != nil {
-			return fail(err)
+			return ix.fail(err)
 		}
 	}
 	if counted.n > ix.size {
-		return fail(fmt.Errorf("it unpacks to more than the %d bytes that the signed release promises", ix.size))
+		return ix.fail(fmt.Errorf("it unpacks to more than the %d bytes that the signed release promises", ix.size))
 	}
 	if ix.sha256 != ([32]byte{}) {
 		if err := ix.check(sum, counted.n); err != nil {
-			return fail(err)
+			return ix.fail(err)
 		}
 	}
 	return nil
-}
-
-// fetchIndex puts the bytes of an index into file once they are the signed
-// ones: by their hash where the archive offers that, so that an archive in
-// the middle of its own publication cannot mix two, else by name.
-func (u *upstream) fetchIndex(ctx context.Context, r inRelease, dir string, ix index, file *os.File) error {
-	names := []string{dir + ix.path + ix.encoding}
-	if r.byHash {
-		names = slices.Insert(names, 0, fmt.Sprintf("%s%s/by-hash/SHA256/%x", dir, path.Dir(ix.path), ix.packed.sha256))
-	}
-	var err error
-	for _, name := range names {
-		err = u.retry(ctx, func() error {
-			sum := sha256.New()
-			counted := &countingWriter{}
-			err := u.fetch(ctx, name, 0, ix.packed.size, func(int64) (io.Writer, error) {
-				if _, err := file.Seek(0, io.SeekStart); err != nil {
-					return nil, err
-				}
-				return io.MultiWriter(file, sum, counted), file.Truncate(0)
-			})
-			if err != nil {
-				return err
-			}
-			return ix.packed.check(sum, counted.n)
-		})
-		if !errors.Is(err, errNotFound) {
-			return err
-		}
-	}
-	return err
 }
 
 // check compares what was read with what is listed.
@@ -170,16 +172,6 @@ func (l listed) check(sum hash.Hash, size int64) error {
 	return nil
 }
 
-func decompress(r io.Reader, encoding string) (io.Reader, error) {
-	switch encoding {
-	case ".xz":
-		return xz.NewReader(r)
-	case ".gz":
-		return gzip.NewReader(r)
-	}
-	return r, nil
-}
-
 type countingReader struct {
 	r io.Reader
 	n int64
@@ -189,11 +181,4 @@ func (c *countingReader) Read(p []byte) (int, error) {
 	n, err := c.r.Read(p)
 	c.n += int64(n)
 	return n, err
-}
-
-type countingWriter struct{ n int64 }
-
-func (c *countingWriter) Write(p []byte) (int, error) {
-	c.n += int64(len(p))
-	return len(p), nil
 }

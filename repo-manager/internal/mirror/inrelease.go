@@ -7,12 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strconv"
 	"strings"
 	"time"
 
-	"aptfleet/internal/atomicfile"
 	"aptfleet/internal/deb"
 	"aptfleet/internal/sign"
 )
@@ -23,6 +21,7 @@ const futureTolerance = 10 * time.Second
 
 // inRelease is an upstream Release text whose signature was good.
 type inRelease struct {
+	up     *upstream
 	url    string
 	raw    []byte // as downloaded, signature included
 	signer string // fingerprint of the key
@@ -50,12 +49,12 @@ func (r inRelease) what() string {
 // release fetches the suite's InRelease and checks everything about it that
 // can be checked without a history.
 func (u *upstream) release(ctx context.Context, now time.Time) (inRelease, error) {
-	name := "dists/" + u.config.Suite + "/InRelease"
+	name := "dists/" + u.suite.Suite + "/InRelease"
 	fail := func(err error) (inRelease, error) {
 		return inRelease{}, fmt.Errorf("cannot accept %s: %w", u.url(name), err)
 	}
-	if len(u.config.Keyring) == 0 {
-		return fail(errors.New("the mirror has no keyring to verify it with"))
+	if len(u.suite.Keyring) == 0 {
+		return fail(errors.New("the suite has no keyring to verify it with"))
 	}
 	var raw bytes.Buffer
 	err := u.retry(ctx, func() error {
@@ -67,7 +66,7 @@ func (u *upstream) release(ctx context.Context, now time.Time) (inRelease, error
 	if err != nil {
 		return fail(err)
 	}
-	text, signer, err := sign.Verify(raw.Bytes(), u.config.Keyring, now)
+	text, signer, err := sign.Verify(raw.Bytes(), u.suite.Keyring, now)
 	if err != nil {
 		return fail(err)
 	}
@@ -75,9 +74,9 @@ func (u *upstream) release(ctx context.Context, now time.Time) (inRelease, error
 	if err != nil {
 		return fail(err)
 	}
-	r := inRelease{url: u.url(name), raw: raw.Bytes(), signer: signer, fields: fields}
-	if suite, codename := fields.Get("Suite"), fields.Get("Codename"); suite != u.config.Suite && codename != u.config.Suite {
-		return fail(fmt.Errorf("it is the release of %s (%s), not of %s", codename, suite, u.config.Suite))
+	r := inRelease{up: u, url: u.url(name), raw: raw.Bytes(), signer: signer, fields: fields}
+	if suite, codename := fields.Get("Suite"), fields.Get("Codename"); suite != u.suite.Suite && codename != u.suite.Suite {
+		return fail(fmt.Errorf("it is the release of %s (%s), not of %s", codename, suite, u.suite.Suite))
 	}
 	if r.date, err = parseTime(fields.Get("Date")); err != nil {
 		return fail(fmt.Errorf("its Date: %w", err))
@@ -138,43 +137,4 @@ func parseFiles(value string) (map[string]listed, error) {
 		files[words[2]] = f
 	}
 	return files, nil
-}
-
-// acceptedRelease is the InRelease of the last successful update, kept so
-// that nobody can move a mirror back by showing it an old release, whose
-// signature stays good for ever.
-type acceptedRelease struct{ path string }
-
-// refuseOlder fails if r is older than the release accepted before.
-func (a acceptedRelease) refuseOlder(r inRelease) error {
-	raw, err := os.ReadFile(a.path)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("cannot read the release accepted before: %w", err)
-	}
-	for line := range bytes.Lines(raw) {
-		value, isDate := bytes.CutPrefix(line, []byte("Date:"))
-		if !isDate {
-			continue
-		}
-		before, err := parseTime(strings.TrimSpace(string(value)))
-		if err != nil {
-			return fmt.Errorf("cannot read the release accepted before, %s: its Date: %w", a.path, err)
-		}
-		if r.date.Before(before) {
-			return fmt.Errorf("cannot accept %s: it is of %s and older than the one of %s accepted before; to go back on purpose, remove %s",
-				r.url, r.date.Format(time.RFC3339), before.Format(time.RFC3339), a.path)
-		}
-		return nil
-	}
-	return fmt.Errorf("cannot read the release accepted before, %s: it has no Date", a.path)
-}
-
-func (a acceptedRelease) keep(r inRelease) error {
-	if err := atomicfile.Write(a.path, r.raw, 0o644); err != nil {
-		return fmt.Errorf("cannot keep the accepted release: %w", err)
-	}
-	return nil
 }

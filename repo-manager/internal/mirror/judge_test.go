@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"aptfleet/test/debian"
 )
@@ -17,20 +16,29 @@ import (
 // a machine where nothing is installed, it must be able to install what was
 // wanted together with what every device has.
 func TestAptInstallsEveryClosure(t *testing.T) {
-	config := realConfig(t, "trixie")
+	config := wholeTrixie(t)
 	architecture, err := debian.Architecture(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	up, err := newUpstream(newClient(), time.Second, config)
+	r := newRigFor(t, nil, architecture)
+	m := r.updater.memory("demo", "debian")
+	releases, err := r.updater.verify(t.Context(), m, config.Suites, &fakeProgress{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	rel, err := up.release(t.Context(), time.Now())
-	if err != nil {
+	var indices []index
+	for i := range releases {
+		found, err := releases[i].indices(architecture)
+		if err != nil {
+			t.Fatal(err)
+		}
+		indices = append(indices, found...)
+	}
+	if err := r.updater.fetchIndices(t.Context(), m.indices(), indices, &fakeProgress{}); err != nil {
 		t.Fatal(err)
 	}
-	u, err := loadUniverse(t.Context(), up, rel, architecture, config.Components)
+	u, err := loadUniverse(t.Context(), m.indices(), indices, architecture, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -47,7 +55,7 @@ func TestAptInstallsEveryClosure(t *testing.T) {
 		{wanted: []string{"openssh-server", "network-manager"}, recommends: true},
 	} {
 		t.Run(fmt.Sprintf("%s recommends %v", strings.Join(c.wanted, " "), c.recommends), func(t *testing.T) {
-			members, err := u.close(c.wanted, c.recommends)
+			members, err := u.close(rootsOf(c.wanted), c.recommends)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -85,31 +93,40 @@ func TestAptInstallsEveryClosure(t *testing.T) {
 // knows one index and has no package. It returns what apt-get prints.
 func simulate(t *testing.T, index []byte, option string, names []string) (string, error) {
 	t.Helper()
+	archive := t.TempDir()
+	if err := os.WriteFile(filepath.Join(archive, "Packages"), index, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	run := aptRoot(t, fmt.Sprintf("deb [trusted=yes] file:%s ./\n", archive))
+	if out, err := run("apt-get", "update"); err != nil {
+		t.Fatalf("apt-get update: %v\n%s", err, out)
+	}
+	return run("apt-get", append([]string{"--simulate", "install", option}, names...)...)
+}
+
+// aptRoot returns how to run apt on a machine that has no package.
+func aptRoot(t *testing.T, sources string) (run func(program string, args ...string) (string, error)) {
+	t.Helper()
 	root := t.TempDir()
-	for _, dir := range []string{"etc/apt/apt.conf.d", "etc/apt/preferences.d", "var/lib/apt/lists/partial", "var/cache/apt/archives/partial", "var/lib/dpkg", "archive"} {
+	for _, dir := range []string{"etc/apt/apt.conf.d", "etc/apt/preferences.d", "var/lib/apt/lists/partial", "var/cache/apt/archives/partial", "var/lib/dpkg"} {
 		if err := os.MkdirAll(filepath.Join(root, dir), 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
 	config := filepath.Join(root, "apt.conf")
 	for path, text := range map[string][]byte{
-		filepath.Join(root, "archive/Packages"):     index,
 		filepath.Join(root, "var/lib/dpkg/status"):  nil,
-		filepath.Join(root, "etc/apt/sources.list"): fmt.Appendf(nil, "deb [trusted=yes] file:%s/archive ./\n", root),
+		filepath.Join(root, "etc/apt/sources.list"): []byte(sources),
 		config: fmt.Appendf(nil, "Dir %[1]q;\nDir::State::status \"%[1]s/var/lib/dpkg/status\";\nAPT::Sandbox::User \"root\";\nAcquire::Languages \"none\";\n", root),
 	} {
 		if err := os.WriteFile(path, text, 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
-	run := func(args ...string) (string, error) {
-		cmd := exec.CommandContext(t.Context(), "apt-get", args...)
+	return func(program string, args ...string) (string, error) {
+		cmd := exec.CommandContext(t.Context(), program, args...)
 		cmd.Env = append(os.Environ(), "APT_CONFIG="+config, "LC_ALL=C")
 		out, err := cmd.CombinedOutput()
 		return string(out), err
 	}
-	if out, err := run("update"); err != nil {
-		t.Fatalf("apt-get update: %v\n%s", err, out)
-	}
-	return run(append([]string{"--simulate", "install", option}, names...)...)
 }

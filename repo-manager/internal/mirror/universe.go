@@ -9,14 +9,16 @@ import (
 	"slices"
 
 	"aptfleet/internal/deb"
+	"aptfleet/snapshots"
 )
 
-// universe is every package an upstream has for one architecture. Of a name
-// with several versions only the highest counts, as for apt without pins.
+// universe is every package that the suites of a mirror have for one
+// architecture. Of a name with several versions only one counts; see beats.
 // Memory stays small: the stanzas lie in a nameless temporary file, and only
 // those that a closure looks at are read back.
 type universe struct {
 	architecture string
+	filter       filter // nil matches nothing
 	names        map[string]*candidate
 	virtual      map[string][]*candidate // by a name in Provides; set by seal
 	file         *os.File
@@ -24,14 +26,41 @@ type universe struct {
 	end          int64 // of what was written
 }
 
-// candidate is the highest version of a name.
+// candidate is the version of a name that counts.
 type candidate struct {
 	name, version string
-	priority      int // 0 is required; the higher, the less important
+	from          *upstream
+	sha256        snapshots.ID // zero if the stanza has none that can be read
+	matches       bool         // the filter
+	rival         *upstream    // a suite that has other bytes under the same version, or nil
+	priority      int          // 0 is required; the higher, the less important
 	essential     bool
 	provides      []deb.Relation
 	offset        int64
 	size          int
+}
+
+// beats tells whether c counts rather than o, another candidate of its name. A
+// version that the filter describes goes before those that it does not; then
+// the priority of the suite decides, then the version, as for apt. What is left
+// is one version in two suites, or twice in one: the suite that is named first
+// has it, and the same bytes are no matter.
+func (c *candidate) beats(o *candidate) bool {
+	if c.matches != o.matches {
+		return c.matches
+	}
+	return cmp.Or(
+		cmp.Compare(c.from.suite.Priority, o.from.suite.Priority),
+		deb.Compare(c.version, o.version),
+		cmp.Compare(o.from.position, c.from.position),
+	) > 0
+}
+
+// rivals tells whether nothing decides between two candidates of one name, and
+// they are not the same.
+func (c *candidate) rivals(o *candidate) bool {
+	return c.matches == o.matches && c.from.suite.Priority == o.from.suite.Priority &&
+		deb.Compare(c.version, o.version) == 0 && c.sha256 != o.sha256
 }
 
 // required is the priority of what no system works without.
@@ -46,7 +75,7 @@ func priorityOf(name string) int {
 	return len(known)
 }
 
-func newUniverse(architecture string) (*universe, error) {
+func newUniverse(architecture string, filter filter) (*universe, error) {
 	file, err := os.CreateTemp("", "aptfleet-stanzas-")
 	if err != nil {
 		return nil, fmt.Errorf("cannot make room for the packages of %s: %w", architecture, err)
@@ -57,6 +86,7 @@ func newUniverse(architecture string) (*universe, error) {
 	}
 	return &universe{
 		architecture: architecture,
+		filter:       filter,
 		names:        map[string]*candidate{},
 		file:         file,
 		spool:        bufio.NewWriterSize(file, 1<<20),
@@ -66,9 +96,10 @@ func newUniverse(architecture string) (*universe, error) {
 // Close gives the temporary file back.
 func (u *universe) Close() error { return u.file.Close() }
 
-// add takes one stanza of an index. The first of two equal versions stays.
-func (u *universe) add(stanza deb.Stanza) error {
+// add takes one stanza of an index of a suite.
+func (u *universe) add(from *upstream, stanza deb.Stanza) error {
 	c := &candidate{
+		from:      from,
 		name:      stanza.Get("Package"),
 		version:   stanza.Get("Version"),
 		essential: stanza.Get("Essential") == "yes",
@@ -83,8 +114,17 @@ func (u *universe) add(stanza deb.Stanza) error {
 	if architecture := stanza.Get("Architecture"); architecture != u.architecture && architecture != "all" {
 		return fmt.Errorf("package %s is for %q, not for %s", c.name, architecture, u.architecture)
 	}
-	if other, known := u.names[c.name]; known && deb.Compare(other.version, c.version) >= 0 {
-		return nil
+	if sum, err := snapshots.ParseID(stanza.Get("SHA256")); err == nil {
+		c.sha256 = sum
+	}
+	c.matches = u.filter != nil && u.filter(stanza)
+	if other, known := u.names[c.name]; known {
+		if c.rivals(other) {
+			c.rival, other.rival = other.from, c.from
+		}
+		if !c.beats(other) {
+			return nil
+		}
 	}
 	groups, err := deb.ParseRelations(stanza.Get("Provides"))
 	if err != nil {

@@ -2,10 +2,10 @@ package mirror
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
-	"os"
-	"path/filepath"
+	"sync"
 	"time"
 
 	"aptfleet/repo-manager/internal/release"
@@ -20,6 +20,8 @@ type Engine interface {
 	// ReplaceMirror makes packages the whole content of a mirror, as one new
 	// state, after moving files into the pool.
 	ReplaceMirror(ctx context.Context, actor release.Actor, pipeline, component string, packages []snapshots.Package, files []release.File) (snapshots.ID, error)
+	// Head is the newest state of a pipeline.
+	Head(ctx context.Context, pipeline string) (snapshots.State, error)
 }
 
 // Pool tells which files need not be downloaded.
@@ -38,17 +40,22 @@ type Progress interface {
 // different mirrors; the engine lets no two changes work on the same one.
 type Updater struct {
 	config Config
+
+	mu    sync.Mutex
+	looks map[string]chan struct{} // of each mirror; whoever looks at its upstream holds it
 }
 
 // Config is what an Updater works with.
 type Config struct {
 	Engine  Engine
+	Chunks  snapshots.Chunks
 	Pool    Pool
 	Dir     string           // for downloads; on the file system of the pool
 	Reserve int64            // bytes of that file system that downloads leave free
 	Client  *http.Client     // nil: proxies from the environment, bounded waiting
 	Clock   func() time.Time // nil: time.Now
 	Pause   time.Duration    // before a file is tried a second time; 0: half a second
+	Stall   time.Duration    // in which a transfer must bring something; 0: a minute
 
 	Free func(dir string) (bytes int64, err error) // on a file system; nil asks it
 }
@@ -64,16 +71,19 @@ func New(config Config) *Updater {
 	if config.Pause == 0 {
 		config.Pause = time.Second / 2
 	}
+	if config.Stall == 0 {
+		config.Stall = stallLimit
+	}
 	if config.Free == nil {
 		config.Free = free
 	}
-	return &Updater{config: config}
+	return &Updater{config: config, looks: make(map[string]chan struct{})}
 }
 
 // Update starts to bring a mirror up to date with its upstream and returns
 // the change that does it. An unknown component is an error at once;
 // everything that has to do with the upstream is the change's error.
-func (u *Updater) Update(ctx context.Context, actor release.Actor, pipeline, component string) (release.Change, error) {
+func (u *Updater) Update(ctx context.Context, actor release.Actor, pipeline, component string, options Options) (release.Change, error) {
 	p, err := u.config.Engine.Pipeline(ctx, pipeline)
 	if err != nil {
 		return release.Change{}, err
@@ -86,10 +96,10 @@ func (u *Updater) Update(ctx context.Context, actor release.Actor, pipeline, com
 		Kind:     "mirror-update",
 		Pipeline: pipeline,
 		Subject:  component,
-		Summary:  fmt.Sprintf("update mirror %s from %s %s", component, config.URL, config.Suite),
+		Summary:  fmt.Sprintf("update mirror %s from %s", component, config.Where()),
 	}
 	return u.config.Engine.StartChange(ctx, actor, change, func(ctx context.Context, progress *release.Progress) error {
-		return u.run(ctx, actor, p, component, *config, progress)
+		return u.run(ctx, actor, p, component, *config, options, progress)
 	})
 }
 
@@ -114,37 +124,43 @@ func mirrorOf(p release.Pipeline, component string) (*release.MirrorConfig, erro
 	}
 }
 
-// run is one update, from the InRelease to the engine.
-func (u *Updater) run(ctx context.Context, actor release.Actor, p release.Pipeline, component string, config release.MirrorConfig, progress Progress) error {
-	dir := filepath.Join(u.config.Dir, p.Name, component)
-	store := downloads{dir: filepath.Join(dir, "packages")}
-	if err := os.MkdirAll(store.dir, 0o755); err != nil {
-		return fmt.Errorf("cannot make room for downloads: %w", err)
-	}
-	up, err := newUpstream(u.config.Client, u.config.Pause, config)
-	if err != nil {
-		return err
-	}
-	rel, err := up.release(ctx, u.config.Clock())
-	if err != nil {
-		return err
-	}
-	accepted := acceptedRelease{path: filepath.Join(dir, "InRelease")}
-	if err := accepted.refuseOlder(rel); err != nil {
-		return err
-	}
-	progress.Logf("%s of %s is signed by %s", rel.what(), rel.date.Format(time.RFC3339), rel.signer)
+// Options say what an update may do.
+type Options struct {
+	// AllowRebuilt takes other bytes under a name, version and architecture
+	// that the mirror holds. Without it such an update is refused: to apt and
+	// to devices that have the first ones the second are the same package.
+	AllowRebuilt bool
+}
 
-	selected, err := u.choose(ctx, up, rel, p.Architectures, config, progress)
+// run is one update, from the InRelease to the engine.
+func (u *Updater) run(ctx context.Context, actor release.Actor, p release.Pipeline, component string, config release.MirrorConfig, options Options, progress Progress) error {
+	plan, err := u.plan(ctx, p, component, config, true, progress)
 	if err != nil {
 		return err
 	}
-	files, err := u.download(ctx, up, store, selected, progress)
+	m := u.memory(p.Name, component)
+	if len(plan.rebuilt) > 0 && !options.AllowRebuilt {
+		return plan.refuseRebuilt(component)
+	}
+	if plan.changesNothing() {
+		progress.Logf("nothing changed")
+		return errors.Join(m.accept(plan.releases), m.keepOutcome(outcome{plan.basis, contentOf(plan.head, component, p.Architectures)}), m.packages().clear())
+	}
+	var total int64
+	for _, s := range plan.missing {
+		total += s.Size
+	}
+	progress.Logf("%d packages selected, %d of them to download (%d bytes)", len(plan.selected), len(plan.missing), total)
+	progress.Total(sizes(plan.indices())+total, "bytes")
+	files, err := u.download(ctx, m.packages(), plan.missing, progress)
 	if err != nil {
 		return err
 	}
-	packages := make([]snapshots.Package, len(selected))
-	for i, s := range selected {
+	if err := m.accept(plan.releases); err != nil {
+		return err
+	}
+	packages := make([]snapshots.Package, len(plan.selected))
+	for i, s := range plan.selected {
 		packages[i] = s.Package
 	}
 	state, err := u.config.Engine.ReplaceMirror(ctx, actor, p.Name, component, packages, files)
@@ -152,8 +168,9 @@ func (u *Updater) run(ctx context.Context, actor release.Actor, p release.Pipeli
 		return err
 	}
 	progress.Logf("%d packages are in state %s", len(packages), state)
-	if err := accepted.keep(rel); err != nil {
+	head, err := u.config.Engine.Head(ctx, p.Name)
+	if err != nil {
 		return err
 	}
-	return store.clear()
+	return errors.Join(m.keepOutcome(outcome{plan.basis, contentOf(head, component, p.Architectures)}), m.packages().clear())
 }

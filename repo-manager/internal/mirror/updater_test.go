@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -28,7 +29,9 @@ func TestUpdateHandsOverTheClosure(t *testing.T) {
 	if got, want := r.names(), "apt base-files hello hello-data libc mawk"; got != want {
 		t.Fatalf("packages %q, want %q", got, want)
 	}
-	if progress.done != progress.total || progress.total != 40_000*int64(len("apt base-files hello hello-data libc mawk ")) || progress.unit != "bytes" {
+	total := 40_000 * int64(len("apt base-files hello hello-data libc mawk "))
+	total += int64(len(a.files["dists/trixie/main/binary-amd64/Packages.xz"]))
+	if progress.done != progress.total || progress.total != total || progress.unit != "bytes" {
 		t.Errorf("progress %d of %d %s", progress.done, progress.total, progress.unit)
 	}
 	for i, p := range r.engine.packages {
@@ -37,13 +40,16 @@ func TestUpdateHandsOverTheClosure(t *testing.T) {
 			t.Errorf("%s: its file is %+v", p.Ref(), f)
 		}
 	}
-	const want = "Package: base-files\nVersion: 13\nArchitecture: amd64\nEssential: yes\nPriority: required\nDepends: awk\n" +
+	const stanzaBegins = "Package: base-files\nVersion: 13\nArchitecture: amd64\nEssential: yes\nPriority: required\nDepends: awk\n" +
 		"Description: Debian base system\nDescription-md5: 0123456789abcdef0123456789abcdef\nFilename: pool/"
 	stanza := string(r.engine.packages[1].Stanza)
-	if !strings.HasPrefix(stanza, want) || strings.Contains(stanza, "MD5sum") || strings.Contains(stanza, "SHA1:") {
+	if !strings.HasPrefix(stanza, stanzaBegins) || strings.Contains(stanza, "MD5sum") || strings.Contains(stanza, "SHA1:") {
 		t.Errorf("the stanza does not keep upstream's bytes:\n%s", stanza)
 	}
-	if kept := filesBelow(t, r.dir); kept != "demo/debian/InRelease" {
+	index := a.files["dists/trixie/main/binary-amd64/Packages.xz"]
+	want := []string{r.accepted(a), "demo/debian/selection", fmt.Sprintf("demo/debian/indices/%x", sha(index))}
+	slices.Sort(want)
+	if kept := filesBelow(t, r.dir); kept != strings.Join(want, " ") {
 		t.Errorf("left behind: %s", kept)
 	}
 }
@@ -101,8 +107,7 @@ func TestUpdateOfSeveralArchitectures(t *testing.T) {
 	arm := strings.ReplaceAll(base, "Architecture: amd64", "Architecture: arm64")
 	a.debs["arm64"] = arm
 	a.publish()
-	r := newRig(t, a)
-	r.pipeline.Architectures = []string{"amd64", "arm64"}
+	r := newRigFor(t, a, "amd64", "arm64")
 	if err := r.update(t.Context(), a.config("hello"), &fakeProgress{}); err != nil {
 		t.Fatal(err)
 	}
@@ -209,7 +214,7 @@ func TestABadUpstreamChangesNothing(t *testing.T) {
 			a.publish()
 		}, errors: []string{"main/binary-amd64/Packages.xz", "passwd"}},
 		{name: "wanted package that is not there", wanted: "goodbye", spoil: func(*testing.T, *archive) {},
-			errors: []string{`"goodbye"`, "Upstream trixie"}},
+			errors: []string{`"goodbye"`, "/debian trixie main"}},
 		{name: "missing dependency", spoil: func(t *testing.T, a *archive) {
 			a.debs["amd64"] = strings.Replace(base, "Package: libc\n", "Package: libd\n", 1)
 			a.publish()
@@ -276,7 +281,7 @@ func TestAnOlderReleaseIsRefused(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "older than") || r.engine.replaced != 1 {
 		t.Fatalf("error %v after %d replacements", err, r.engine.replaced)
 	}
-	if err := os.Remove(filepath.Join(r.dir, "demo/debian/InRelease")); err != nil {
+	if err := os.Remove(filepath.Join(r.dir, r.accepted(a))); err != nil {
 		t.Fatal(err)
 	}
 	if err := r.update(t.Context(), a.config("hello"), &fakeProgress{}); err != nil {
@@ -397,6 +402,33 @@ func TestPlainerArchivesAreReadToo(t *testing.T) {
 	}
 }
 
+// Packages for all architectures are read from binary-all where the release
+// says so, as apt does.
+func TestArchitectureAll(t *testing.T) {
+	for head, read := range map[string]bool{
+		"":                           true,
+		"Architectures: amd64\n":     false,
+		"Architectures: all amd64\n": true,
+		"Architectures: amd64 all\nNo-Support-for-Architecture-all: Packages\n":   false,
+		"Architectures: all amd64\nNo-Support-for-Architecture-all: Sources\n":    true,
+		"Architectures: amd64 arm64\nNo-Support-for-Architecture-all: Packages\n": false,
+	} {
+		a := newArchive(t)
+		a.head = head
+		a.debs["all"] = "Package: notes\nVersion: 1\nArchitecture: all\n"
+		a.publish()
+		r := newRig(t, a)
+		config := a.config()
+		config.All = true
+		if err := r.update(t.Context(), config, &fakeProgress{}); err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Contains(r.names(), "notes"); got != read {
+			t.Errorf("%q: binary-all is read: %v, want %v", head, got, read)
+		}
+	}
+}
+
 func TestUpdateKnowsWhatIsAMirror(t *testing.T) {
 	p := release.Pipeline{Name: "demo", Components: []release.Component{{Name: "apps", Kind: release.Repository}}}
 	for component, code := range map[string]release.Code{"apps": release.Invalid, "debian": release.NotFound} {
@@ -441,21 +473,22 @@ func filesBelow(t *testing.T, dir string) string {
 // A mirror that could never be updated is refused when it is created.
 func TestValidate(t *testing.T) {
 	good := newArchive(t).config("hello")
-	if err := Validate("debian", good); err != nil {
+	if err := Validate("create", "debian", good); err != nil {
 		t.Fatal(err)
 	}
 	for says, spoil := range map[string]func(*release.MirrorConfig){
-		"http or https URL":       func(c *release.MirrorConfig) { c.URL = "ftp.example/debian" },
-		"suite":                   func(c *release.MirrorConfig) { c.Suite = "../../trixie" },
-		"component":               func(c *release.MirrorConfig) { c.Components = []string{"main", "../x"} },
+		"http or https URL":       func(c *release.MirrorConfig) { c.Suites[0].URL = "ftp.example/debian" },
+		"suite":                   func(c *release.MirrorConfig) { c.Suites[0].Suite = "../../trixie" },
+		"component":               func(c *release.MirrorConfig) { c.Suites[0].Components = []string{"main", "../x"} },
 		`package name "Hello"`:    func(c *release.MirrorConfig) { c.Packages = []string{"hello", "Hello"} },
-		"keyring cannot be read":  func(c *release.MirrorConfig) { c.Keyring = []byte("root:x:0:0") },
-		"cannot create mirror up": func(c *release.MirrorConfig) { c.URL = "" },
+		"keyring cannot be read":  func(c *release.MirrorConfig) { c.Suites[0].Keyring = []byte("root:x:0:0") },
+		"cannot create mirror up": func(c *release.MirrorConfig) { c.Suites[0].URL = "" },
 	} {
 		config := good
+		config.Suites = slices.Clone(good.Suites)
 		spoil(&config)
 		var known *release.Error
-		if err := Validate("up", config); !errors.As(err, &known) || known.Code != release.Invalid || !strings.Contains(err.Error(), says) {
+		if err := Validate("create", "up", config); !errors.As(err, &known) || known.Code != release.Invalid || !strings.Contains(err.Error(), says) {
 			t.Errorf("%v does not say %q", err, says)
 		}
 	}

@@ -1,7 +1,6 @@
 package mirror
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,18 +8,16 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"path"
 	"strings"
 	"time"
 
-	"aptfleet/internal/deb"
-	"aptfleet/internal/sign"
 	"aptfleet/repo-manager/internal/release"
 )
 
 const (
 	attempts      = 3                // tries for one file before an update fails
-	stallLimit    = 60 * time.Second // without a byte, a transfer is given up
+	stallLimit    = 60 * time.Second // in which a transfer must bring leastBytes
+	leastBytes    = 1 << 10          // else it is given up
 	maxInRelease  = 1 << 20          // bytes; Debian's largest has about 250 kB
 	maxIndex      = 1 << 30          // bytes of one index, uncompressed
 	maxPackage    = 8 << 30          // bytes of one .deb
@@ -32,10 +29,12 @@ var errNotFound = errors.New("the server has no such file (404)")
 
 // upstream is one suite of an archive.
 type upstream struct {
-	client *http.Client
-	base   *url.URL // holds dists/ and pool/
-	pause  time.Duration
-	config release.MirrorConfig
+	client   *http.Client
+	base     *url.URL // holds dists/ and pool/
+	pause    time.Duration
+	stall    time.Duration
+	suite    release.MirrorSuite
+	position int // among the suites of the mirror
 }
 
 func newClient() *http.Client {
@@ -50,48 +49,19 @@ func newClient() *http.Client {
 	}}
 }
 
-func newUpstream(client *http.Client, pause time.Duration, config release.MirrorConfig) (*upstream, error) {
-	base, err := url.Parse(config.URL)
+func (u *Updater) upstream(suite release.MirrorSuite, position int) (*upstream, error) {
+	base, err := suiteURL(suite)
 	if err != nil {
-		return nil, fmt.Errorf("cannot mirror %q: %w", config.URL, err)
+		return nil, err
 	}
-	if base.Scheme != "http" && base.Scheme != "https" || base.Host == "" {
-		return nil, fmt.Errorf("cannot mirror %q: want an http or https URL", config.URL)
-	}
-	if err := localPath(config.Suite); err != nil {
-		return nil, fmt.Errorf("cannot mirror suite %q: %w", config.Suite, err)
-	}
-	return &upstream{client: client, base: base, pause: pause, config: config}, nil
+	return &upstream{
+		client: u.config.Client, base: base, pause: u.config.Pause, stall: u.config.Stall,
+		suite: suite, position: position,
+	}, nil
 }
 
-// Validate refuses a mirror that no update could ever fill: it cannot be
-// changed once it exists.
-func Validate(name string, config release.MirrorConfig) error {
-	_, err := newUpstream(nil, 0, config)
-	for _, component := range config.Components {
-		if bad := localPath(component); bad != nil && err == nil {
-			err = fmt.Errorf("the upstream component %q: %w", component, bad)
-		}
-	}
-	for _, wanted := range config.Packages {
-		err = cmp.Or(err, deb.ValidPackageName(wanted))
-	}
-	if len(config.Keyring) > 0 {
-		err = cmp.Or(err, sign.CheckKeyring(config.Keyring))
-	}
-	if err != nil {
-		return &release.Error{Code: release.Invalid, Text: fmt.Sprintf("cannot create mirror %s: %v", name, err), Hint: "repo-manager mirror create --help", Err: err}
-	}
-	return nil
-}
-
-// localPath refuses what would lead out of the archive.
-func localPath(name string) error {
-	if name == "" || name != path.Clean(name) || strings.HasPrefix(name, "/") || name == ".." || strings.HasPrefix(name, "../") {
-		return errors.New("it is not a plain path below the archive")
-	}
-	return nil
-}
+// what names the suite for people.
+func (u *upstream) what() string { return u.base.String() + " " + u.suite.Suite }
 
 func (u *upstream) url(name string) string {
 	return u.base.JoinPath(strings.Split(name, "/")...).String()
@@ -104,6 +74,8 @@ func (u *upstream) url(name string) string {
 func (u *upstream) fetch(ctx context.Context, name string, offset, limit int64, start func(at int64) (io.Writer, error)) error {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
+	watch := time.AfterFunc(u.stall, func() { stop(fmt.Errorf("the server brought less than %d bytes in %s", leastBytes, u.stall)) })
+	defer watch.Stop()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, u.url(name), nil)
 	if err != nil {
 		return err
@@ -113,6 +85,9 @@ func (u *upstream) fetch(ctx context.Context, name string, offset, limit int64, 
 		request.Header.Set("Range", fmt.Sprintf("bytes=%d-", offset))
 	}
 	response, err := u.client.Do(request)
+	if cause := context.Cause(ctx); err != nil && cause != nil {
+		err = cause
+	}
 	if err != nil {
 		return err
 	}
@@ -122,6 +97,8 @@ func (u *upstream) fetch(ctx context.Context, name string, offset, limit int64, 
 		offset = 0
 	case response.StatusCode == http.StatusPartialContent && offset > 0 &&
 		strings.HasPrefix(response.Header.Get("Content-Range"), fmt.Sprintf("bytes %d-", offset)):
+	case response.StatusCode == http.StatusRequestedRangeNotSatisfiable && offset > 0:
+		return nil // the server has no byte more than we
 	case response.StatusCode == http.StatusNotFound:
 		return errNotFound
 	default:
@@ -131,9 +108,7 @@ func (u *upstream) fetch(ctx context.Context, name string, offset, limit int64, 
 	if err != nil {
 		return err
 	}
-	watch := time.AfterFunc(stallLimit, func() { stop(fmt.Errorf("no byte arrived for %s", stallLimit)) })
-	defer watch.Stop()
-	body := &watchedReader{r: response.Body, progress: func() { watch.Reset(stallLimit) }}
+	body := &watchedReader{r: response.Body, progress: func() { watch.Reset(u.stall) }}
 	n, err := io.Copy(w, io.LimitReader(body, limit-offset+1))
 	if cause := context.Cause(ctx); err != nil && cause != nil {
 		err = cause
@@ -165,15 +140,17 @@ func (u *upstream) retry(ctx context.Context, try func() error) error {
 	}
 }
 
-// watchedReader tells about every read that brought something.
+// watchedReader tells about every leastBytes that arrived.
 type watchedReader struct {
 	r        io.Reader
 	progress func()
+	n        int // since progress was called
 }
 
 func (w *watchedReader) Read(p []byte) (int, error) {
 	n, err := w.r.Read(p)
-	if n > 0 {
+	if w.n += n; w.n >= leastBytes {
+		w.n = 0
 		w.progress()
 	}
 	return n, err

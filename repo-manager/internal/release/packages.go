@@ -123,7 +123,9 @@ func (d *draft) remove(ctx context.Context, a Actor, component, name, version st
 
 // ReplaceMirror makes pkgs all that a mirror holds and publishes that as a new
 // state. files are those of them that the pool may not have yet; they are
-// renamed into it. It returns the state of the pipeline after it.
+// renamed into it. Other bytes under a name, version and architecture that
+// another component has are a Conflict, as they are for an upload. It returns
+// the state of the pipeline after it.
 func (e *Engine) ReplaceMirror(ctx context.Context, a Actor, pipeline, component string, pkgs []snapshots.Package, files []File) (snapshots.ID, error) {
 	var state snapshots.ID
 	err := e.do(&job{ctx: ctx, pipeline: pipeline, edit: func(ctx context.Context, d *draft) (func(), error) {
@@ -147,6 +149,9 @@ func (d *draft) replace(ctx context.Context, a Actor, component string, pkgs []s
 	names, err := d.readAll(ctx, component)
 	if err != nil {
 		return because(err, "cannot replace mirror %s", component)
+	}
+	if err := d.mustNotClash(ctx, component, after); err != nil {
+		return err
 	}
 	for _, f := range files {
 		if err := d.store(f); err != nil {

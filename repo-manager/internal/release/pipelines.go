@@ -126,25 +126,6 @@ func (e *Engine) CreateRepository(ctx context.Context, a Actor, pipeline, name s
 	return e.createComponent(ctx, a, Component{Pipeline: pipeline, Name: name, Kind: Repository, Keep: max(keep, 1)})
 }
 
-// CreateMirror adds a mirror to a pipeline. It is empty until it is updated.
-func (e *Engine) CreateMirror(ctx context.Context, a Actor, pipeline, name string, config MirrorConfig) (Component, error) {
-	for _, missing := range []struct {
-		what  string
-		empty bool
-	}{
-		{"URL", config.URL == ""},
-		{"suite", config.Suite == ""},
-		{"upstream component", len(config.Components) == 0},
-		{"package", len(config.Packages) == 0},
-		{"keyring: what is mirrored must be signed by a known key", len(config.Keyring) == 0},
-	} {
-		if missing.empty {
-			return Component{}, fail(Invalid, "repo-manager mirror create --help", "cannot create mirror %s: it has no %s", name, missing.what)
-		}
-	}
-	return e.createComponent(ctx, a, Component{Pipeline: pipeline, Name: name, Kind: Mirror, Mirror: &config})
-}
-
 func (e *Engine) createComponent(ctx context.Context, a Actor, c Component) (Component, error) {
 	if err := snapshots.ValidComponent(c.Name); err != nil {
 		return Component{}, fail(Invalid, "", "cannot create %s %q: %v", c.Kind, c.Name, err)

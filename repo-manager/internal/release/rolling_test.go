@@ -364,9 +364,12 @@ func TestIntents(t *testing.T) {
 
 func TestMirror(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
-		config := release.MirrorConfig{URL: "https://mirror.example/debian", Suite: "trixie", Components: []string{"main"}, Packages: []string{"hello"}, Keyring: []byte("k")}
+		config := release.MirrorConfig{
+			Suites:   []release.MirrorSuite{{URL: "https://mirror.example/debian", Suite: "trixie", Components: []string{"main"}, Keyring: []byte("k")}},
+			Packages: []string{"hello"},
+		}
 		_, err := w.CreateMirror(t.Context(), ann, "demo", "debian", release.MirrorConfig{})
-		wantCode(t, err, release.Invalid, "it has no URL")
+		wantCode(t, err, release.Invalid, "it has no suite")
 		_, err = w.CreateMirror(t.Context(), ann, "demo", "debian", config)
 		must(t, err)
 		upload := w.receive("app", "1", "all", "")

@@ -15,7 +15,8 @@ type Store interface {
 	// Commit makes all of a batch durable, or nothing of it: after it returned
 	// nil, no crash and no power cut loses it; after an error or a crash
 	// before that, no part of it is there. A pipeline, component, snapshot,
-	// move or base that exists already makes it fail.
+	// move or base that exists already makes it fail, and so does one of
+	// Mirrors that is no mirror.
 	Commit(ctx context.Context, b Batch) error
 
 	// Pipelines lists all pipelines with their components, both by name.
@@ -55,6 +56,7 @@ type Store interface {
 type Batch struct {
 	Pipelines  []Pipeline // created; their components are given apart
 	Components []Component
+	Mirrors    []Component // existing mirrors; each gets the Mirror given here, all else stays
 	Snapshots  []Snapshot
 	Moves      []Move
 	Standings  []Standing // each replaces what the stage was before

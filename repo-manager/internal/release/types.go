@@ -29,7 +29,7 @@ type ComponentKind string
 // The kinds of component.
 const (
 	Repository ComponentKind = "repository" // rolling, receives uploads
-	Mirror     ComponentKind = "mirror"     // follows an upstream suite
+	Mirror     ComponentKind = "mirror"     // follows upstream suites
 )
 
 // Component is one repository or mirror of a pipeline.
@@ -42,14 +42,26 @@ type Component struct {
 	Created  time.Time
 }
 
-// MirrorConfig says what a mirror takes from where.
+// MirrorConfig says what a mirror takes from where. It takes Packages with
+// what they depend on, and what Filter matches; All takes everything.
 type MirrorConfig struct {
+	Suites     []MirrorSuite // at least one
+	Packages   []string      // wanted names; their dependencies follow
+	Filter     string        // package query in aptly's language; "" matches nothing
+	FilterDeps bool          // the dependencies of what Filter matches follow too
+	All        bool          // every package of the suites; no Packages, no Filter
+	Recommends bool          // whether Recommends count as dependencies
+}
+
+// MirrorSuite is one suite of an archive that a mirror takes packages from. Of
+// a name that several suites have, the one of the highest Priority has it;
+// within a priority the highest version wins, as for apt.
+type MirrorSuite struct {
 	URL        string   // base that holds dists/, e.g. https://mirror.example/debian
-	Suite      string   // e.g. "trixie"
+	Suite      string   // below dists/, e.g. "trixie"
 	Components []string // upstream components, e.g. "main"
-	Packages   []string // wanted names; their dependencies follow
-	Recommends bool     // whether Recommends count as dependencies
-	Keyring    []byte   // OpenPGP certificates that may sign the upstream InRelease
+	Priority   int      // 0 unless somebody decided otherwise
+	Keyring    []byte   // OpenPGP certificates that may sign the suite's InRelease
 }
 
 // Offer is a state together with the name it goes by, if it has one.
@@ -173,6 +185,7 @@ const (
 	Locked    Code = "locked"    // 423, exit 11: another change holds it
 	NoAccess  Code = "no-access" // 401, exit 5: who is asking?
 	Forbidden Code = "forbidden" // 403, exit 5: known, but may not
+	Upstream  Code = "upstream"  // 502, exit 1: what a mirror's upstream gives cannot be taken
 
 	// Unpublished is 503, exit 1: the act is recorded and not visible yet.
 	Unpublished Code = "unpublished"

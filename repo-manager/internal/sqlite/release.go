@@ -13,7 +13,7 @@ import (
 func (d *DB) Commit(ctx context.Context, b release.Batch) error {
 	return d.inWrite(ctx, func(tx *sql.Tx) error {
 		for _, write := range []func(context.Context, *sql.Tx, release.Batch) error{
-			insertPipelines, insertSnapshots, insertMoves, putStandings, insertBases, insertUploads,
+			insertPipelines, updateMirrors, insertSnapshots, insertMoves, putStandings, insertBases, insertUploads,
 		} {
 			if err := write(ctx, tx, b); err != nil {
 				return err
@@ -38,6 +38,23 @@ func insertPipelines(ctx context.Context, tx *sql.Tx, b release.Batch) error {
 		if _, err := tx.ExecContext(ctx, `INSERT INTO components (pipeline, name, kind, keep, mirror, created) VALUES (?, ?, ?, ?, ?, ?)`,
 			c.Pipeline, c.Name, string(c.Kind), c.Keep, mirror, timeText(c.Created)); err != nil {
 			return fmt.Errorf("cannot store component %s: %w", c.Name, err)
+		}
+	}
+	return nil
+}
+
+func updateMirrors(ctx context.Context, tx *sql.Tx, b release.Batch) error {
+	for _, c := range b.Mirrors {
+		result, err := tx.ExecContext(ctx, `UPDATE components SET mirror = ? WHERE pipeline = ? AND name = ? AND kind = 'mirror'`,
+			jsonText(c.Mirror), c.Pipeline, c.Name)
+		if err != nil {
+			return fmt.Errorf("cannot store mirror %s: %w", c.Name, err)
+		}
+		switch n, err := result.RowsAffected(); {
+		case err != nil:
+			return fmt.Errorf("cannot store mirror %s: %w", c.Name, err)
+		case n != 1:
+			return fmt.Errorf("cannot store mirror %s: pipeline %s has none of that name", c.Name, c.Pipeline)
 		}
 	}
 	return nil

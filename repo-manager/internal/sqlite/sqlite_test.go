@@ -1,9 +1,12 @@
 package sqlite
 
 import (
+	"crypto/sha256"
 	"database/sql"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -94,6 +97,62 @@ func TestOpenRefuses(t *testing.T) {
 		}
 		if !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), c.path) {
 			t.Errorf("%s: error %q names not %q and the file", name, err, c.want)
+		}
+	}
+}
+
+// A database of the time when a mirror had one suite is read as one of today.
+func TestMirrorsOfOneSuiteAreMigrated(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "db")
+	raw, err := sql.Open("sqlite3", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, err := fs.ReadFile(migrations, "migrations/0001_release.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const created = "2026-11-20T10:15:00.000000Z"
+	sum := sha256.Sum256(first)
+	for _, step := range []struct {
+		statement string
+		values    []any
+	}{
+		{string(first), nil},
+		{`CREATE TABLE migrations (name TEXT PRIMARY KEY, sha256 BLOB NOT NULL) STRICT, WITHOUT ROWID`, nil},
+		{`INSERT INTO migrations VALUES ('migrations/0001_release.sql', ?)`, []any{sum[:]}},
+		{`INSERT INTO pipelines VALUES ('demo', 'trixie', '["amd64"]', '["dev"]', ?)`, []any{created}},
+		{`INSERT INTO components VALUES ('demo', 'apps', 'repository', 1, NULL, ?)`, []any{created}},
+		{`INSERT INTO components VALUES ('demo', 'debian', 'mirror', 0, ?, ?)`, []any{
+			`{"URL":"https://mirror.example/debian","Suite":"trixie","Components":["main","contrib"],"Packages":["hello","apt"],"Recommends":true,"Keyring":"AAEC"}`, created}},
+		{`INSERT INTO components VALUES ('demo', 'plain', 'mirror', 0, ?, ?)`, []any{
+			`{"URL":"https://a.example/it's","Suite":"sid","Components":["main"],"Packages":null,"Recommends":false,"Keyring":""}`, created}},
+	} {
+		if _, err := raw.Exec(step.statement, step.values...); err != nil {
+			t.Fatalf("%s: %v", step.statement, err)
+		}
+	}
+	if err := raw.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // migrated once
+		pipelines, err := open(t, path).Pipelines(t.Context())
+		if err != nil || len(pipelines) != 1 || len(pipelines[0].Components) != 3 {
+			t.Fatalf("%+v, %v", pipelines, err)
+		}
+		for i, want := range []*release.MirrorConfig{
+			nil,
+			{
+				Suites: []release.MirrorSuite{{
+					URL: "https://mirror.example/debian", Suite: "trixie", Components: []string{"main", "contrib"}, Keyring: []byte{0, 1, 2},
+				}},
+				Packages: []string{"hello", "apt"}, Recommends: true,
+			},
+			{Suites: []release.MirrorSuite{{URL: "https://a.example/it's", Suite: "sid", Components: []string{"main"}, Keyring: []byte{}}}},
+		} {
+			if got := pipelines[0].Components[i].Mirror; !reflect.DeepEqual(got, want) {
+				t.Errorf("%s is read as %+v, want %+v", pipelines[0].Components[i].Name, got, want)
+			}
 		}
 	}
 }

@@ -100,6 +100,17 @@ func (r *releases) add(b release.Batch) error {
 		}
 		p.Components = append(p.Components, c)
 	}
+	for _, c := range b.Mirrors {
+		p := r.pipeline(c.Pipeline)
+		if p == nil {
+			return fmt.Errorf("mirror %s has no pipeline", c.Name)
+		}
+		i := slices.IndexFunc(p.Components, func(o release.Component) bool { return o.Name == c.Name && o.Kind == release.Mirror })
+		if i < 0 {
+			return fmt.Errorf("mirror %s does not exist", c.Name)
+		}
+		p.Components[i].Mirror = c.Mirror
+	}
 	for _, s := range b.Snapshots {
 		if slices.ContainsFunc(r.snapshots, func(o release.Snapshot) bool { return o.Pipeline == s.Pipeline && o.ID == s.ID }) {
 			return fmt.Errorf("snapshot %s exists", s.ID)

@@ -46,6 +46,7 @@ func Release(t *testing.T, open func(t *testing.T) (store release.Store, again f
 	run("everything comes back", everythingComesBack)
 	run("a failed commit leaves nothing", failedCommit)
 	run("a standing is replaced", standingReplaced)
+	run("a mirror is changed", mirrorChanged)
 	run("order and limits", orderAndLimits)
 	run("uploads are found by identity", identities)
 	run("changes", changes)
@@ -55,7 +56,11 @@ func everythingComesBack(t *testing.T, s release.Store, again func() release.Sto
 	ctx := t.Context()
 	b := demo("demo")
 	mirror := release.Component{Pipeline: "demo", Name: "debian", Kind: release.Mirror, Created: day, Mirror: &release.MirrorConfig{
-		URL: "https://mirror.example/debian", Suite: "trixie", Components: []string{"main"}, Packages: []string{"hello"}, Recommends: true, Keyring: []byte{0, 1, 2},
+		Suites: []release.MirrorSuite{
+			{URL: "https://mirror.example/debian", Suite: "trixie", Components: []string{"main"}, Keyring: []byte{0, 1, 2}},
+			{URL: "https://mirror.example/security", Suite: "trixie-security", Components: []string{"main", "contrib"}, Priority: -1, Keyring: []byte{3}},
+		},
+		Packages: []string{"hello"}, Filter: "Section (net)", FilterDeps: true, Recommends: true,
 	}}
 	b.Components = append(b.Components, mirror)
 	b.Snapshots = []release.Snapshot{{ID: "20261120T101500Z", Pipeline: "demo", State: state(1), Labels: []string{"rc"}, Note: "a note", By: "ann", Created: day, Packages: 3}}
@@ -133,6 +138,32 @@ func standingReplaced(t *testing.T, s release.Store, _ func() release.Store) {
 	}
 	must(t, s.Commit(ctx, release.Batch{Standings: []release.Standing{canary}}))
 	same(t, "standings", must1(s.Standings(ctx, "demo")), []release.Standing{demo("demo").Standings[1], canary})
+}
+
+func mirrorChanged(t *testing.T, s release.Store, again func() release.Store) {
+	ctx := t.Context()
+	b := demo("demo")
+	before := &release.MirrorConfig{Suites: []release.MirrorSuite{{URL: "u", Suite: "trixie"}}, Packages: []string{"a"}}
+	b.Components = append(b.Components, release.Component{Pipeline: "demo", Name: "debian", Kind: release.Mirror, Mirror: before, Created: day})
+	must(t, s.Commit(ctx, b))
+	after := &release.MirrorConfig{Suites: []release.MirrorSuite{{URL: "u", Suite: "forky", Priority: 3}}, All: true}
+	must(t, s.Commit(ctx, release.Batch{Mirrors: []release.Component{{Pipeline: "demo", Name: "debian", Mirror: after}}}))
+	for _, s := range []release.Store{s, again()} {
+		changed := b.Components[1]
+		changed.Mirror = after
+		same(t, "components", must1(s.Pipelines(ctx))[0].Components, []release.Component{b.Components[0], changed})
+	}
+	for what, c := range map[string]release.Component{
+		"an unknown mirror":  {Pipeline: "demo", Name: "other", Mirror: before},
+		"a repository":       {Pipeline: "demo", Name: "apps", Mirror: before},
+		"another pipeline's": {Pipeline: "other", Name: "debian", Mirror: before},
+	} {
+		clash := release.Batch{Mirrors: []release.Component{{Pipeline: "demo", Name: "debian", Mirror: before}, c}}
+		if err := s.Commit(ctx, clash); err == nil {
+			t.Errorf("%s was changed", what)
+		}
+		same(t, "the mirror after "+what, must1(s.Pipelines(ctx))[0].Components[1].Mirror, after)
+	}
 }
 
 func orderAndLimits(t *testing.T, s release.Store, _ func() release.Store) {

@@ -175,6 +175,7 @@ var statuses = map[release.Code]int{
 	release.Conflict:  http.StatusConflict,
 	release.Refused:   http.StatusUnprocessableEntity,
 	release.TooLarge:  http.StatusRequestEntityTooLarge,
+	release.Upstream:  http.StatusBadGateway,
 	release.NoSpace:   http.StatusInsufficientStorage,
 	release.Locked:    http.StatusLocked,
 	release.NoAccess:  http.StatusUnauthorized,

@@ -17,7 +17,7 @@ const foldAfter = 12
 const previewLines = 4
 
 // diffKind is what happened to a package, in the words of the glossary of
-// differences: new, gone, upgraded, downgraded, rebuilt.
+// differences: new, gone, upgraded, downgraded, rebuilt, relisted.
 type diffKind struct {
 	Name string // also the CSS class
 	Sign string // as the command line prints it
@@ -26,7 +26,7 @@ type diffKind struct {
 // The order is the order of a reviewer's questions: what gets better, what
 // comes, what goes back, what goes away.
 var diffKinds = []diffKind{
-	{"upgraded", "↑"}, {"new", "+"}, {"downgraded", "↓"}, {"gone", "-"}, {"rebuilt", "="},
+	{"upgraded", "↑"}, {"new", "+"}, {"downgraded", "↓"}, {"gone", "-"}, {"rebuilt", "="}, {"relisted", "≈"},
 }
 
 // diffLine is one package that differs, the same way in all Architectures.
@@ -136,7 +136,7 @@ func newDiff(differences []snapshots.Difference, mirrors map[string]bool) diffVi
 }
 
 // kindOf compares versions the way dpkg does. The same version with other
-// bytes is a rebuild.
+// bytes is a rebuild, the same bytes with another entry are relisted.
 func kindOf(d snapshots.Difference) string {
 	switch {
 	case d.Old == nil:
@@ -149,6 +149,8 @@ func kindOf(d snapshots.Difference) string {
 		return "upgraded"
 	case c > 0:
 		return "downgraded"
+	case d.Old.SHA256 == d.New.SHA256 && d.Old.Architecture == d.New.Architecture:
+		return "relisted"
 	default:
 		return "rebuilt"
 	}

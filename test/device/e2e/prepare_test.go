@@ -108,11 +108,12 @@ func mirrorBase(ctx context.Context, dir, data string) (err error) {
 		return err
 	}
 	if _, err := server.API.CreateMirror(ctx, pipeline, components[1], protocol.Mirror{
-		URL: url, Suite: distribution, Components: []string{"main"}, Packages: mirrored, Keyring: certificates,
+		Suites:   []protocol.MirrorSuite{{URL: url, Suite: distribution, Components: []string{"main"}, Keyring: certificates}},
+		Packages: mirrored,
 	}); err != nil {
 		return err
 	}
-	change, err := server.API.UpdateMirror(ctx, pipeline, components[1])
+	change, err := server.API.UpdateMirror(ctx, pipeline, components[1], protocol.MirrorUpdate{})
 	if err != nil {
 		return err
 	}
