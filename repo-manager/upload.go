@@ -23,7 +23,7 @@ const (
 	leastBytes  = 2 << 20 // what a file by itself counts at least
 
 	smallFile     = 1 << 20 // bytes
-	parcelFiles   = 4096
+	parcelFiles   = 2048
 	parcelBytes   = 64 << 20
 	parcelsAtOnce = 3
 )

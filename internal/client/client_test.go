@@ -67,6 +67,10 @@ func TestRequests(t *testing.T) {
 			_, err := c.Upload(ctx, "p", "apps", File{Name: "x y.deb", Body: strings.NewReader("bytes"), Size: 5, AllowOlder: true})
 			return err
 		}},
+		{"POST /api/v1/pipelines/p/repositories/apps/uploads?allow-older=1 " + strings.Repeat("\x00", 1024), func(c *Client) error {
+			_, err := c.UploadAll(ctx, "p", "apps", func(func(string, []byte) bool) {}, true)
+			return err
+		}},
 		{"DELETE /api/v1/pipelines/p/repositories/apps/packages/hello?version=1%3A2%2B3~4", func(c *Client) error {
 			_, err := c.Remove(ctx, "p", "apps", "hello", "1:2+3~4")
 			return err

@@ -18,7 +18,7 @@ import (
 // What one request may bring: control files are in memory until all of it has
 // arrived.
 const (
-	maxUploads  = 8192
+	maxUploads  = 4096
 	maxControls = 64 << 20 // bytes of all control files together
 )
 

@@ -37,8 +37,15 @@ func packageOf(t *testing.T, size int) []byte {
 	return file.Bytes()
 }
 
+// TestReceive is about packages that are held in memory until they are known,
+// and larger ones.
 func TestReceive(t *testing.T) {
-	good := packageOf(t, 5000)
+	for name, size := range map[string]int{"small": 5000, "large": 3 * held} {
+		t.Run(name, func(t *testing.T) { receive(t, packageOf(t, size)) })
+	}
+}
+
+func receive(t *testing.T, good []byte) {
 	limit := int64(len(good))
 	broken := errors.New("the line is dead")
 	cancelled, cancel := context.WithCancel(t.Context())
@@ -80,6 +87,12 @@ func TestReceive(t *testing.T) {
 				content, err := os.ReadFile(in.Path)
 				if err != nil || !bytes.Equal(content, good) || in.Package.SHA256 != sha256.Sum256(good) || in.Package.Name != "hello" {
 					t.Errorf("received %+v, %v", in, err)
+				}
+				if info, err := os.Lstat(in.Path); err != nil || info.Mode() != 0o444 || filepath.Base(in.Path) != "hello_1.0_all.deb" {
+					t.Errorf("it lies at %s: %v, %v", in.Path, info, err)
+				}
+				if alone, err := os.ReadDir(filepath.Dir(in.Path)); err != nil || len(alone) != 1 || filepath.Dir(in.Path) == dir {
+					t.Errorf("it lies beside %v, %v", alone, err)
 				}
 				for range 2 {
 					if err := in.Discard(); err != nil {

@@ -114,6 +114,79 @@ func TestPutThatFails(t *testing.T) {
 	}
 }
 
+// lone writes a file that waits to be put together with its directory.
+func lone(t *testing.T, dir, content string) (path string, sum [sha256.Size]byte) {
+	t.Helper()
+	path = filepath.Join(dir, "lone")
+	if err := os.Mkdir(path, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(path, file), []byte(content), 0o444); err != nil {
+		t.Fatal(err)
+	}
+	return path, sha256.Sum256([]byte(content))
+}
+
+func TestPutDir(t *testing.T) {
+	for name, before := range map[string]func(t *testing.T, p *Pool, sum [sha256.Size]byte){
+		"nothing is there": func(*testing.T, *Pool, [sha256.Size]byte) {},
+		"an empty directory is there": func(t *testing.T, p *Pool, sum [sha256.Size]byte) {
+			if err := os.MkdirAll(filepath.Dir(p.Path(sum, file)), 0o755); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"a torn file is there": func(t *testing.T, p *Pool, sum [sha256.Size]byte) {
+			if err := os.MkdirAll(filepath.Dir(p.Path(sum, file)), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(p.Path(sum, file), nil, 0o444); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"it is there": func(t *testing.T, p *Pool, sum [sha256.Size]byte) {
+			if err := os.MkdirAll(filepath.Dir(p.Path(sum, file)), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(p.Path(sum, file), []byte("a package"), 0o444); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p, dir := newPool(t)
+			waits, sum := lone(t, dir, "a package")
+			before(t, p, sum)
+			already, err := p.PutDir(waits, sum, file)
+			if err != nil || already != (name == "it is there") {
+				t.Fatal(already, err)
+			}
+			if got, err := os.ReadFile(p.Path(sum, file)); err != nil || string(got) != "a package" {
+				t.Errorf("%q, %v", got, err)
+			}
+			if info, err := os.Lstat(p.Path(sum, file)); err != nil || info.Mode() != 0o444 {
+				t.Errorf("%v, %v", info, err)
+			}
+			if _, err := os.Lstat(waits); err == nil {
+				t.Error("the directory is still there")
+			}
+		})
+	}
+}
+
+func TestPutDirThatFails(t *testing.T) {
+	p, dir := newPool(t)
+	waits, sum := lone(t, dir, "a package")
+	if _, err := p.PutDir(waits, sum, "../x"); err == nil {
+		t.Error("a path was accepted")
+	}
+	if _, err := os.Lstat(filepath.Join(waits, file)); err != nil {
+		t.Errorf("the file is gone: %v", err)
+	}
+	if _, err := p.PutDir(filepath.Join(dir, "missing"), sum, file); err == nil {
+		t.Error("a directory that does not exist was put")
+	}
+}
+
 func TestRemove(t *testing.T) {
 	p, dir := newPool(t)
 	tmp, sum := incoming(t, dir, "a package")

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 
 	"aptfleet/internal/deb"
 	"aptfleet/snapshots"
@@ -30,11 +31,13 @@ func (in Incoming) file() File {
 // Discard removes the file and its directory if they are still there. After
 // Add it does no harm: an accepted file has left its place.
 func (in Incoming) Discard() error {
-	dir := filepath.Dir(in.Path)
-	if _, err := os.Lstat(dir); errors.Is(err, fs.ErrNotExist) {
+	switch err := syscall.Unlink(in.Path); {
+	case errors.Is(err, fs.ErrNotExist):
 		return nil
+	case err != nil:
+		return &fs.PathError{Op: "unlink", Path: in.Path, Err: err}
 	}
-	return os.RemoveAll(dir)
+	return os.Remove(filepath.Dir(in.Path))
 }
 
 // Listed is a package with the component it is in.
