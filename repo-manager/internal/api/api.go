@@ -11,6 +11,7 @@ import (
 
 	"aptfleet/internal/protocol"
 	"aptfleet/repo-manager/internal/access"
+	"aptfleet/repo-manager/internal/backup"
 	"aptfleet/repo-manager/internal/fleet"
 	"aptfleet/repo-manager/internal/release"
 	"aptfleet/snapshots"
@@ -68,6 +69,11 @@ type Mirrors interface {
 	Update(ctx context.Context, actor release.Actor, pipeline, mirror string) (release.Change, error)
 }
 
+// Backups starts backups.
+type Backups interface {
+	Start(ctx context.Context, actor release.Actor, order backup.Order) (release.Change, error)
+}
+
 // Receiver streams an upload into a temporary file, checking it on the way.
 // It removes the file if it returns an error.
 type Receiver interface {
@@ -80,6 +86,7 @@ type Config struct {
 	Access   Access
 	Fleet    Fleet
 	Mirrors  Mirrors
+	Backups  Backups
 	Receiver Receiver
 
 	// System describes the server; called for each request, because the

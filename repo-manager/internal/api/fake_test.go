@@ -14,6 +14,7 @@ import (
 
 	"aptfleet/internal/protocol"
 	"aptfleet/repo-manager/internal/access"
+	"aptfleet/repo-manager/internal/backup"
 	"aptfleet/repo-manager/internal/fleet"
 	"aptfleet/repo-manager/internal/release"
 	"aptfleet/snapshots"
@@ -36,6 +37,7 @@ type world struct {
 	receive  func(body io.Reader) error
 	stream   chan release.Event
 	panics   bool
+	ordered  backup.Order
 }
 
 func (w *world) act(a release.Actor) error {
@@ -195,6 +197,10 @@ func (d devices) Report(_ context.Context, token string, report protocol.Report)
 func (w *world) Update(_ context.Context, a release.Actor, pipeline, mirror string) (release.Change, error) {
 	return release.Change{ID: 7, Kind: "mirror-update", Status: release.Doing, Created: noon}, w.act(a)
 }
+func (w *world) Start(_ context.Context, a release.Actor, order backup.Order) (release.Change, error) {
+	w.ordered = order
+	return release.Change{ID: 8, Kind: release.KindBackup, Status: release.Doing, Created: noon}, w.act(a)
+}
 func (w *world) Receive(_ context.Context, body io.Reader, name string) (release.Incoming, error) {
 	if w.receive != nil {
 		return release.Incoming{Name: name}, w.receive(body)
@@ -207,7 +213,7 @@ func (w *world) Receive(_ context.Context, body io.Reader, name string) (release
 // config wires a world to an API; logs receives the access log.
 func (w *world) config(logs io.Writer) Config {
 	return Config{
-		Releases: w, Access: w, Fleet: devices{w}, Mirrors: w, Receiver: w,
+		Releases: w, Access: w, Fleet: devices{w}, Mirrors: w, Backups: w, Receiver: w,
 		System:      func() protocol.System { return protocol.System{Product: "aptfleet", Fingerprint: "F00D"} },
 		Certificate: []byte("-----BEGIN PGP PUBLIC KEY BLOCK-----\n"),
 		LoginURL:    func(secret string) string { return "http://127.0.0.1:1/login/" + secret },
