@@ -295,6 +295,11 @@ func (m *maker) state(ctx context.Context, id snapshots.ID, at time.Time) error 
 		return ctx.Err()
 	}
 	if err != nil {
+		if saved, saveErr := snapshots.Load(ctx, chunksOf{d: m.dir}, id); saveErr == nil {
+			state, err = saved, nil
+		}
+	}
+	if err != nil {
 		m.progress.Logf("state %s cannot be read: %v", id, err)
 		m.lose(m.add(File{Path: blobPath(id)}))
 		return nil
@@ -315,6 +320,16 @@ func (m *maker) state(ctx context.Context, id snapshots.ID, at time.Time) error 
 		}
 	}
 	return nil
+}
+
+// chunksOf reads texts from the objects of a backup directory.
+type chunksOf struct {
+	snapshots.Chunks // nothing is put there
+	d                *Dir
+}
+
+func (c chunksOf) Get(_ context.Context, id snapshots.ID) ([]byte, error) {
+	return os.ReadFile(c.d.objectPath(id))
 }
 
 func blobPath(id snapshots.ID) string {
