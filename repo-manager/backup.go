@@ -130,8 +130,9 @@ func (r *restore) finish(ctx context.Context) (err error) {
 	return db.Restored(ctx, r.manifest.Change, standings, act)
 }
 
-// renewed gives every stage a Date of now, so that clients take what the
-// restored server offers although they saw newer lists of the lost one.
+// renewed gives every stage a Date that no client has seen, so that all take
+// what the restored server offers although they have newer lists of the lost
+// one: its Dates ran up to release.MaxAhead in front of the clock.
 func renewed(ctx context.Context, db *sqlite.DB, now time.Time) (all []release.Standing, err error) {
 	pipelines, err := db.Pipelines(ctx)
 	if err != nil {
@@ -147,7 +148,7 @@ func renewed(ctx context.Context, db *sqlite.DB, now time.Time) (all []release.S
 				continue
 			}
 			validFor, before := s.ValidUntil.Sub(s.Date), s.Date
-			if s.Date = now.Truncate(time.Second); !s.Date.After(before) {
+			if s.Date = now.Truncate(time.Second).Add(release.MaxAhead + time.Second); !s.Date.After(before) {
 				s.Date = before.Add(time.Second)
 			}
 			s.ValidUntil = s.Date.Add(validFor)
