@@ -459,6 +459,7 @@ func (m *maker) store(ctx context.Context, j job) (Part, error) {
 	if err != nil {
 		return Part{}, errors.Join(err, os.Remove(tmp))
 	}
+	faultpoint.Hit("backup:object")
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.there[part.SHA256] != part.Size || !m.durable[part.SHA256] {

@@ -268,6 +268,7 @@ func (d *Dir) writeFile(ctx context.Context, f File, root *os.Root, progress Pro
 	if err := errors.Join(err, file.Close()); err != nil {
 		return err
 	}
+	faultpoint.Hit("restore:file")
 	return root.Chtimes(f.Path, f.ModTime, f.ModTime)
 }
 
