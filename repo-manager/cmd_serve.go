@@ -42,6 +42,10 @@ that --config names, as YAML:
   keep_superseded: 1h                   # how long replaced index files stay
   superseded_max: 4294967296            # bytes of them that a stage may keep
   socket_group: aptfleet                # may use the Unix socket
+  backup:                               # see "repo-manager backup"
+    dir: /srv/backup                    # the only place that requests over the network may name
+    every: 24h                          # made by itself; without it none is
+    keep: 7                             # of those; older ones are removed
   data: ` + defaultData + `
 
 Flags win over the file. SIGTERM and SIGINT end the server after what it does

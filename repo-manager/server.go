@@ -22,6 +22,7 @@ import (
 	"aptfleet/internal/term"
 	"aptfleet/repo-manager/internal/access"
 	"aptfleet/repo-manager/internal/api"
+	"aptfleet/repo-manager/internal/backup"
 	"aptfleet/repo-manager/internal/blobs"
 	"aptfleet/repo-manager/internal/fleet"
 	"aptfleet/repo-manager/internal/incoming"
@@ -52,6 +53,7 @@ type server struct {
 	access    *access.Service
 	receiver  *incoming.Receiver
 	mirrors   *mirror.Updater
+	backups   *backup.Service
 	archive   *archiveHandler
 	listeners listeners
 	closers   []func() error // in the order of opening
@@ -108,16 +110,8 @@ func (s *server) openDirectory(ctx context.Context) error {
 	if err := ensureEmptyOrOurs(s.settings.Data); err != nil {
 		return err
 	}
-	lock, err := os.OpenFile(s.path("lock"), os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return fmt.Errorf("cannot open data directory: %w", err)
-	}
-	s.opened(lock.Close)
-	switch err := lockFile(ctx, lock); {
-	case errors.Is(err, unix.EWOULDBLOCK):
-		return term.WithHint(&lockedError{s.settings.Data}, "stop the other one first, or name another directory with --data")
-	case err != nil:
-		return fmt.Errorf("cannot lock data directory: %w", err)
+	if err := s.lock(ctx); err != nil {
+		return err
 	}
 	// A server that was killed could not remove its addresses.
 	if err := s.removeAddresses(); err != nil {
@@ -139,6 +133,22 @@ func (s *server) openDirectory(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// lock holds off every other process from a data directory that is complete.
+func (s *server) lock(ctx context.Context) error {
+	lock, err := os.OpenFile(s.path("lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return fmt.Errorf("cannot open data directory: %w", err)
+	}
+	s.opened(lock.Close)
+	switch err := lockFile(ctx, lock); {
+	case errors.Is(err, unix.EWOULDBLOCK):
+		return term.WithHint(&lockedError{s.settings.Data}, "stop the other one first, or name another directory with --data")
+	case err != nil:
+		return fmt.Errorf("cannot lock data directory: %w", err)
+	}
+	return mustBeFinished(s.settings.Data)
 }
 
 // lockPatience is how long a server waits for the one before it: the kernel
@@ -219,6 +229,10 @@ func (s *server) openStores(ctx context.Context) (err error) {
 	s.mirrors = mirror.New(mirror.Config{
 		Engine: s.engine, Chunks: store, Pool: settledPool{files, db}, Dir: s.path("mirrors"), Clock: s.clock,
 		Reserve: cmp.Or(s.settings.Reserve, incoming.DefaultReserve),
+	})
+	s.backups = backup.New(backup.Config{
+		Engine: s.engine, Source: s.backupSource(db, store), Log: s.log,
+		Dir: s.settings.Backup.Dir, Every: s.settings.Backup.Every, Keep: s.settings.Backup.Keep,
 	})
 	s.fleet, err = fleet.Open(ctx, fleet.Config{Store: db, Pipeline: s.engine.Pipeline, Announce: s.engine.Announce, Clock: s.clock})
 	return err
@@ -339,7 +353,7 @@ func (s *server) welcome(ctx context.Context, pipeline string) error {
 // handlers wires the API and the pages to the services.
 func (s *server) handlers() (handlers, error) {
 	config := api.Config{
-		Releases: releases{s.engine, s.welcome}, Access: s.access, Fleet: s.fleet, Mirrors: s.mirrors, Receiver: s.receiver,
+		Releases: releases{s.engine, s.welcome}, Access: s.access, Fleet: s.fleet, Mirrors: s.mirrors, Backups: s.backups, Receiver: s.receiver,
 		System: s.describe, Certificate: s.key.certificate,
 		LoginURL:  func(secret string) string { return s.listeners.addresses.Admin + "/login?token=" + secret },
 		MaxUpload: s.settings.MaxUpload, Log: s.log,
@@ -367,6 +381,9 @@ func (s *server) run(ctx context.Context) (err error) {
 	if err := s.writeAddresses(); err != nil {
 		return errors.Join(err, s.listeners.shutdown(s.engine.EndEvents))
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go s.backups.Run(ctx)
 	select {
 	case <-ctx.Done():
 		s.say("stopping")

@@ -309,6 +309,11 @@ func TestSettings(t *testing.T) {
 		"admin for others":  {"listen_admin: 192.0.2.1:8081\n", "admin listener"},
 		"admin for one own": {"listen_admin: localhost:8081\n", ""},
 		"no YAML":           {"listen: [\n", "cannot read settings"},
+		"backups":           {"backup: {dir: /srv/backup, every: 24h, keep: 7}\n", ""},
+		"backup where":      {"backup: {dir: backup}\n", "absolute"},
+		"backup nowhere":    {"backup: {every: 24h}\n", "backup.dir is missing"},
+		"backup too often":  {"backup: {dir: /srv/backup, every: 5}\n", "backup.every"},
+		"backup misspelt":   {"backup: {directory: /srv/backup}\n", "directory"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "repo-manager.yaml")

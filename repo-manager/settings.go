@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/viper"
 
 	"aptfleet/internal/term"
+	"aptfleet/repo-manager/internal/backup"
 )
 
 const (
@@ -42,6 +43,15 @@ type settings struct {
 	KeepSuperseded time.Duration `mapstructure:"keep_superseded"`
 	SupersededMax  int64         `mapstructure:"superseded_max"` // bytes
 	SocketGroup    string        `mapstructure:"socket_group"`
+	Backup         backups       `mapstructure:"backup"`
+}
+
+// backups says where backups go that name no directory, and which of them the
+// server makes by itself.
+type backups struct {
+	Dir   string        `mapstructure:"dir"`
+	Every time.Duration `mapstructure:"every"` // 0: none
+	Keep  int           `mapstructure:"keep"`  // of those made by itself; 0: all
 }
 
 // loadSettings reads the file at path, or the default file if path is "". The
@@ -116,15 +126,22 @@ func (s *settings) validate() error {
 	for name, value := range map[string]int64{
 		"max_upload": s.MaxUpload, "reserve": s.Reserve, "valid_for": int64(s.ValidFor), "keep_superseded": int64(s.KeepSuperseded),
 		"superseded_max": s.SupersededMax,
+		"backup.every":   int64(s.Backup.Every), "backup.keep": int64(s.Backup.Keep),
 	} {
 		if value < 0 {
 			return term.Usagef("cannot use %s: it is negative", name)
 		}
 	}
-	for name, value := range map[string]time.Duration{"valid_for": s.ValidFor, "keep_superseded": s.KeepSuperseded} {
+	for name, value := range map[string]time.Duration{"valid_for": s.ValidFor, "keep_superseded": s.KeepSuperseded, "backup.every": s.Backup.Every} {
 		if value != 0 && value < time.Second { // a plain number counts nanoseconds
 			return term.Usagef("cannot use %s %s: want at least 1s, for example %s: 2h", name, value, name)
 		}
+	}
+	if s.Backup.Dir != "" && !filepath.IsAbs(s.Backup.Dir) {
+		return term.Usagef("cannot use backup.dir %q: want an absolute path", s.Backup.Dir)
+	}
+	if s.Backup.Dir == "" && s.Backup.Every != 0 {
+		return term.Usagef("cannot use backup.every: backup.dir is missing")
 	}
 	return nil
 }
@@ -152,6 +169,15 @@ func isLoopback(address string) bool {
 	return err == nil && ip.IsLoopback()
 }
 
+// mustBeFinished refuses what a restore has not ended with.
+func mustBeFinished(dir string) error {
+	if _, err := os.Lstat(filepath.Join(dir, backup.Unfinished)); err == nil {
+		return term.WithHint(fmt.Errorf("cannot open data directory %s: a restore into it was interrupted", dir),
+			"repeat it: repo-manager restore BACKUPDIR --data "+dir)
+	}
+	return nil
+}
+
 // ensureEmptyOrOurs refuses a directory of somebody else's files, and one
 // whose database is gone: an empty one would take versions a second time and
 // offer nothing to devices.
@@ -159,6 +185,9 @@ func ensureEmptyOrOurs(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return fmt.Errorf("cannot open data directory: %w", err)
+	}
+	if err := mustBeFinished(dir); err != nil {
+		return err
 	}
 	ours := map[string]bool{
 		databaseFile: true, databaseFile + "-wal": true, databaseFile + "-shm": true, "keys": true, "blobs": true, "incoming": true,

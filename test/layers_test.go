@@ -42,7 +42,7 @@ var layers = []layer{
 		reason: "the device runs one small static binary",
 	},
 	{
-		from: "repo-manager/internal/{release,fleet,access,pool,publish,blobs,incoming,mirror}",
+		from: "repo-manager/internal/{release,fleet,access,pool,publish,blobs,incoming,mirror,backup}",
 		never: []string{
 			module + "/repo-manager/internal/sqlite", module + "/repo-manager/internal/api", module + "/repo-manager/internal/ui",
 			"github.com/gin-gonic/...", "database/sql",

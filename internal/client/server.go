@@ -44,6 +44,11 @@ func (c *Client) CreateLoginLink(ctx context.Context, user string) (protocol.Log
 	return post[protocol.LoginLink](ctx, c, "/api/v1/login-links", protocol.LoginLink{User: user})
 }
 
+// CreateBackup starts a backup and returns the change that makes it; see Wait.
+func (c *Client) CreateBackup(ctx context.Context, in protocol.NewBackup) (protocol.Change, error) {
+	return post[protocol.Change](ctx, c, "/api/v1/backups", in)
+}
+
 // Devices lists the devices by name.
 func (c *Client) Devices(ctx context.Context) ([]protocol.Device, error) {
 	return get[[]protocol.Device](ctx, c, "/api/v1/devices", nil)

@@ -325,6 +325,33 @@ type LoginLink struct {
 	Expires time.Time `json:"expires"`
 }
 
+// NewBackup asks for a backup.
+type NewBackup struct {
+	Dir         string `json:"dir,omitempty"` // absolute, on the server's machine; "" is that of its settings
+	WithoutKeys bool   `json:"without_keys,omitempty"`
+}
+
+// Backup is one backup of a backup directory.
+type Backup struct {
+	ID      string    `json:"id"`
+	Created time.Time `json:"created,omitzero"`
+	By      string    `json:"by,omitempty"`
+	Program string    `json:"program,omitempty"`     // version of the repo-manager that made it
+	Key     string    `json:"archive_key,omitempty"` // 40 upper-case hex digits
+	Keys    bool      `json:"keys"`                  // the private keys are in it
+	Files   int       `json:"files"`
+	Bytes   int64     `json:"bytes"`
+	Lost    []string  `json:"lost,omitempty"`  // paths that the server should have had
+	Error   string    `json:"error,omitempty"` // why it cannot be read
+}
+
+// Pruned is what "backup prune" removed, or would.
+type Pruned struct {
+	Backups []string `json:"backups"` // ids
+	Objects int      `json:"objects"`
+	Bytes   int64    `json:"bytes"`
+}
+
 // Finding is one bad file or row.
 type Finding struct {
 	Path   string `json:"path"` // relative to the data directory

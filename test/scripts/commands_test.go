@@ -204,7 +204,7 @@ var words = []struct {
 }
 
 // counted are the names of numbers that depend on compression and time.
-var counted = map[string]bool{"size": true, "bytes": true, "files": true}
+var counted = map[string]bool{"size": true, "bytes": true, "files": true, "objects": true}
 
 // shape prints the JSON of stdout with the words for what differs.
 func shape(ts *testscript.TestScript, neg bool, args []string) {
@@ -241,8 +241,11 @@ func normal(v any, name, me string) any {
 			return "NUMBER"
 		}
 	case string:
-		if name == "by" && v == me {
+		switch {
+		case name == "by" && v == me:
 			return "ME"
+		case name == "program":
+			return "VERSION"
 		}
 		for _, w := range words {
 			v = w.what.ReplaceAllString(v, w.word)

@@ -3,7 +3,7 @@
 // own. Besides the commands of testscript there are:
 //
 //	serve [FLAG...]            start repo-manager serve on $WORK/data; sets $ADMIN and $PUBLIC
-//	stop                       end it in an orderly way (SIGTERM)
+//	halt                       end it in an orderly way (SIGTERM); stop would end the script, as passed
 //	deb NAME VERSION [ARCH]    build NAME_VERSION_ARCH.deb with dpkg-deb; more fields come from NAME.fields
 //	damage PATTERN             flip the last byte of the one file that matches; twice heals it
 //	cut FILE BYTES             shorten a file to its first bytes

@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -27,6 +28,7 @@ func TestStories(t *testing.T) {
 			t.Fatalf("%s is missing: make test installs it", tool)
 		}
 	}
+	mustNotStop(t)
 	testscript.Run(t, testscript.Params{
 		Dir:                 ".",
 		UpdateScripts:       os.Getenv("APTFLEET_UPDATE") != "",
@@ -43,7 +45,7 @@ func TestStories(t *testing.T) {
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"serve":    serve,
-			"stop":     stop,
+			"halt":     halt,
 			"deb":      buildDeb,
 			"damage":   damage,
 			"cut":      cut,
@@ -58,4 +60,25 @@ func TestStories(t *testing.T) {
 			"silent":   silent,
 		},
 	})
+}
+
+// mustNotStop looks for testscript's own command stop: nothing behind it is
+// played, and the script passes.
+func mustNotStop(t *testing.T) {
+	t.Helper()
+	scripts, err := filepath.Glob("*.txtar")
+	if err != nil || len(scripts) == 0 {
+		t.Fatalf("no scripts: %v", err)
+	}
+	for _, script := range scripts {
+		text, err := os.ReadFile(script)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(text)) {
+			if words := strings.Fields(line); len(words) > 0 && words[0] == "stop" {
+				t.Errorf("%s says stop, which ends the script there: halt stops the server", script)
+			}
+		}
+	}
 }

@@ -41,10 +41,10 @@ func serve(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv("ADMIN", s.Admin)
 }
 
-func stop(ts *testscript.TestScript, neg bool, args []string) {
+func halt(ts *testscript.TestScript, neg bool, args []string) {
 	s := ts.Value(serverKey{}).(*server)
 	if neg || len(args) > 0 || s.Server == nil {
-		ts.Fatalf("usage: stop, while a server runs")
+		ts.Fatalf("usage: halt, while a server runs")
 	}
 	ts.Check(s.end())
 }

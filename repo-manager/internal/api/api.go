@@ -11,6 +11,7 @@ import (
 
 	"aptfleet/internal/protocol"
 	"aptfleet/repo-manager/internal/access"
+	"aptfleet/repo-manager/internal/backup"
 	"aptfleet/repo-manager/internal/fleet"
 	"aptfleet/repo-manager/internal/mirror"
 	"aptfleet/repo-manager/internal/release"
@@ -75,6 +76,11 @@ type Mirrors interface {
 	Diff(ctx context.Context, pipeline, mirror string, progress mirror.Progress) (mirror.Preview, error)
 }
 
+// Backups starts backups.
+type Backups interface {
+	Start(ctx context.Context, actor release.Actor, order backup.Order) (release.Change, error)
+}
+
 // Receiver streams an upload into a temporary file, checking it on the way.
 // It removes the file if it returns an error.
 type Receiver interface {
@@ -87,6 +93,7 @@ type Config struct {
 	Access   Access
 	Fleet    Fleet
 	Mirrors  Mirrors
+	Backups  Backups
 	Receiver Receiver
 
 	// System describes the server; called for each request, because the

@@ -15,6 +15,7 @@ import (
 
 	"aptfleet/internal/protocol"
 	"aptfleet/repo-manager/internal/access"
+	"aptfleet/repo-manager/internal/backup"
 	"aptfleet/repo-manager/internal/fleet"
 	"aptfleet/repo-manager/internal/mirror"
 	"aptfleet/repo-manager/internal/release"
@@ -42,6 +43,7 @@ type world struct {
 	panics   bool
 	mirror   release.MirrorConfig // that the mirror was given last
 	rebuilt  bool                 // whether its update takes other bytes
+	ordered  backup.Order
 }
 
 func (w *world) act(a release.Actor) error {
@@ -255,6 +257,12 @@ func (w mirrors) Diff(ctx context.Context, _, _ string, progress mirror.Progress
 		Packages: 3, Download: 100, Differences: differences,
 	}, err
 }
+
+func (w *world) Start(_ context.Context, a release.Actor, order backup.Order) (release.Change, error) {
+	w.ordered = order
+	return release.Change{ID: 8, Kind: release.KindBackup, Status: release.Doing, Created: noon}, w.act(a)
+}
+
 func (w *world) Receive(_ context.Context, body io.Reader, name string) (release.Incoming, error) {
 	if w.receive != nil {
 		return release.Incoming{Name: name}, w.receive(body)
@@ -267,7 +275,7 @@ func (w *world) Receive(_ context.Context, body io.Reader, name string) (release
 // config wires a world to an API; logs receives the access log.
 func (w *world) config(logs io.Writer) Config {
 	return Config{
-		Releases: w, Access: w, Fleet: devices{w}, Mirrors: mirrors{w}, Receiver: w,
+		Releases: w, Access: w, Fleet: devices{w}, Mirrors: mirrors{w}, Backups: w, Receiver: w,
 		System:      func() protocol.System { return protocol.System{Product: "aptfleet", Fingerprint: "F00D"} },
 		Certificate: []byte("-----BEGIN PGP PUBLIC KEY BLOCK-----\n"),
 		LoginURL:    func(secret string) string { return "http://127.0.0.1:1/login/" + secret },

@@ -110,10 +110,18 @@ func (p *Progress) announce() {
 	p.e.hub.send("change", p.change.Pipeline, fmt.Sprint(p.change.ID), p.e.now())
 }
 
+// The kinds of change that exclude each other, whatever they work on: what
+// one copies the other might remove.
+const (
+	KindBackup = "backup"
+	KindGC     = "gc"
+)
+
 // StartChange records a change as Doing and runs f in the background; what f
 // returns makes it Done or Failed. Kind, Summary, Pipeline, Subject and Reason
 // are taken from c. One change of a kind works on a subject at a time: a
-// second one is Locked. The context of f ends when the change is aborted and
+// second one is Locked, and so is a gc during a backup and a backup during a
+// gc. The context of f ends when the change is aborted and
 // when the server stops.
 func (e *Engine) StartChange(ctx context.Context, a Actor, c Change, f func(context.Context, *Progress) error) (Change, error) {
 	cs := &e.changes
@@ -123,9 +131,14 @@ func (e *Engine) StartChange(ctx context.Context, a Actor, c Change, f func(cont
 		return Change{}, errClosed
 	}
 	for _, p := range cs.running {
-		if other := p.Change(); other.Status == Doing && other.Kind == c.Kind && other.Pipeline == c.Pipeline && other.Subject == c.Subject {
-			return Change{}, fail(Locked, fmt.Sprintf("repo-manager watch %d", other.ID),
-				"cannot start %s: change %d, started by %s, does the same", c.Summary, other.ID, other.By)
+		other := p.Change()
+		switch hint := fmt.Sprintf("repo-manager watch %d", other.ID); {
+		case other.Status != Doing:
+		case other.Kind == c.Kind && other.Pipeline == c.Pipeline && other.Subject == c.Subject:
+			return Change{}, fail(Locked, hint, "cannot start %s: change %d, started by %s, does the same", c.Summary, other.ID, other.By)
+		case other.Kind == KindBackup && c.Kind == KindGC, other.Kind == KindGC && c.Kind == KindBackup:
+			return Change{}, fail(Locked, hint, "cannot start %s while change %d is under way (%s, by %s): a backup must find every file that its copy of the database names",
+				c.Summary, other.ID, other.Summary, other.By)
 		}
 	}
 	c, err := e.Store.PutChange(ctx, Change{

@@ -1,0 +1,167 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/user"
+	"path/filepath"
+	"time"
+
+	"aptfleet/internal/atomicfile"
+	"aptfleet/internal/sign"
+	"aptfleet/internal/term"
+	"aptfleet/repo-manager/internal/backup"
+	"aptfleet/repo-manager/internal/blobs"
+	"aptfleet/repo-manager/internal/incoming"
+	"aptfleet/repo-manager/internal/release"
+	"aptfleet/repo-manager/internal/sqlite"
+)
+
+// backupSource is the data directory of a server as backups read it.
+func (s *server) backupSource(db *sqlite.DB, store *blobs.Store) backup.Source {
+	return backup.Source{
+		Data: s.settings.Data, File: databaseFile, Database: db, Chunks: store, Still: s.engine.Still,
+		Key: s.key.Fingerprint(), Program: term.Version(), Clock: s.clock, Reserve: cmp.Or(s.settings.Reserve, incoming.DefaultReserve),
+	}
+}
+
+// backupOffline makes a backup of a data directory that no server has open.
+func backupOffline(ctx context.Context, data string, r backup.Request, progress backup.Progress) (made backup.Made, err error) {
+	s := &server{settings: settings{Data: data}, clock: time.Now}
+	defer func() { err = errors.Join(err, s.close()) }()
+	if _, err := os.Stat(s.path(databaseFile)); err != nil {
+		return made, fmt.Errorf("cannot back up %s: it is no data directory: %w", data, err)
+	}
+	if err := s.lock(ctx); err != nil {
+		return made, err
+	}
+	if s.key, err = openKey(data, false, s.clock()); err != nil {
+		return made, err
+	}
+	db, err := sqlite.Open(ctx, s.path(databaseFile))
+	if err != nil {
+		return made, err
+	}
+	s.opened(db.Close)
+	store, err := blobs.Open(s.path("blobs"))
+	if err != nil {
+		return made, err
+	}
+	act := release.Act{At: s.clock().UTC(), By: r.By, Via: "offline", Verb: "back up", Object: "server", Detail: "to " + r.Dir}
+	if err := db.Commit(ctx, release.Batch{Acts: []release.Act{act}}); err != nil {
+		return made, err
+	}
+	source := s.backupSource(db, store)
+	source.Still = func(ctx context.Context, f func(context.Context) error) error { return f(ctx) } // nobody else is here
+	return backup.Make(ctx, source, r, progress)
+}
+
+// restore brings a backup back into a data directory.
+type restore struct {
+	dir      *backup.Dir
+	manifest backup.Manifest
+	data     string
+	key      []byte // of a backup without keys: the private archive key
+	anew     bool   // every stage is to be signed anew
+	now      time.Time
+}
+
+// readKey reads the key that a backup without keys needs, and refuses another
+// one: every device would turn away from the archive.
+func (r *restore) readKey(path string) (err error) {
+	switch {
+	case r.manifest.Keys && path != "":
+		return term.Usagef("cannot use --key: the archive key is in the backup")
+	case r.manifest.Keys:
+		return nil
+	case path == "":
+		return term.WithHint(term.Usagef("cannot restore backup %s: it was made without the archive key", r.manifest.ID),
+			"name your copy of keys/archive.key with --key FILE")
+	}
+	if r.key, err = os.ReadFile(path); err != nil {
+		return fmt.Errorf("cannot read the archive key: %w", err)
+	}
+	key, err := sign.Load(r.key)
+	if err != nil {
+		return err
+	}
+	if key.Fingerprint() != r.manifest.Key {
+		return fmt.Errorf("cannot use %s: it is the key %s, the backup was made with %s", path, key.Fingerprint(), r.manifest.Key)
+	}
+	return nil
+}
+
+// run fills the data directory.
+func (r *restore) run(ctx context.Context, progress backup.Progress) error {
+	return r.dir.Restore(ctx, r.manifest, databaseFile, backup.Restore{Data: r.data, Finish: r.finish}, progress)
+}
+
+// finish makes what was copied the archive of a new server: its audit trail
+// says where it comes from. Counters that must not fall behind what devices
+// saw of the lost server belong here too.
+func (r *restore) finish(ctx context.Context) (err error) {
+	if r.key != nil {
+		keys := filepath.Join(r.data, "keys")
+		if err := os.MkdirAll(keys, 0o700); err != nil {
+			return fmt.Errorf("cannot restore the archive key: %w", err)
+		}
+		if err := atomicfile.Write(filepath.Join(keys, "archive.key"), r.key, 0o600); err != nil {
+			return err
+		}
+	}
+	db, err := sqlite.Open(ctx, filepath.Join(r.data, databaseFile))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	var standings []release.Standing
+	if r.anew {
+		if standings, err = renewed(ctx, db, r.now); err != nil {
+			return err
+		}
+	}
+	act := release.Act{
+		At: r.now, By: loginName(), Via: "restore", Verb: "restore", Object: "server",
+		Detail: fmt.Sprintf("backup %s, made by %s on %s", r.manifest.ID, r.manifest.By, r.manifest.Created.Format("2006-01-02 15:04:05 UTC")),
+	}
+	return db.Restored(ctx, r.manifest.Change, standings, act)
+}
+
+// renewed gives every stage a Date that no client has seen, so that all take
+// what the restored server offers although they have newer lists of the lost
+// one: its Dates ran up to release.MaxAhead in front of the clock.
+func renewed(ctx context.Context, db *sqlite.DB, now time.Time) (all []release.Standing, err error) {
+	pipelines, err := db.Pipelines(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range pipelines {
+		standings, err := db.Standings(ctx, p.Name)
+		if err != nil {
+			return nil, err
+		}
+		for _, s := range standings {
+			if s.Offer.State.IsZero() {
+				continue
+			}
+			validFor, before := s.ValidUntil.Sub(s.Date), s.Date
+			if s.Date = now.Truncate(time.Second).Add(release.MaxAhead + time.Second); !s.Date.After(before) {
+				s.Date = before.Add(time.Second)
+			}
+			s.ValidUntil = s.Date.Add(validFor)
+			all = append(all, s)
+		}
+	}
+	return all, nil
+}
+
+// loginName is who runs this process.
+func loginName() string {
+	if u, err := user.Current(); err == nil {
+		return u.Username
+	}
+	return fmt.Sprintf("uid:%d", os.Getuid())
+}
