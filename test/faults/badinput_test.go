@@ -199,7 +199,8 @@ func TestBadUploads(t *testing.T) {
 		}
 	})
 	t.Run("the client goes away", func(t *testing.T) {
-		s.goAway(tokens["ci"], good)
+		// More than is held in memory before any of it is written.
+		s.goAway(tokens["ci"], makeDeb(t, "hello", "3.0", "amd64", 1<<20))
 		s.eventually("the temporary file is gone", func() bool { return len(s.incoming()) == 0 })
 		if now := s.head("demo"); now != head {
 			t.Errorf("the repository moved to %s", now)

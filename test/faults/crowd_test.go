@@ -3,8 +3,10 @@ package faults
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"aptfleet/internal/client"
 )
@@ -14,7 +16,7 @@ import (
 // publications.
 func TestCrowd(t *testing.T) {
 	t.Parallel()
-	const uploaders, each = 8, 6
+	const uploaders, each = 20, 3
 	s := start(t, newData(t), "")
 	s.pipeline("demo")
 	sent := make(map[string]string)
@@ -27,13 +29,16 @@ func TestCrowd(t *testing.T) {
 		}
 	}
 	var wait sync.WaitGroup
+	waits := make([]time.Duration, uploaders) // the longest of each
 	for u := range uploaders {
 		wait.Go(func() {
 			for n := range each {
 				name := fmt.Sprintf("pkg%d-%d", u, n)
+				begin := time.Now()
 				if got, err := s.upload("demo", name+".deb", bodies[name]); err != nil || got.status != http.StatusCreated {
 					t.Errorf("%s: %v %v", name, got, err)
 				}
+				waits[u] = max(waits[u], time.Since(begin))
 				if got, err := s.upload("demo", "bad.deb", []byte("bad")); err != nil || got.status != http.StatusBadRequest {
 					t.Errorf("a bad package: %v %v", got, err)
 				}
@@ -61,7 +66,7 @@ func TestCrowd(t *testing.T) {
 	if len(moves) >= uploaders*each {
 		t.Errorf("%d uploads made %d states: they shared none", uploaders*each, len(moves))
 	}
-	t.Logf("%d uploads by %d uploaders made %d states", uploaders*each, uploaders, len(moves)-3)
+	t.Logf("%d uploads by %d uploaders made %d states; nobody waited longer than %v", uploaders*each, uploaders, len(moves)-3, slices.Max(waits))
 	s.mustBeClean()
 	s.stop()
 }

@@ -89,6 +89,53 @@ func TestRollingRepository(t *testing.T) {
 	}
 }
 
+// Packages that arrive together share one state; each is judged by itself, in
+// their order, as if those before it had been added already.
+func TestAddAll(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		uploads := []release.Incoming{
+			w.receive("app", "1.0", "amd64", ""),
+			w.receive("app", "1.1", "amd64", ""),
+			w.receive("app", "1.1", "amd64", "other bytes"),
+			w.receive("app", "0.9", "amd64", ""),
+			w.receive("robot", "1.0", "riscv64", ""),
+			w.receive("tool", "1.0", "all", ""),
+			w.receive("tool", "1.0", "all", ""),
+		}
+		before, err := w.History(t.Context(), "demo", "dev")
+		must(t, err)
+		added := w.AddAll(t.Context(), ann, "demo", "apps", uploads, false)
+		for i, want := range []struct {
+			code    release.Code
+			already bool
+		}{{}, {}, {code: release.Conflict}, {code: release.Refused}, {code: release.Refused}, {}, {already: true}} {
+			if a := added[i]; release.CodeOf(a.Err) != want.code || a.Already != want.already || (a.Err == nil) != (a.State == w.stage("dev").Offer.State) {
+				t.Errorf("upload %d: %+v, want %+v", i, a, want)
+			}
+			must(t, uploads[i].Discard())
+		}
+		after, err := w.History(t.Context(), "demo", "dev")
+		must(t, err)
+		if len(after) != len(before)+1 {
+			t.Errorf("dev moved %d times", len(after)-len(before))
+		}
+		if got, want := w.list("dev"), "app 1.1 amd64, tool 1.0 all"; got != want {
+			t.Errorf("dev lists %q, want %q", got, want)
+		}
+		files, err := w.store.Files(t.Context())
+		must(t, err)
+		if len(files) != 3 {
+			t.Errorf("%d files are in the pool, want 3", len(files))
+		}
+		for _, a := range w.AddAll(t.Context(), ann, "demo", "nowhere", []release.Incoming{{Name: "x.deb"}}, false) {
+			wantCode(t, a.Err, release.NotFound, "nowhere")
+		}
+		if none := w.AddAll(t.Context(), ann, "demo", "apps", nil, false); len(none) != 0 {
+			t.Errorf("of nothing: %v", none)
+		}
+	})
+}
+
 func TestKeep(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		_, err := w.CreateRepository(t.Context(), ann, "demo", "ci", 3)

@@ -252,7 +252,7 @@ func (w *world) mirrored(in release.Incoming) (snapshots.Package, release.File) 
 	w.t.Helper()
 	path := filepath.Join(w.dir, hex(in.Package.SHA256))
 	must(w.t, os.Rename(in.Path, path))
-	must(w.t, in.Discard())
+	must(w.t, os.Remove(filepath.Dir(in.Path)))
 	f := release.File{
 		Path: path, SHA256: in.Package.SHA256, Size: in.Package.Size,
 		Name: deb.FileName(in.Package.Name, in.Package.Version, in.Package.Architecture),
