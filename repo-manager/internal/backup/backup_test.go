@@ -144,8 +144,8 @@ func flip(t *testing.T, path string) {
 	must(t, os.WriteFile(path, data, 0o600))
 }
 
-// Damage to a backup directory is found, named and never restored. What is
-// heals with the next backup is told apart.
+// Damage to a backup directory is found, named and never restored. The next
+// backup heals what it can see without reading everything.
 func TestDamage(t *testing.T) {
 	for name, c := range map[string]struct {
 		damage func(t *testing.T, w *world)
@@ -164,7 +164,7 @@ func TestDamage(t *testing.T) {
 		"a renamed manifest": {func(t *testing.T, w *world) {
 			must(t, os.Rename(w.dir+"/backups/20261120T120000Z.manifest", w.dir+"/backups/20261120T110000Z.manifest"))
 		}, "that of backup", "that of backup", true},
-		"a directory's other": {func(t *testing.T, w *world) { must(t, os.RemoveAll(w.dir+"/objects")) }, "", "", true},
+		"no objects at all": {func(t *testing.T, w *world) { must(t, os.RemoveAll(w.dir+"/objects")) }, "", "objects", true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
@@ -442,6 +442,33 @@ func TestRestoreToAFullDisk(t *testing.T) {
 		}
 		if err := d.Restore(t.Context(), m, databaseName, finished, new(tape)); release.CodeOf(err) != release.Refused {
 			t.Errorf("a second time: %v", err)
+		}
+	})
+}
+
+// Two restores into one directory: the second does not disturb the first, nor
+// what the first has ended with meanwhile.
+func TestTwoRestores(t *testing.T) {
+	w := newWorld(t)
+	w.make()
+	data := filepath.Join(t.TempDir(), "data")
+	w.reading(func(d *Dir) {
+		m, err := d.Find("")
+		must(t, err)
+		second := Restore{Data: data, Finish: func(context.Context) error { return errors.New("the second was let in") }}
+		first := Restore{Data: data, Finish: func(context.Context) error {
+			if err := d.Restore(t.Context(), m, databaseName, second, new(tape)); release.CodeOf(err) != release.Locked {
+				t.Errorf("during the first: %v", err)
+			}
+			return nil
+		}}
+		must(t, d.Restore(t.Context(), m, databaseName, first, new(tape)))
+		before := tree(t, data)
+		if _, err := begin(data); release.CodeOf(err) != release.Refused || !maps.Equal(before, tree(t, data)) {
+			t.Errorf("after the first: %v", err)
+		}
+		if err := clear(data); release.CodeOf(err) != release.Refused || !maps.Equal(before, tree(t, data)) {
+			t.Errorf("after the first, and the second waited for its lock: %v", err)
 		}
 	})
 }

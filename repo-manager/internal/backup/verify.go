@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -134,3 +135,6 @@ func (v *verifier) object(want [sha256.Size]byte, n need) {
 		v.bad(name, fmt.Sprintf("has the SHA-256 %s; %s", hexOf(sum), who))
 	}
 }
+
+// hexOf is how an object is called.
+func hexOf(sum [sha256.Size]byte) string { return hex.EncodeToString(sum[:]) }

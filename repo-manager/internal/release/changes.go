@@ -121,8 +121,8 @@ const (
 // returns makes it Done or Failed. Kind, Summary, Pipeline, Subject and Reason
 // are taken from c. One change of a kind works on a subject at a time: a
 // second one is Locked, and so is a gc during a backup and a backup during a
-// gc. The context of f ends when the change is aborted and
-// when the server stops.
+// gc. The context of f ends when the change is aborted and when the server
+// stops.
 func (e *Engine) StartChange(ctx context.Context, a Actor, c Change, f func(context.Context, *Progress) error) (Change, error) {
 	cs := &e.changes
 	cs.mu.Lock()
