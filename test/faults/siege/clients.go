@@ -32,7 +32,7 @@ var stages = []string{"dev", "canary", "production"}
 const (
 	uploaders = 2
 	movers    = 1
-	readers   = 1
+	readers   = 2 // every other one is hasty
 )
 
 // packagesEach is how many packages an uploader takes care of.

@@ -1,6 +1,7 @@
 package siege
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -15,13 +16,15 @@ import (
 	"aptfleet/test/rig"
 )
 
-// reader is a client that takes its time: it fetches an InRelease, pauses, and
-// then fetches the index files that it names. It keeps the InRelease while the
-// server is away, as apt does.
+// reader is a client that fetches an InRelease and then the index files that
+// it names. A hasty one waits for a new InRelease and fetches them the moment
+// it is there. The others take their time, so that one update spans many
+// publications. Both keep the InRelease while the server is away, as apt does.
 type reader struct {
-	at   subject
-	in   rig.InRelease
-	next int // of in.Indices
+	hasty bool
+	at    subject
+	in    rig.InRelease
+	next  int // of in.Indices
 }
 
 // errAway says that the server did not answer, or broke off.
@@ -69,7 +72,9 @@ func (c *crowd) read(ctx context.Context, random *rand.Rand, r *reader, pipeline
 			c.ledger.problem("a client of %s/%s: %v", r.at.pipeline, r.at.name, err)
 			r.in = rig.InRelease{}
 		}
-		sleep(ctx, time.Duration(random.IntN(20))*time.Millisecond)
+		if !r.hasty {
+			sleep(ctx, time.Duration(random.IntN(20))*time.Millisecond)
+		}
 	}
 	return nil
 }
@@ -108,22 +113,34 @@ func (c *crowd) step(ctx context.Context, random *rand.Rand, r *reader, pipeline
 	return nil
 }
 
+// haste is how long a hasty client waits for a new InRelease of a stage.
+const haste = 500 * time.Millisecond
+
 // begin fetches an InRelease.
 func (c *crowd) begin(ctx context.Context, r *reader) error {
 	before := c.ledger.seen(r.at)
-	content, err := c.fetch(ctx, path.Join(r.at.pipeline, r.at.name, "dists", distribution, "InRelease"))
-	var missing *notOK
-	if errors.As(err, &missing) && missing.status == http.StatusNotFound && before.text == "" {
-		return nil // the stage offers nothing yet
+	var first []byte
+	for began := time.Now(); ; sleep(ctx, time.Millisecond) {
+		content, err := c.fetch(ctx, path.Join(r.at.pipeline, r.at.name, "dists", distribution, "InRelease"))
+		var missing *notOK
+		if errors.As(err, &missing) && missing.status == http.StatusNotFound && before.text == "" {
+			return nil // the stage offers nothing yet
+		}
+		if err != nil {
+			return err
+		}
+		if first == nil {
+			first = content
+		}
+		if r.hasty && time.Since(began) < haste && bytes.Equal(first, content) {
+			continue
+		}
+		in, err := rig.ReadInRelease(content, c.keyring)
+		if err != nil {
+			return err
+		}
+		c.ledger.saw(r.at, in.Date, string(in.Text), before)
+		c.ledger.record(func() { r.in = in })
+		return nil
 	}
-	if err != nil {
-		return err
-	}
-	in, err := rig.ReadInRelease(content, c.keyring)
-	if err != nil {
-		return err
-	}
-	c.ledger.saw(r.at, in.Date, string(in.Text), before)
-	c.ledger.record(func() { r.in = in })
-	return nil
 }

@@ -273,7 +273,7 @@ func (w *world) work(ctx context.Context, wish string) (over func() error) {
 		for who := range readers {
 			name := fmt.Sprintf("%s %d", pipeline, who)
 			if w.readers[name] == nil {
-				w.readers[name] = &reader{}
+				w.readers[name] = &reader{hasty: who%2 == 1}
 			}
 			start(func(random *rand.Rand) error { return c.read(ctx, random, w.readers[name], pipeline) })
 		}
