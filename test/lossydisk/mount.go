@@ -27,7 +27,7 @@ type FileSystem struct {
 // The file systems. btrfs writes its superblocks in place and needs 4 KiB
 // written whole; ext4 has a journal for everything it overwrites.
 var (
-	Ext4  = FileSystem{Name: "ext4", Size: 192 << 20, Tear: SectorSize, make: []string{"mkfs.ext4", "-q", "-E", "nodiscard,lazy_itable_init=1,lazy_journal_init=1"}}
+	Ext4  = FileSystem{Name: "ext4", Size: 192 << 20, Tear: SectorSize, make: []string{"mkfs.ext4", "-q", "-m", "0", "-E", "nodiscard,lazy_itable_init=1,lazy_journal_init=1"}}
 	Btrfs = FileSystem{Name: "btrfs", Size: 256 << 20, Tear: blockSize, make: []string{"mkfs.btrfs", "--quiet", "--nodiscard", "--metadata", "single"}, options: "nodiscard"}
 )
 

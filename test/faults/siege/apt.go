@@ -86,6 +86,8 @@ func (c *crowd) aptUpdates(ctx context.Context, pipeline string) error {
 		out, err := c.apt.update(ctx, c.server.Public+"/"+pipeline+"/dev")
 		var failed *exec.ExitError
 		switch {
+		case ctx.Err() != nil:
+			return nil // it was broken off
 		case err != nil && !errors.As(err, &failed):
 			return err
 		case forbidden.MatchString(out):

@@ -2,6 +2,7 @@ package siege
 
 import (
 	"fmt"
+	"iter"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -99,6 +100,17 @@ func (t *Tally) Missing() []string {
 		}
 	}
 	return missing
+}
+
+// Phases iterates over the phases and how often the server was killed in each.
+func (t *Tally) Phases() iter.Seq2[string, int] {
+	return func(yield func(string, int) bool) {
+		for _, name := range names() {
+			if !yield(name, t.phases[name]) {
+				return
+			}
+		}
+	}
 }
 
 func names() []string {
