@@ -110,7 +110,7 @@ func (c *crowd) move(ctx context.Context, random *rand.Rand, pipeline string) er
 	for ctx.Err() == nil {
 		at := subject{pipeline, stages[1+random.IntN(len(stages)-1)]}
 		act := []string{"promote", "promote", "undo", "snapshot"}[random.IntN(4)]
-		if wished := phaseOf(c.wish); random.IntN(4) > 0 && (wished == "promote" || wished == "undo" || wished == "snapshot") {
+		if wished := c.result.Tally.phaseOf(c.wish); random.IntN(4) > 0 && (wished == "promote" || wished == "undo" || wished == "snapshot") {
 			act = wished
 		}
 		var err error

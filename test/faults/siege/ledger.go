@@ -20,6 +20,8 @@ type ledger struct {
 	snapshots map[string][]protocol.Snapshot
 	dates     map[subject]dated // newest InRelease that a client has seen, by stage
 	problems  []string          // mismatches and what nobody should be answered
+	backups   int               // that were made
+	backed    map[subject]int   // what was accepted before the newest of them
 }
 
 // subject is a package or a stage of a pipeline.

@@ -14,9 +14,9 @@ type phase struct {
 	points []string
 }
 
-// phases are those in which a server has to have been killed for a siege to
-// count, besides starting, which has no point of its own.
-var phases = []phase{
+// acts are the phases in which a server has to have been killed for a siege to
+// count, besides starting, which has no point of its own, and jobs.
+var acts = []phase{
 	{"ingest", []string{"upload:incoming-written", "upload:pool-renamed", "upload:chunks-written", "upload:synced"}},
 	{"publish", []string{
 		"upload:committed", "upload:base-published", "publish:indices-written", "publish:inrelease-renamed",
@@ -38,14 +38,22 @@ const elsewhere = "other"
 
 // Tally counts kills by phase and by the point that was passed last.
 type Tally struct {
+	all    []phase
 	phases map[string]int
 	points map[string]int
 }
 
-func newTally() *Tally { return &Tally{phases: make(map[string]int), points: make(map[string]int)} }
+func newTally(jobs []job) *Tally {
+	t := &Tally{all: acts, phases: make(map[string]int), points: make(map[string]int)}
+	for _, j := range jobs {
+		t.all = append(t.all[:len(t.all):len(t.all)], j.phase)
+	}
+	return t
+}
 
-func phaseOf(point string) string {
-	for _, p := range phases {
+// phaseOf is the phase that a point belongs to.
+func (t *Tally) phaseOf(point string) string {
+	for _, p := range t.all {
 		if slices.Contains(p.points, point) {
 			return p.name
 		}
@@ -68,13 +76,21 @@ func (t *Tally) wish(random *rand.Rand, left int) string {
 	if left > 3*len(t.Missing()) && random.IntN(2) == 0 {
 		return ""
 	}
-	name := rarest(random, names(), t.phases)
-	for _, p := range phases {
-		if p.name == name {
-			return rarest(random, p.points, t.points)
-		}
+	name := rarest(random, t.names(), t.phases)
+	if points := t.pointsOf(name); points != nil {
+		return rarest(random, points, t.points)
 	}
 	return name
+}
+
+// pointsOf returns the points of a phase.
+func (t *Tally) pointsOf(name string) []string {
+	for _, p := range t.all {
+		if p.name == name {
+			return p.points
+		}
+	}
+	return nil
 }
 
 // rarest is one of those that were counted least often.
@@ -94,7 +110,7 @@ func rarest(random *rand.Rand, of []string, counts map[string]int) string {
 // Missing lists the phases in which the server was never killed.
 func (t *Tally) Missing() []string {
 	var missing []string
-	for _, name := range names() {
+	for _, name := range t.names() {
 		if t.phases[name] == 0 {
 			missing = append(missing, name)
 		}
@@ -105,7 +121,7 @@ func (t *Tally) Missing() []string {
 // Phases iterates over the phases and how often the server was killed in each.
 func (t *Tally) Phases() iter.Seq2[string, int] {
 	return func(yield func(string, int) bool) {
-		for _, name := range names() {
+		for _, name := range t.names() {
 			if !yield(name, t.phases[name]) {
 				return
 			}
@@ -113,9 +129,9 @@ func (t *Tally) Phases() iter.Seq2[string, int] {
 	}
 }
 
-func names() []string {
+func (t *Tally) names() []string {
 	all := []string{starting}
-	for _, p := range phases {
+	for _, p := range t.all {
 		all = append(all, p.name)
 	}
 	return all
@@ -124,15 +140,10 @@ func names() []string {
 // String is a table: a line for each phase, with its points.
 func (t *Tally) String() string {
 	var b strings.Builder
-	for _, name := range names() {
+	for _, name := range t.names() {
 		fmt.Fprintf(&b, "%-10s %4d", name, t.phases[name])
-		for _, p := range phases {
-			if p.name != name {
-				continue
-			}
-			for _, point := range p.points {
-				fmt.Fprintf(&b, "  %s %d", point, t.points[point])
-			}
+		for _, point := range t.pointsOf(name) {
+			fmt.Fprintf(&b, "  %s %d", strings.TrimPrefix(point, name+":"), t.points[point])
 		}
 		b.WriteByte('\n')
 	}

@@ -24,8 +24,12 @@ type reader struct {
 	hasty bool
 	at    subject
 	in    rig.InRelease
-	next  int // of in.Indices
+	got   time.Time // when in was asked for
+	next  int       // of in.Indices
 }
+
+// slowest is how long a client may take from InRelease to the last index file.
+const slowest = keepSuperseded - 4*time.Second
 
 // errAway says that the server did not answer, or broke off.
 var errAway = errors.New("the server is away")
@@ -81,7 +85,7 @@ func (c *crowd) read(ctx context.Context, random *rand.Rand, r *reader, pipeline
 
 // step fetches one file.
 func (c *crowd) step(ctx context.Context, random *rand.Rand, r *reader, pipeline string) error {
-	if r.next >= len(r.in.Indices) {
+	if r.next >= len(r.in.Indices) || time.Since(r.got) > slowest {
 		r.at = subject{pipeline, stages[random.IntN(len(stages))]}
 		r.in, r.next = rig.InRelease{}, 0
 		return c.begin(ctx, r)
@@ -121,6 +125,7 @@ func (c *crowd) begin(ctx context.Context, r *reader) error {
 	before := c.ledger.seen(r.at)
 	var first []byte
 	for began := time.Now(); ; sleep(ctx, time.Millisecond) {
+		asked := time.Now()
 		content, err := c.fetch(ctx, path.Join(r.at.pipeline, r.at.name, "dists", distribution, "InRelease"))
 		var missing *notOK
 		if errors.As(err, &missing) && missing.status == http.StatusNotFound && before.text == "" {
@@ -140,7 +145,7 @@ func (c *crowd) begin(ctx context.Context, r *reader) error {
 			return err
 		}
 		c.ledger.saw(r.at, in.Date, string(in.Text), before)
-		c.ledger.record(func() { r.in = in })
+		c.ledger.record(func() { r.in, r.got = in, asked })
 		return nil
 	}
 }

@@ -49,12 +49,16 @@ const roundKills = 25
 // Run besieges one server after the other. An error says that the siege itself
 // could not go on; the result holds what was found until then.
 func Run(ctx context.Context, c Config) (*Result, error) {
-	result := &Result{Tally: newTally()}
+	able, unable := known(ctx, c.Program)
+	for _, name := range unable {
+		c.Say("this program has no command %s: nobody uses it", name)
+	}
+	result := &Result{Tally: newTally(able)}
 	began := time.Now()
 	defer func() { result.Took = time.Since(began) }()
 	for round := 0; result.Kills < c.Kills; round++ {
 		w := &world{
-			Config: c, result: result, ledger: newLedger(), last: began,
+			Config: c, result: result, jobs: able, ledger: newLedger(), last: began,
 			random: rand.New(rand.NewPCG(c.Seed, uint64(round))), http: &http.Client{Timeout: patience},
 		}
 		if err := w.round(ctx, min(roundKills, c.Kills-result.Kills)); err != nil {
@@ -74,6 +78,7 @@ const patience = 30 * time.Second
 type world struct {
 	Config
 	result  *Result
+	jobs    []job
 	ledger  *ledger
 	random  *rand.Rand
 	http    *http.Client
@@ -129,7 +134,10 @@ func (w *world) round(ctx context.Context, kills int) (err error) {
 			return nil // what follows would only find the same again
 		}
 	}
-	return w.server.Stop()
+	if err := w.server.Stop(); err != nil {
+		return err
+	}
+	return w.restore(ctx)
 }
 
 func (w *world) open(ctx context.Context) (err error) {
@@ -148,10 +156,19 @@ func (w *world) launch() error {
 	w.launched = time.Now()
 	var err error
 	w.server, err = rig.Launch(rig.Config{
-		Program: w.Program, Data: w.place.data(), Settings: []string{"url: http://" + w.address}, Args: []string{"--listen", w.address},
+		Program: w.Program, Data: w.place.data(), Settings: w.settings(), Args: []string{"--listen", w.address},
 		Env: []string{"APTFLEET_FAULT_TRACE=" + w.trace.path},
 	})
 	return err
+}
+
+// settings are the lines of the server's configuration.
+func (w *world) settings() []string {
+	lines := []string{"url: http://" + w.address}
+	for _, j := range w.jobs {
+		lines = append(lines, j.settings...)
+	}
+	return lines
 }
 
 func (w *world) ready(ctx context.Context) error {
@@ -184,6 +201,14 @@ func (w *world) found(ctx context.Context) error {
 		}
 		if _, err := w.server.API.CreateRepository(ctx, name, repository, 1); err != nil {
 			return err
+		}
+		for _, j := range w.jobs {
+			if j.prepare == nil {
+				continue
+			}
+			if out, err := w.command(ctx, append(j.prepare, name)...); err != nil {
+				return fmt.Errorf("cannot prepare %s: %w: %s", j.name, err, out)
+			}
 		}
 	}
 	var err error
@@ -238,7 +263,13 @@ func (w *world) wait(ctx context.Context, wish string) {
 	sleep(ctx, time.Duration(w.random.IntN(100))*time.Millisecond)
 	select {
 	case <-w.trace.passes(wish):
-	case <-time.After(3 * time.Second):
+	case <-time.After(time.Second):
+		// Not every act comes by there: any point of the phase will do.
+		select {
+		case <-w.trace.passes(w.result.Tally.pointsOf(w.result.Tally.phaseOf(wish))...):
+		case <-time.After(2 * time.Second):
+		case <-ctx.Done():
+		}
 	case <-ctx.Done():
 	}
 	if w.random.IntN(2) == 0 {
@@ -278,6 +309,9 @@ func (w *world) work(ctx context.Context, wish string) (over func() error) {
 			start(func(random *rand.Rand) error { return c.read(ctx, random, w.readers[name], pipeline) })
 		}
 	}
+	if len(w.jobs) > 0 {
+		start(func(random *rand.Rand) error { return c.keep(ctx, random) })
+	}
 	if w.apt != nil && w.random.IntN(4) == 0 {
 		start(func(random *rand.Rand) error { return c.aptUpdates(ctx, pipelines[random.IntN(len(pipelines))]) })
 	}
@@ -295,7 +329,7 @@ func (w *world) fall(ctx context.Context, over func() error) (sound bool, err er
 	note, fell := w.place.fall(ctx, w.random, func() {
 		w.server.Kill()
 		point, traced = w.trace.now()
-		phase = phaseOf(point)
+		phase = w.result.Tally.phaseOf(point)
 		if w.server.Ready(canceled) != nil { // it never said that it was
 			phase = starting
 		}
@@ -334,7 +368,10 @@ func (w *world) fall(ctx context.Context, over func() error) (sound bool, err er
 		return false, nil
 	}
 	w.ledger.reopen()
-	if err := w.verify(ctx); err != nil {
+	switch err := w.verify(ctx); {
+	case refused(err):
+		w.lost(w.ledger.promises(), "the server does not know what it knew: %v", err)
+	case err != nil:
 		return false, err
 	}
 	w.progress()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 
@@ -19,8 +20,8 @@ type tracer struct {
 
 	mu      sync.Mutex
 	last    string        // point, "" since reset
-	wanted  string        // point that someone waits for
-	reached chan struct{} // closed when wanted is passed
+	wanted  []string      // points that someone waits for
+	reached chan struct{} // closed when one of them is passed
 	marks   chan struct{} // one for each mark
 }
 
@@ -56,9 +57,9 @@ func (t *tracer) read() {
 		}
 		t.mu.Lock()
 		t.last = point
-		if point == t.wanted {
+		if slices.Contains(t.wanted, point) {
 			close(t.reached)
-			t.wanted = ""
+			t.wanted = nil
 		}
 		t.mu.Unlock()
 	}
@@ -68,14 +69,14 @@ func (t *tracer) read() {
 func (t *tracer) reset() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.last, t.wanted = "", ""
+	t.last, t.wanted = "", nil
 }
 
-// passes returns a channel that is closed when a point is passed next.
-func (t *tracer) passes(point string) <-chan struct{} {
+// passes returns a channel that is closed when one of these points is passed next.
+func (t *tracer) passes(points ...string) <-chan struct{} {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.wanted, t.reached = point, make(chan struct{})
+	t.wanted, t.reached = points, make(chan struct{})
 	return t.reached
 }
 

@@ -17,8 +17,8 @@ import (
 )
 
 // offers reads a base from the published tree, without any server.
-func (w *world) offers(base string) (rig.InRelease, map[string]rig.Entry, error) {
-	root := filepath.Join(w.place.data(), "public", base)
+func (w *world) offers(data, base string) (rig.InRelease, map[string]rig.Entry, error) {
+	root := filepath.Join(data, "public", base)
 	in, entries, err := rig.ReadBase(distribution, w.keyring, func(path string) ([]byte, error) { return os.ReadFile(filepath.Join(root, path)) })
 	packages := make(map[string]rig.Entry)
 	for _, e := range entries {
@@ -32,7 +32,7 @@ func (w *world) verifyTree() {
 	for _, pipeline := range pipelines {
 		for _, stage := range stages {
 			at := subject{pipeline, stage}
-			in, _, err := w.offers(pipeline + "/" + stage)
+			in, _, err := w.offers(w.place.data(), pipeline+"/"+stage)
 			seen := w.ledger.seen(at)
 			var damaged *fs.PathError
 			switch {
@@ -66,6 +66,7 @@ func (w *world) verify(ctx context.Context) error {
 			w.mismatch("change %d (%s) is still under way", change.ID, change.Summary)
 		}
 	}
+	w.finish(ctx)
 	report, err := w.server.API.Check(ctx, nil)
 	if err != nil {
 		return err
@@ -82,6 +83,9 @@ func (w *world) verify(ctx context.Context) error {
 	}
 	for _, path := range left {
 		w.mismatch("%s was left behind", path)
+	}
+	if w.random.IntN(4) == 0 {
+		w.verifyBackups(ctx)
 	}
 	if w.apt != nil && w.random.IntN(8) == 0 {
 		return w.verifyApt(ctx, pipelines[w.random.IntN(len(pipelines))])
@@ -103,7 +107,7 @@ func (w *world) verifyPipeline(ctx context.Context, pipeline string) error {
 			}
 			continue
 		}
-		in, there, err := w.offers(pipeline + "/" + stage)
+		in, there, err := w.offers(w.place.data(), pipeline+"/"+stage)
 		if err != nil {
 			w.mismatch("%s/%s: %v", pipeline, stage, err)
 			continue
@@ -210,7 +214,7 @@ func (w *world) verifySnapshots(ctx context.Context, pipeline string) error {
 		return nil
 	}
 	id := listed[w.random.IntN(len(listed))].ID
-	_, there, err := w.offers(pipeline + "/snapshots/" + id)
+	_, there, err := w.offers(w.place.data(), pipeline+"/snapshots/"+id)
 	if err != nil {
 		w.mismatch("%s/snapshots/%s: %v", pipeline, id, err)
 		return nil
@@ -225,7 +229,7 @@ func (w *world) verifyApt(ctx context.Context, pipeline string) error {
 		w.mismatch("apt-get update: %v\n%s", err, out)
 		return ctx.Err()
 	}
-	_, there, err := w.offers(pipeline + "/dev")
+	_, there, err := w.offers(w.place.data(), pipeline+"/dev")
 	if err != nil {
 		return nil // verifyPipeline has said so
 	}
