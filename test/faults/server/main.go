@@ -127,8 +127,8 @@ func (o order) run(ctx context.Context, program string) (code int, err error) {
 		total.Kills += r.Kills
 		total.Lost += r.Lost
 		total.Mismatches += r.Mismatches
-		fmt.Printf("%s: %d in %v, %.1f s each; %d answers were checked, clients verified %d files\n%s",
-			part.what, r.Kills, r.Took.Round(time.Second), r.Took.Seconds()/float64(max(r.Kills, 1)), r.Promises, r.Reads, r.Tally)
+		fmt.Printf("%s: %d in %v, %.1f s each; %d answers were checked, clients verified %d files, keepers ended %d jobs\n%s",
+			part.what, r.Kills, r.Took.Round(time.Second), r.Took.Seconds()/float64(max(r.Kills, 1)), r.Promises, r.Reads, r.Jobs, r.Tally)
 		if missing := r.Tally.Missing(); len(missing) > 0 {
 			fmt.Printf("%s: none during %s\n", part.what, strings.Join(missing, ", "))
 			code = 1

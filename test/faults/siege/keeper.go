@@ -90,6 +90,7 @@ func (c *crowd) keep(ctx context.Context, random *rand.Rand) error {
 		case ctx.Err() != nil:
 			return nil
 		case err == nil:
+			c.jobsDone.Add(1)
 			if j.done != nil {
 				c.ledger.record(func() { j.done(c.world, before) })
 			}

@@ -33,10 +33,11 @@ type versions struct {
 	acked int      // the newest one that was accepted, 0 for none
 }
 
-// dated is an InRelease by its Date.
+// dated is an InRelease as apt compares it with the one that it has.
 type dated struct {
-	date time.Time
-	text string
+	date     time.Time // its field Date
+	modified time.Time // its time of modification, which HTTP tells to the second
+	text     string
 }
 
 func newLedger() *ledger {
@@ -101,19 +102,26 @@ func (l *ledger) named(pipeline string, s protocol.Snapshot) {
 	l.record(func() { l.snapshots[pipeline] = append(l.snapshots[pipeline], s) })
 }
 
-// saw notes the InRelease that a stage offers, and tells what is wrong with it
-// after what was seen before. began is when the client asked: an answer that
-// was overtaken by another one is no step back.
-func (l *ledger) saw(at subject, date time.Time, text string, before dated) {
+// saw notes the InRelease that a stage offers, and tells what is wrong with it.
+// before is what was seen when the client began to ask: an answer that was
+// overtaken by another one is no step back. apt keeps what it has if the server
+// says that nothing was modified since, or if the Date is an earlier one.
+func (l *ledger) saw(at subject, now, before dated) {
+	now.modified = now.modified.Truncate(time.Second)
+	wrong := func(what string, was, is time.Time) {
+		l.problems = append(l.problems, fmt.Sprintf("%s/%s: %s: was %s, is %s", at.pipeline, at.name, what, was.UTC().Format(time.TimeOnly), is.UTC().Format(time.TimeOnly)))
+	}
 	l.record(func() {
 		newest := l.dates[at]
 		switch {
-		case date.Before(before.date):
-			l.problems = append(l.problems, fmt.Sprintf("%s/%s: the Date went back from %s to %s", at.pipeline, at.name, before.date.Format(time.TimeOnly), date.Format(time.TimeOnly)))
-		case date.Equal(newest.date) && text != newest.text:
-			l.problems = append(l.problems, fmt.Sprintf("%s/%s: two texts have the Date %s", at.pipeline, at.name, date.Format(time.TimeOnly)))
-		case date.After(newest.date):
-			l.dates[at] = dated{date, text}
+		case now.date.Before(before.date):
+			wrong("the Date went back", before.date, now.date)
+		case now.modified.Before(before.modified):
+			wrong("the time of modification went back", before.modified, now.modified)
+		case now.modified.Equal(newest.modified) && now.text != newest.text:
+			wrong("two texts have one time of modification", newest.modified, now.modified)
+		case now.modified.After(newest.modified):
+			l.dates[at] = now
 		}
 	})
 }

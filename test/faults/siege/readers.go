@@ -43,24 +43,25 @@ type notOK struct {
 func (e *notOK) Error() string { return fmt.Sprintf("%s: HTTP %d", e.path, e.status) }
 
 // fetch gets a published file.
-func (c *crowd) fetch(ctx context.Context, path string) ([]byte, error) {
+func (c *crowd) fetch(ctx context.Context, path string) (content []byte, modified time.Time, err error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.server.Public+"/"+path, nil)
 	if err != nil {
-		return nil, err
+		return nil, modified, err
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return nil, errAway
+		return nil, modified, errAway
 	}
 	defer resp.Body.Close()
-	content, err := io.ReadAll(resp.Body)
+	content, err = io.ReadAll(resp.Body)
 	switch {
 	case err != nil:
-		return nil, errAway
+		return nil, modified, errAway
 	case resp.StatusCode != http.StatusOK:
-		return nil, &notOK{path, resp.StatusCode}
+		return nil, modified, &notOK{path, resp.StatusCode}
 	}
-	return content, nil
+	modified, err = http.ParseTime(resp.Header.Get("Last-Modified"))
+	return content, modified, err
 }
 
 // read is one client, until the server is away.
@@ -91,7 +92,7 @@ func (c *crowd) step(ctx context.Context, random *rand.Rand, r *reader, pipeline
 		return c.begin(ctx, r)
 	}
 	file := r.in.Indices[r.next]
-	index, err := c.fetch(ctx, path.Join(r.at.pipeline, r.at.name, "dists", distribution, file.ByHash()))
+	index, _, err := c.fetch(ctx, path.Join(r.at.pipeline, r.at.name, "dists", distribution, file.ByHash()))
 	if err == nil {
 		err = file.Verify(index)
 	}
@@ -107,7 +108,7 @@ func (c *crowd) step(ctx context.Context, random *rand.Rand, r *reader, pipeline
 		return err
 	}
 	e := entries[random.IntN(len(entries))]
-	content, err := c.fetch(ctx, path.Join(r.at.pipeline, r.at.name, e.Filename))
+	content, _, err := c.fetch(ctx, path.Join(r.at.pipeline, r.at.name, e.Filename))
 	if err != nil {
 		return err
 	}
@@ -126,7 +127,7 @@ func (c *crowd) begin(ctx context.Context, r *reader) error {
 	var first []byte
 	for began := time.Now(); ; sleep(ctx, time.Millisecond) {
 		asked := time.Now()
-		content, err := c.fetch(ctx, path.Join(r.at.pipeline, r.at.name, "dists", distribution, "InRelease"))
+		content, modified, err := c.fetch(ctx, path.Join(r.at.pipeline, r.at.name, "dists", distribution, "InRelease"))
 		var missing *notOK
 		if errors.As(err, &missing) && missing.status == http.StatusNotFound && before.text == "" {
 			return nil // the stage offers nothing yet
@@ -144,7 +145,7 @@ func (c *crowd) begin(ctx context.Context, r *reader) error {
 		if err != nil {
 			return err
 		}
-		c.ledger.saw(r.at, in.Date, string(in.Text), before)
+		c.ledger.saw(r.at, dated{in.Date, modified, string(in.Text)}, before)
 		c.ledger.record(func() { r.in, r.got = in, asked })
 		return nil
 	}

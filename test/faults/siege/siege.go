@@ -40,6 +40,7 @@ type Result struct {
 	Tally      *Tally
 	Promises   int // answers that were checked
 	Reads      int // files that clients fetched and verified
+	Jobs       int // commands of keepers that ended well
 	Took       time.Duration
 }
 
@@ -77,21 +78,22 @@ const patience = 30 * time.Second
 // world is one data directory and who works with it.
 type world struct {
 	Config
-	result  *Result
-	jobs    []job
-	ledger  *ledger
-	random  *rand.Rand
-	http    *http.Client
-	dir     string
-	address string // of the public listener
-	place   place
-	trace   *tracer
-	server  *rig.Server
-	keyring []byte
-	readers map[string]*reader
-	reads   atomic.Int64
-	apt     *aptClient
-	last    time.Time // of progress
+	result   *Result
+	jobs     []job
+	ledger   *ledger
+	random   *rand.Rand
+	http     *http.Client
+	dir      string
+	address  string // of the public listener
+	place    place
+	trace    *tracer
+	server   *rig.Server
+	keyring  []byte
+	readers  map[string]*reader
+	reads    atomic.Int64
+	jobsDone atomic.Int64
+	apt      *aptClient
+	last     time.Time // of progress
 
 	launched time.Time     // when the server was started
 	starts   time.Duration // how long the last start took
@@ -338,6 +340,7 @@ func (w *world) fall(ctx context.Context, over func() error) (sound bool, err er
 		return false, err
 	}
 	w.result.Reads += int(w.reads.Swap(0))
+	w.result.Jobs += int(w.jobsDone.Swap(0))
 	w.result.Kills++
 	w.result.Tally.add(phase, point)
 	w.story = fmt.Sprintf("kill %d, after %s (%s)", w.result.Kills, point, phase)

@@ -44,10 +44,20 @@ func (w *world) verifyTree() {
 			case err != nil:
 				w.mismatch("the tree without a server, %s/%s: %v", pipeline, stage, err)
 			case w.FileSystem == nil:
-				w.ledger.saw(at, in.Date, string(in.Text), seen)
+				w.sees(at, in)
 			}
 		}
 	}
+}
+
+// sees notes the InRelease of a stage as it lies on the disk.
+func (w *world) sees(at subject, in rig.InRelease) {
+	info, err := os.Stat(filepath.Join(w.place.data(), "public", at.pipeline, at.name, "dists", distribution, "InRelease"))
+	if err != nil {
+		w.mismatch("%v", err)
+		return
+	}
+	w.ledger.saw(at, dated{in.Date, info.ModTime(), string(in.Text)}, w.ledger.seen(at))
 }
 
 // verify holds what the server says and publishes against what was promised.
@@ -112,7 +122,7 @@ func (w *world) verifyPipeline(ctx context.Context, pipeline string) error {
 			w.mismatch("%s/%s: %v", pipeline, stage, err)
 			continue
 		}
-		w.ledger.saw(at, in.Date, string(in.Text), w.ledger.seen(at))
+		w.sees(at, in)
 		if err := w.verifyOffer(ctx, pipeline, stage, there); err != nil {
 			return err
 		}
