@@ -47,16 +47,26 @@ var jobs = []job{
 // more, where gc removes them; a client that takes longer is too slow.
 const keepSuperseded = 12 * time.Second
 
-// known returns the jobs that a program knows.
-func known(ctx context.Context, program string) (able []job, unable []string) {
+// known returns the jobs that a program knows, and the names of the others.
+func known(ctx context.Context, program string) (able []job, unable []string, err error) {
+	help, err := exec.CommandContext(ctx, program, "--help").Output()
+	if err != nil {
+		return nil, nil, fmt.Errorf("cannot ask %s what it knows: %w", program, err)
+	}
+	commands := make(map[string]bool)
+	for line := range strings.Lines(string(help)) {
+		if words := strings.Fields(line); len(words) > 1 && strings.HasPrefix(line, " ") {
+			commands[words[0]] = true
+		}
+	}
 	for _, j := range jobs {
-		if exec.CommandContext(ctx, program, j.name, "--help").Run() == nil {
+		if commands[j.name] {
 			able = append(able, j)
 		} else {
 			unable = append(unable, j.name)
 		}
 	}
-	return able, unable
+	return able, unable, nil
 }
 
 // backups is the directory that backups go to: on the disk that fails, too.

@@ -50,7 +50,10 @@ const roundKills = 25
 // Run besieges one server after the other. An error says that the siege itself
 // could not go on; the result holds what was found until then.
 func Run(ctx context.Context, c Config) (*Result, error) {
-	able, unable := known(ctx, c.Program)
+	able, unable, err := known(ctx, c.Program)
+	if err != nil {
+		return &Result{Tally: newTally(nil)}, err
+	}
 	for _, name := range unable {
 		c.Say("this program has no command %s: nobody uses it", name)
 	}
