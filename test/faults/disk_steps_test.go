@@ -3,11 +3,14 @@ package faults
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -15,6 +18,7 @@ import (
 
 	"aptfleet/internal/client"
 	"aptfleet/internal/protocol"
+	"aptfleet/test/faults/siege"
 	"aptfleet/test/lossydisk"
 )
 
@@ -84,13 +88,17 @@ func fillBut(t *testing.T, dir string, kilobytes int64) (release func()) {
 // act is what needs room. It calls fill when the disk is to become full.
 type act func(ctx context.Context, s *server, pipeline string, n int, fill func()) error
 
-// acts are those of a server. prepare is done while there is room; act is done
-// again if it was refused.
-var acts = []struct {
-	name         string
-	prepare, act act
-	states       func(ctx context.Context, s *server, pipeline string) (string, error) // what act changes
-}{
+// roomy is something that needs room.
+type roomy struct {
+	name    string
+	prepare act // while there is room
+	act     act // again if it was refused
+	// states is what act changes, if somebody sees that.
+	states func(ctx context.Context, s *server, pipeline string) (string, error)
+}
+
+// acts are those of a server.
+var acts = []roomy{
 	{"upload", nothing, uploadSlowly, stageState("dev")},
 	{"remove", uploadNth, removeNth, stageState("dev")},
 	{"promote", uploadNth, promoteDev, stageState("canary")},
@@ -103,6 +111,8 @@ var acts = []struct {
 		all, err := s.API.Users(ctx)
 		return fmt.Sprint(len(all)), err
 	}},
+	{"gc", uploadNth, command("gc"), nil},
+	{"backup", uploadNth, command("backup", "BACKUP"), nil},
 }
 
 func nothing(context.Context, *server, string, int, func()) error { return nil }
@@ -175,6 +185,30 @@ func createNth(ctx context.Context, s *server, pipeline string, n int, fill func
 	return err
 }
 
+// command does a thing with the command line. BACKUP is a directory on the
+// server's disk.
+func command(args ...string) act {
+	return func(ctx context.Context, s *server, _ string, _ int, fill func()) error {
+		fill()
+		args := slices.Clone(args)
+		for i, arg := range args {
+			if arg == "BACKUP" {
+				args[i] = filepath.Join(filepath.Dir(s.Data), "backup")
+			}
+		}
+		cmd := exec.CommandContext(ctx, program, append(args, "--json")...)
+		cmd.Env = append(os.Environ(), "APTFLEET_DATA="+s.Data)
+		var problem bytes.Buffer
+		cmd.Stderr = &problem
+		err := cmd.Run()
+		var body protocol.ErrorBody
+		if err != nil && json.Unmarshal(problem.Bytes(), &body) == nil {
+			return &client.Error{Code: body.Error.Code, Text: body.Error.Text}
+		}
+		return errors.Join(err)
+	}
+}
+
 func stageState(stage string) func(context.Context, *server, string) (string, error) {
 	return func(ctx context.Context, s *server, pipeline string) (string, error) {
 		at, err := s.API.Stage(ctx, pipeline, stage)
@@ -193,13 +227,20 @@ func TestFullDiskAtEveryStep(t *testing.T) {
 	if os.Getenv("APTFLEET_LONG") != "" {
 		step = 3
 	}
+	commands, err := siege.Commands(t.Context(), program)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, a := range acts {
 		t.Run(a.name, func(t *testing.T) {
 			t.Parallel()
+			if (a.name == "gc" || a.name == "backup") && !commands[a.name] {
+				t.Skipf("this repo-manager has no command %s", a.name)
+			}
 			s := start(t, ext4Disk(t, 32), "", "reserve: 1")
 			outcomes := make(map[string]int)
 			for n := 0; n*step <= most; n++ {
-				outcomes[s.withLittleRoom(a.prepare, a.act, a.states, n, int64(n*step))]++
+				outcomes[s.withLittleRoom(a, n, int64(n*step))]++
 				if t.Failed() {
 					t.FailNow()
 				}
@@ -219,7 +260,7 @@ func TestFullDiskAtEveryStep(t *testing.T) {
 // withLittleRoom does an act for the nth time while so many kilobytes are
 // free, and again with room, and returns how it ended: "done", or the code of
 // the answer.
-func (s *server) withLittleRoom(prepare, do act, states func(context.Context, *server, string) (string, error), n int, kilobytes int64) (outcome string) {
+func (s *server) withLittleRoom(a roomy, n int, kilobytes int64) (outcome string) {
 	s.t.Helper()
 	ctx := s.t.Context()
 	always := func() {}
@@ -228,12 +269,15 @@ func (s *server) withLittleRoom(prepare, do act, states func(context.Context, *s
 	if n%2 == 0 {
 		s.pipeline(pipeline)
 	}
-	if err := prepare(ctx, s, pipeline, n, always); err != nil {
+	if err := a.prepare(ctx, s, pipeline, n, always); err != nil {
 		s.t.Fatalf("with room: %v", err)
 	}
 	look := func() string {
 		s.t.Helper()
-		state, err := states(ctx, s, pipeline)
+		if a.states == nil {
+			return ""
+		}
+		state, err := a.states(ctx, s, pipeline)
 		if err != nil {
 			s.t.Fatalf("with %d kB: nothing can be read any more: %v", kilobytes, err)
 		}
@@ -241,7 +285,7 @@ func (s *server) withLittleRoom(prepare, do act, states func(context.Context, *s
 	}
 	before := look()
 	release := always
-	failed := do(ctx, s, pipeline, n, func() { release = fillBut(s.t, filepath.Dir(s.Data), kilobytes) })
+	failed := a.act(ctx, s, pipeline, n, func() { release = fillBut(s.t, filepath.Dir(s.Data), kilobytes) })
 	changed := before != look()
 	s.offered(pipeline, "dev")
 	outcome = "done"
@@ -252,13 +296,14 @@ func (s *server) withLittleRoom(prepare, do act, states func(context.Context, *s
 		}
 		outcome = answer.Code
 	}
-	if changed != (outcome == "done" || outcome == "unpublished") {
+	if a.states != nil && changed != (outcome == "done" || outcome == "unpublished") {
 		s.t.Errorf("with %d kB: the answer was %s; that something changed is %v", kilobytes, outcome, changed)
 	}
 	release()
 	switch outcome {
-	case "no-space":
-		failed = do(ctx, s, pipeline, n, always)
+	case "done":
+	default:
+		failed = a.act(ctx, s, pipeline, n, always)
 	case "unpublished": // whoever repeats an upload has it published now
 		failed = errors.Join(uploadNth(ctx, s, pipeline, 0, always), uploadNth(ctx, s, pipeline, 0, always))
 	}

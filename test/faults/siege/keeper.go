@@ -47,18 +47,24 @@ var jobs = []job{
 // more, where gc removes them; a client that takes longer is too slow.
 const keepSuperseded = 12 * time.Second
 
-// known returns the jobs that a program knows, and the names of the others.
-func known(ctx context.Context, program string) (able []job, unable []string, err error) {
+// Commands are those that a program lists.
+func Commands(ctx context.Context, program string) (map[string]bool, error) {
 	help, err := exec.CommandContext(ctx, program, "--help").Output()
 	if err != nil {
-		return nil, nil, fmt.Errorf("cannot ask %s what it knows: %w", program, err)
+		return nil, fmt.Errorf("cannot ask %s for its commands: %w", program, err)
 	}
 	commands := make(map[string]bool)
 	for line := range strings.Lines(string(help)) {
-		if words := strings.Fields(line); len(words) > 1 && strings.HasPrefix(line, " ") {
+		if words := strings.Fields(line); len(words) > 1 && strings.HasPrefix(line, "  ") {
 			commands[words[0]] = true
 		}
 	}
+	return commands, nil
+}
+
+// known returns the jobs that a program knows, and the names of the others.
+func known(ctx context.Context, program string) (able []job, unable []string, err error) {
+	commands, err := Commands(ctx, program)
 	for _, j := range jobs {
 		if commands[j.name] {
 			able = append(able, j)
@@ -66,7 +72,7 @@ func known(ctx context.Context, program string) (able []job, unable []string, er
 			unable = append(unable, j.name)
 		}
 	}
-	return able, unable, nil
+	return able, unable, err
 }
 
 // backups is the directory that backups go to: on the disk that fails, too.

@@ -19,15 +19,15 @@ type phase struct {
 var acts = []phase{
 	{"ingest", []string{"upload:incoming-written", "upload:pool-renamed", "upload:chunks-written", "upload:synced"}},
 	{"publish", []string{
-		"upload:committed", "upload:base-published", "publish:indices-written", "publish:inrelease-renamed",
+		"upload:committed", "publish:indices-written", "publish:inrelease-renamed",
 		"upload:published", "upload:answered",
 	}},
 	{"promote", []string{
-		"promote:decided", "promote:chunks-written", "promote:synced", "promote:committed", "promote:base-published",
+		"promote:decided", "promote:chunks-written", "promote:synced", "promote:committed",
 		"promote:published", "promote:answered",
 	}},
-	{"undo", []string{"undo:chunks-written", "undo:synced", "undo:committed", "undo:base-published", "undo:published"}},
-	{"snapshot", []string{"snapshot:chunks-written", "snapshot:synced", "snapshot:committed", "snapshot:base-published", "snapshot:published"}},
+	{"undo", []string{"undo:chunks-written", "undo:synced", "undo:committed", "undo:published"}},
+	{"snapshot", []string{"snapshot:chunks-written", "snapshot:synced", "snapshot:committed", "snapshot:published"}},
 }
 
 // starting is the phase between the start of the server and its first answer.
@@ -51,14 +51,20 @@ func newTally(jobs []job) *Tally {
 	return t
 }
 
-// phaseOf is the phase that a point belongs to.
+// phaseOf is the phase that a point belongs to: the one that lists it, or else
+// the one that it is called after.
 func (t *Tally) phaseOf(point string) string {
+	called, _, _ := strings.Cut(point, ":")
+	found := elsewhere
 	for _, p := range t.all {
-		if slices.Contains(p.points, point) {
+		switch {
+		case slices.Contains(p.points, point):
 			return p.name
+		case p.name == called:
+			found = p.name
 		}
 	}
-	return elsewhere
+	return found
 }
 
 // add counts a kill. point is "" if none was passed.
