@@ -93,26 +93,27 @@ type roomy struct {
 	name    string
 	prepare act // while there is room
 	act     act // again if it was refused
+	needs   int // kilobytes that are certainly enough
 	// states is what act changes, if somebody sees that.
 	states func(ctx context.Context, s *server, pipeline string) (string, error)
 }
 
 // acts are those of a server.
 var acts = []roomy{
-	{"upload", nothing, uploadSlowly, stageState("dev")},
-	{"remove", uploadNth, removeNth, stageState("dev")},
-	{"promote", uploadNth, promoteDev, stageState("canary")},
-	{"undo", promoteTwice, undoCanary, stageState("canary")},
-	{"snapshot create", nothing, nameDev, func(ctx context.Context, s *server, pipeline string) (string, error) {
+	{"upload", nothing, uploadSlowly, 200, stageState("dev")},
+	{"remove", uploadNth, removeNth, 200, stageState("dev")},
+	{"promote", uploadNth, promoteDev, 200, stageState("canary")},
+	{"undo", promoteTwice, undoCanary, 200, stageState("canary")},
+	{"snapshot create", nothing, nameDev, 200, func(ctx context.Context, s *server, pipeline string) (string, error) {
 		all, err := s.API.Snapshots(ctx, pipeline)
 		return fmt.Sprint(len(all)), err
 	}},
-	{"user create", nothing, createNth, func(ctx context.Context, s *server, _ string) (string, error) {
+	{"user create", nothing, createNth, 100, func(ctx context.Context, s *server, _ string) (string, error) {
 		all, err := s.API.Users(ctx)
 		return fmt.Sprint(len(all)), err
 	}},
-	{"gc", uploadNth, command("gc"), nil},
-	{"backup", uploadNth, command("backup", "BACKUP"), nil},
+	{"gc", uploadNth, command("gc"), 100, nil},
+	{"backup", uploadNth, command("backup", "BACKUP"), 1600, nil},
 }
 
 func nothing(context.Context, *server, string, int, func()) error { return nil }
@@ -223,9 +224,9 @@ func stageState(stage string) func(context.Context, *server, string) (string, er
 // room everything goes on.
 func TestFullDiskAtEveryStep(t *testing.T) {
 	t.Parallel()
-	most, step := 200, 12 // kilobytes
+	steps := 16
 	if os.Getenv("APTFLEET_LONG") != "" {
-		step = 3
+		steps = 70
 	}
 	commands, err := siege.Commands(t.Context(), program)
 	if err != nil {
@@ -239,8 +240,8 @@ func TestFullDiskAtEveryStep(t *testing.T) {
 			}
 			s := start(t, ext4Disk(t, 32), "", "reserve: 1")
 			outcomes := make(map[string]int)
-			for n := 0; n*step <= most; n++ {
-				outcomes[s.withLittleRoom(a, n, int64(n*step))]++
+			for n := range steps {
+				outcomes[s.withLittleRoom(a, n, int64(n*a.needs/(steps-1)))]++
 				if t.Failed() {
 					t.FailNow()
 				}
