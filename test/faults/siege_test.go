@@ -29,9 +29,6 @@ func besiege(t *testing.T, c siege.Config) *siege.Result {
 		t.Fatal(err)
 	}
 	t.Logf("%d deaths in %v; %d answers were checked, clients verified %d files", result.Kills, result.Took.Round(time.Second), result.Promises, result.Reads)
-	for name, n := range result.Tally.Phases() {
-		t.Logf("kill -9 during %-28s %d", name, n)
-	}
 	return result
 }
 
@@ -43,12 +40,16 @@ func TestSiege(t *testing.T) {
 		fs    *lossydisk.FileSystem
 		kills int
 	}{
-		{"kill -9", nil, 16},
+		{"kill -9 under load", nil, 18},
 		{"power cuts on ext4", &lossydisk.Ext4, 12},
 		{"power cuts on btrfs", &lossydisk.Btrfs, 12},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			result := besiege(t, siege.Config{Program: program, Kills: c.kills, FileSystem: c.fs, Apt: true})
+			// test/run.sh shows these lines although the test passes.
+			for phase, n := range result.Tally.Phases() {
+				t.Logf("%-28s during %-28s %d", c.name, phase, n)
+			}
 			if result.Lost+result.Mismatches > 0 {
 				t.Errorf("%d answers did not hold, clients saw %d mismatches", result.Lost, result.Mismatches)
 			}

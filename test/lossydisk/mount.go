@@ -99,7 +99,7 @@ func (v *Device) start() error {
 	v.fuse.Stderr = new(strings.Builder)
 	v.fuse.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	if err := v.fuse.Start(); err != nil {
-		return errors.Join(fmt.Errorf("%w (packages nbdfuse and fuse3)", err), conn.Close())
+		return errors.Join(fmt.Errorf("%w (package libnbd-bin)", err), conn.Close())
 	}
 	go func() {
 		err := v.disk.Serve(conn)
