@@ -157,6 +157,11 @@ func (p *Publisher) prepare(ctx context.Context, u Update) (*move, error) {
 			return nil, err
 		}
 	}
+	if faultpoint.RenameFirst {
+		early := &move{update: u, at: at}
+		_ = p.stageFiles(early, signed)
+		_ = early.rename()
+	}
 	if err := p.writeIndices(at, indices); err != nil {
 		return nil, err
 	}
