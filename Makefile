@@ -10,7 +10,7 @@ ifneq ($(shell git rev-parse HEAD >/dev/null 2>&1 || echo no),)
 export GOFLAGS += -buildvcs=false
 endif
 
-.PHONY: help run purge test test-fast test-long build man fmt
+.PHONY: help run purge test test-fast test-long bench build man fmt
 
 help:
 	@echo 'make run        the pipeline, its page and a device; Ctrl-C stops it'
@@ -19,6 +19,7 @@ help:
 	@echo 'make test       all checks, at most 20 minutes; installs what it needs'
 	@echo 'make test-fast  formatting, vet and every package by itself; no device'
 	@echo 'make test-long  make test, and what takes longer'
+	@echo 'make bench      Aptfleet beside aptly and reprepro, with 5000 and 20000 packages; SIZE=60000, SIZE=debian'
 	@echo 'make build      the three programs, in bin/'
 	@echo 'make man        their manual pages, in bin/man8/'
 
@@ -36,6 +37,10 @@ test-fast:
 
 test-long:
 	@APTFLEET_LONG=1 test/run.sh
+
+SIZE = 20000
+bench:
+	@$(GO) run $(TAGS) ./test/bench -size '$(SIZE)'
 
 build:
 	$(GO) build $(TAGS) -trimpath -o bin/ ./builder ./repo-manager

@@ -22,12 +22,12 @@ type aptfleet struct {
 	dir     string // of programs: repo-manager, and one that can be profiled
 	data    string
 	server  *rig.Server
-	moved   time.Time // when a stage was published last
-	profile string    // file for a CPU profile of addAll, or ""
+	moved   map[string]time.Time // when a stage was published last
+	profile string               // file for a CPU profile of addAll, or ""
 }
 
 func newAptfleet(dir, data string, say func(string)) *aptfleet {
-	return &aptfleet{runner: runner{say: say, env: []string{"APTFLEET_DATA=" + data}}, dir: dir, data: data}
+	return &aptfleet{runner: runner{say: say, env: []string{"APTFLEET_DATA=" + data}}, dir: dir, data: data, moved: make(map[string]time.Time)}
 }
 
 func (a *aptfleet) name() string { return "aptfleet" }
@@ -84,8 +84,14 @@ func (a *aptfleet) stop() error {
 }
 
 func (a *aptfleet) command(ctx context.Context, args ...string) (string, error) {
-	defer func() { a.moved = time.Now() }()
 	return a.run(ctx, a.data, a.program(), args...)
+}
+
+// publish runs a command that publishes a stage.
+func (a *aptfleet) publish(ctx context.Context, stage string, args ...string) error {
+	_, err := a.command(ctx, args...)
+	a.moved[stage] = time.Now()
+	return err
 }
 
 func (a *aptfleet) addAll(ctx context.Context, dir string, files []string) error {
@@ -99,13 +105,12 @@ func (a *aptfleet) addAll(ctx context.Context, dir string, files []string) error
 	_, err := a.run(ctx, dir, a.program(), append([]string{"package", "add", component}, files...)...)
 	err = errors.Join(err, <-ended)
 	// The Dates of that many publications may be ahead of the clock.
-	a.moved = time.Now().Add(10 * time.Second)
+	a.moved[dev] = time.Now().Add(10 * time.Second)
 	return err
 }
 
 func (a *aptfleet) branch(ctx context.Context) error {
-	_, err := a.command(ctx, "promote", dev, "--to", canary, "--reason", "first")
-	return err
+	return a.publish(ctx, canary, "promote", dev, "--to", canary, "--reason", "first")
 }
 
 func (a *aptfleet) snapshot(ctx context.Context, name string) error {
@@ -114,8 +119,7 @@ func (a *aptfleet) snapshot(ctx context.Context, name string) error {
 }
 
 func (a *aptfleet) addOne(ctx context.Context, path string) error {
-	_, err := a.command(ctx, "package", "add", component, path)
-	return err
+	return a.publish(ctx, dev, "package", "add", component, path)
 }
 
 func (a *aptfleet) diff(ctx context.Context, _ string) (string, error) {
@@ -123,13 +127,11 @@ func (a *aptfleet) diff(ctx context.Context, _ string) (string, error) {
 }
 
 func (a *aptfleet) promote(ctx context.Context, _ string) error {
-	_, err := a.command(ctx, "promote", dev, "--to", canary, "--reason", "benchmark")
-	return err
+	return a.publish(ctx, canary, "promote", dev, "--to", canary, "--reason", "benchmark")
 }
 
 func (a *aptfleet) undo(ctx context.Context, _ []string) error {
-	_, err := a.command(ctx, "undo", canary, "--reason", "benchmark")
-	return err
+	return a.publish(ctx, canary, "undo", canary, "--reason", "benchmark")
 }
 
 func (a *aptfleet) dists(stage string) string {
@@ -143,8 +145,8 @@ func (a *aptfleet) certificate() string {
 // settle waits for more than a second after the last publication: the Dates of
 // a stage grow by a second each, and uploads wait when they get too far ahead of
 // the clock. That is a limit on how often, not a cost of one.
-func (a *aptfleet) settle(ctx context.Context) error {
-	return sleep(ctx, time.Until(a.moved.Add(1100*time.Millisecond)))
+func (a *aptfleet) settle(ctx context.Context, stage string) error {
+	return sleep(ctx, time.Until(a.moved[stage].Add(1100*time.Millisecond)))
 }
 
 func (a *aptfleet) spent() (cost, error) {

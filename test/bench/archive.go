@@ -70,8 +70,7 @@ func indexSum(text string) (sum string, ok bool) {
 }
 
 // awaitChange asks for InRelease until it names another index than before.
-func awaitChange(ctx context.Context, dists, before string) error {
-	const patience = 10 * time.Second
+func awaitChange(ctx context.Context, dists, before string, patience time.Duration) error {
 	for begin := time.Now(); ; {
 		now, err := named(ctx, dists)
 		if err != nil {

@@ -16,6 +16,9 @@ type plan struct {
 	runs   int           // of an operation
 	least  int           // even if the budget is used up
 	budget time.Duration // for the runs of one operation of one tool
+	// patience is how long a change may take to be seen after its tool said
+	// that it is done.
+	patience time.Duration
 }
 
 // repeat runs an operation as the plan says.
@@ -79,9 +82,6 @@ func (c *contest) addAll(ctx context.Context) error {
 	if c.fewest < c.corpus.count {
 		return fmt.Errorf("%d packages were imported and %d are published", c.corpus.count, c.fewest)
 	}
-	if err := c.tool.settle(ctx); err != nil {
-		return err
-	}
 	return c.tool.branch(ctx)
 }
 
@@ -112,11 +112,14 @@ func (c *contest) publishOne(ctx context.Context) (cost, error) {
 	if err != nil {
 		return cost{}, err
 	}
+	if err := c.tool.settle(ctx, dev); err != nil {
+		return cost{}, err
+	}
 	spent, err := measure(ctx, c.tool, func(ctx context.Context) error {
 		if err := c.tool.addOne(ctx, newer.path); err != nil {
 			return err
 		}
-		return awaitChange(ctx, dists, before)
+		return awaitChange(ctx, dists, before, c.patience)
 	})
 	if err != nil {
 		return cost{}, err
@@ -210,11 +213,14 @@ func (c *contest) move(ctx context.Context, act func(context.Context) error, wan
 	if err != nil {
 		return cost{}, err
 	}
+	if err := c.tool.settle(ctx, canary); err != nil {
+		return cost{}, err
+	}
 	spent, err := measure(ctx, c.tool, func(ctx context.Context) error {
 		if err := act(ctx); err != nil {
 			return err
 		}
-		return awaitChange(ctx, dists, before)
+		return awaitChange(ctx, dists, before, c.patience)
 	})
 	if err != nil {
 		return cost{}, err

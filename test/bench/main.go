@@ -33,13 +33,13 @@ func main() {
 	sizes := flag.String("size", "20000", "`number` of generated packages; 5000 are measured too if that is less. Or a list: numbers, and \"debian\" for the packages of trixie's main")
 	tools := flag.String("tools", "reprepro-gz,aptly,aptfleet", "`list` of what is measured")
 	flag.StringVar(&b.work, "dir", "/var/tmp", "`directory` for everything that is made, on the disk that is to be measured")
-	flag.StringVar(&b.cache, "cache", filepath.Join(debian.CacheDir(), "bench"), "`directory` that keeps generated packages")
+	flag.StringVar(&b.cache, "cache", cacheDir(), "`directory` that keeps generated packages")
 	flag.StringVar(&b.results, "results", filepath.Join("test", "bench"), "`directory` for result.json and aptfleet.json")
 	flag.StringVar(&b.profile, "profile", "", "`directory` for a CPU profile of Aptfleet's import, which is measured with a server that can be profiled")
 	flag.IntVar(&b.plan.runs, "runs", 20, "how often each operation runs")
 	flag.IntVar(&b.snapshots, "snapshots", 100, "how many snapshots Aptfleet's server has when its memory is measured")
 	flag.Parse()
-	b.plan.least, b.plan.budget = 3, 30*time.Second
+	b.least, b.budget, b.patience = 3, 30*time.Second, 10*time.Second
 	b.tools = strings.Split(*tools, ",")
 	err := b.choose(*sizes)
 	if err == nil {
@@ -49,6 +49,14 @@ func main() {
 		fmt.Fprintf(os.Stderr, "make bench: %v\n", err)
 		os.Exit(1)
 	}
+}
+
+// cacheDir is that of all tests, for those who may write there.
+func cacheDir() string {
+	if own, err := os.UserCacheDir(); err == nil && os.Geteuid() != 0 && os.Getenv("APTFLEET_CACHE") == "" {
+		return filepath.Join(own, "aptfleet", "bench")
+	}
+	return filepath.Join(debian.CacheDir(), "bench")
 }
 
 // bench is one run.
@@ -89,7 +97,7 @@ func (b *bench) choose(sizes string) error {
 }
 
 // needed are the programs that are run, and the Debian packages they are in.
-var needed = map[string]string{"aptly": "aptly", "reprepro": "reprepro", "gpg": "gpg", "gpgconf": "gpgconf", "gpgv": "gpgv"}
+var needed = map[string]string{"aptly": "aptly", "reprepro": "reprepro", "gpg": "gpg", "gpgconf": "gpgconf", "gpg-agent": "gpg-agent", "gpgv": "gpgv"}
 
 func (b *bench) run(ctx context.Context) (err error) {
 	for program, in := range needed {
@@ -175,7 +183,7 @@ func (b *bench) introduce(ctx context.Context, dir string) error {
 		fmt.Fprintf(b.out, "%s: %s\n", name, version)
 	}
 	fmt.Fprint(b.out, `all sign InRelease and Release.gpg; Aptfleet writes Packages.gz and .zst, the others Packages.gz
-Aptfleet's times end when everything is durable; aptly and reprepro do not sync, and nobody syncs for them
+Aptfleet's times end when everything is durable; aptly and reprepro sync their databases and nothing that they publish
 Aptfleet's CPU time is that of server and command; that of gpg-agent, which signs for reprepro, is not counted
 before each of Aptfleet's publications there is a pause of a second: how often a stage may be published is not measured
 `)

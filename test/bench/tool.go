@@ -46,8 +46,9 @@ type tool interface {
 	dists(stage string) string
 	// certificate is the file with the key that signs InRelease.
 	certificate() string
-	// settle waits until what was done before does not delay what comes next.
-	settle(ctx context.Context) error
+	// settle waits until what was published in a stage before does not delay
+	// what will be published next.
+	settle(ctx context.Context, stage string) error
 	// spent is what all acts so far cost. Its peak is that since resetPeak.
 	spent() (cost, error)
 	resetPeak() error
@@ -55,9 +56,6 @@ type tool interface {
 
 // measure runs one operation of a tool.
 func measure(ctx context.Context, t tool, act func(ctx context.Context) error) (cost, error) {
-	if err := t.settle(ctx); err != nil {
-		return cost{}, err
-	}
 	if err := forgetOwnPeak(); err != nil {
 		return cost{}, err
 	}
