@@ -23,7 +23,7 @@ type aptfleet struct {
 	data    string
 	server  *rig.Server
 	moved   map[string]time.Time // when a stage was published last
-	profile string               // file for a CPU profile of addAll, or ""
+	profile bool                 // start a server that can be profiled
 }
 
 func newAptfleet(dir, data string, say func(string)) *aptfleet {
@@ -58,7 +58,7 @@ func (a *aptfleet) serveProfiled(ctx context.Context) error {
 func (a *aptfleet) profiles() string { return a.data + ".pprof" }
 
 func (a *aptfleet) start(ctx context.Context) (err error) {
-	if a.profile != "" {
+	if a.profile {
 		err = a.serveProfiled(ctx)
 	} else {
 		err = a.serve(ctx, a.program())
@@ -95,15 +95,7 @@ func (a *aptfleet) publish(ctx context.Context, stage string, args ...string) er
 }
 
 func (a *aptfleet) addAll(ctx context.Context, dir string, files []string) error {
-	ended := make(chan error, 1)
-	if a.profile != "" {
-		const seconds = 30 // enough of a large import, and a small one goes by in it
-		go func() { ended <- newProfiler(a.profiles()).save(ctx, seconds, a.profile) }()
-	} else {
-		ended <- nil
-	}
 	_, err := a.run(ctx, dir, a.program(), append([]string{"package", "add", component}, files...)...)
-	err = errors.Join(err, <-ended)
 	// The Dates of that many publications may be ahead of the clock.
 	a.moved[dev] = time.Now().Add(10 * time.Second)
 	return err

@@ -75,7 +75,7 @@ func TestAllToolsDoAllOperations(t *testing.T) {
 	if d.Floor.Hash <= 0 || d.Floor.Write <= 0 || d.Floor.Sync <= 0 {
 		t.Errorf("the floor is %+v", d.Floor)
 	}
-	if d.Unchanged[partBlobs] != 0 || d.Unchanged[partIndices] != 0 || d.Changed[partBlobs] == 0 {
+	if d.Unchanged[diskBlobs] != 0 || d.Unchanged[diskIndices] != 0 || d.Changed[diskBlobs] == 0 {
 		t.Errorf("a snapshot of what is published adds %v, one of a change %v", d.Unchanged, d.Changed)
 	}
 	if m := d.Memory; m == nil || m.Snapshots != 6 || m.States < 2 || m.Peak < 5 || m.Restarted < 5 {

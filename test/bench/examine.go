@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -132,17 +133,17 @@ func (d *detail) weigh(ctx context.Context, a *aptfleet, c *contest) error {
 	}
 	after, err := usedBelow(a.data)
 	d.Unchanged, d.Changed = difference(between, before), difference(after, between)
-	delete(d.Changed, partPool) // the package's own file
+	delete(d.Changed, diskPool) // the package's own file
 	return err
 }
 
 // Where the data directory's bytes are, as far as they are told apart.
 const (
-	partPool    = "pool"
-	partIndices = "index files" // of which bases hold links
-	partBases   = "bases"
-	partBlobs   = "chunks and states"
-	partRest    = "database and rest"
+	diskPool    = "pool"
+	diskIndices = "index files" // of which bases hold links
+	diskBases   = "bases"
+	diskBlobs   = "chunks and states"
+	diskRest    = "database and rest"
 )
 
 // usedBelow adds up the disk space of a data directory by part. A file with
@@ -163,23 +164,23 @@ func usedBelow(data string) (map[string]int64, error) {
 			return nil
 		}
 		seen[stat.Ino] = true
-		used[partOfData(strings.TrimPrefix(path, data+"/"))] += stat.Blocks * 512
+		used[diskPart(strings.TrimPrefix(path, data+"/"))] += stat.Blocks * 512
 		return nil
 	})
 	return used, err
 }
 
-// partOfData tells what a file of the data directory belongs to. Index files
+// diskPart tells what a file of the data directory belongs to. Index files
 // count where they are kept, which a walk in lexical order meets first.
-func partOfData(rel string) string {
+func diskPart(rel string) string {
 	for _, p := range []struct{ prefix, part string }{
-		{"blobs/", partBlobs}, {"public/.indices/", partIndices}, {"public/pool/", partPool}, {"public/", partBases},
+		{"blobs/", diskBlobs}, {"public/.indices/", diskIndices}, {"public/pool/", diskPool}, {"public/", diskBases},
 	} {
 		if strings.HasPrefix(rel, p.prefix) {
 			return p.part
 		}
 	}
-	return partRest
+	return diskRest
 }
 
 func difference(after, before map[string]int64) map[string]int64 {
@@ -244,7 +245,7 @@ func (d *detail) remember(ctx context.Context, a *aptfleet, c *contest, want int
 }
 
 // write shows it to people.
-func (d *detail) write(out interface{ Write([]byte) (int, error) }) error {
+func (d *detail) write(out io.Writer) error {
 	fmt.Fprintf(out, "\n  where the %.1f ms of a publication go (%d samples of others like it):\n", d.Publish, d.Samples)
 	t := tabwriter.NewWriter(out, 4, 0, 2, ' ', 0)
 	for _, part := range parts {

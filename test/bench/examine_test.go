@@ -61,7 +61,7 @@ func TestDiskSpaceByPart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, part := range []string{partRest, partBlobs, partIndices, partPool, partBases} {
+	for _, part := range []string{diskRest, diskBlobs, diskIndices, diskPool, diskBases} {
 		if before[part] < 1<<20 || before[part] > 2<<20 {
 			t.Errorf("%s uses %d bytes, want one megabyte and some directories", part, before[part])
 		}

@@ -251,17 +251,31 @@ func (b *bench) measureOne(ctx context.Context, dir, name string, c *corpus, las
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, t.stop()) }()
-	if a, ok := t.(*aptfleet); ok && b.profile != "" {
-		a.profile = filepath.Join(b.profile, fmt.Sprintf("import-%d.pprof", c.count))
+	a, ours := t.(*aptfleet)
+	if ours {
+		a.profile = b.profile != ""
 	}
 	if err := t.start(ctx); err != nil {
 		return nil, fmt.Errorf("cannot start %s: %w", name, err)
+	}
+	profiled := make(chan error, 1)
+	if ours && a.profile {
+		const seconds = 30 // enough of a large import, and more than a small one takes
+		go func() {
+			file := filepath.Join(b.profile, fmt.Sprintf("import-%d.pprof", c.count))
+			profiled <- newProfiler(a.profiles()).save(ctx, seconds, file)
+		}()
+	} else {
+		profiled <- nil
 	}
 	contest := newContest(b.plan, t, c, scratch)
 	if err := contest.run(ctx); err != nil {
 		return nil, err
 	}
-	if a, ok := t.(*aptfleet); ok {
+	if err := <-profiled; err != nil {
+		return nil, err
+	}
+	if ours {
 		if err := b.examine(ctx, a, contest, last); err != nil {
 			return nil, err
 		}
