@@ -13,16 +13,7 @@ import (
 // The whole benchmark, small: every tool does every operation and none loses
 // anything (the contest fails otherwise), and the results make sense.
 func TestAllToolsDoAllOperations(t *testing.T) {
-	// Sockets have little room for their paths, which t.TempDir makes long.
-	work, err := os.MkdirTemp("", "bench-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := os.RemoveAll(work); err != nil {
-			t.Error(err)
-		}
-	})
+	work := onDisk(t)
 	var out strings.Builder
 	b := bench{
 		plan: plan{runs: 2, least: 2, budget: time.Minute, patience: 10 * time.Second}, tools: []string{"reprepro-gz", "aptly", "aptfleet"},
@@ -69,7 +60,7 @@ func TestAllToolsDoAllOperations(t *testing.T) {
 	for _, ms := range d.Parts {
 		total += ms
 	}
-	if d.Samples == 0 || math.Abs(total-d.Publish) > 0.01*d.Publish || d.Parts[partSync] == 0 {
+	if d.Samples == 0 || math.Abs(total-d.Publish) > 0.01*d.Publish || d.Parts[partOutside] > 0.99*d.Publish {
 		t.Errorf("a publication takes %.1f ms, its parts are %v (%d samples)", d.Publish, d.Parts, d.Samples)
 	}
 	if d.Floor.Hash <= 0 || d.Floor.Write <= 0 || d.Floor.Sync <= 0 {
@@ -86,6 +77,23 @@ func TestAllToolsDoAllOperations(t *testing.T) {
 			t.Errorf("the output lacks %q:\n%s", want, out.String())
 		}
 	}
+}
+
+// onDisk returns a temporary directory with a short path, for sockets have
+// little room, on a file system for which the kernel counts what is written:
+// it does not for tmpfs.
+func onDisk(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/var/tmp", "bench-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
 }
 
 func decode(t *testing.T, path string, into any) {

@@ -90,8 +90,8 @@ func (b *bench) choose(sizes string) error {
 	if len(b.inputs) == 0 {
 		return errors.New("cannot use no size")
 	}
-	if n, err := strconv.Atoi(b.inputs[0]); len(b.inputs) == 1 && err == nil && n > small {
-		b.inputs = []string{strconv.Itoa(small), b.inputs[0]}
+	if n, err := strconv.Atoi(sizes); err == nil && n > small {
+		b.inputs = []string{strconv.Itoa(small), sizes}
 	}
 	return nil
 }
@@ -107,8 +107,8 @@ func (b *bench) run(ctx context.Context) (err error) {
 	}
 	// The largest imports have command lines of several megabytes, of which
 	// the kernel allows a quarter of the stack's limit.
-	if err := unix.Setrlimit(unix.RLIMIT_STACK, &unix.Rlimit{Cur: 64 << 20, Max: unix.RLIM_INFINITY}); err != nil {
-		fmt.Fprintf(b.out, "note: cannot raise the limit of the stack (%v); large imports may fail\n", err)
+	if err := raiseStack(64 << 20); err != nil {
+		return err
 	}
 	dir, err := os.MkdirTemp(b.work, "af-bench-")
 	if err != nil {
@@ -132,6 +132,21 @@ func (b *bench) run(ctx context.Context) (err error) {
 	}
 	writeGrowth(b.out, b.rows)
 	return b.save()
+}
+
+// raiseStack raises the limit of the stack of processes started from here to
+// so many bytes, as far as that is allowed.
+func raiseStack(bytes uint64) error {
+	var limit unix.Rlimit
+	err := unix.Getrlimit(unix.RLIMIT_STACK, &limit)
+	if err == nil && limit.Cur < bytes {
+		limit.Cur = min(bytes, limit.Max)
+		err = unix.Setrlimit(unix.RLIMIT_STACK, &limit)
+	}
+	if err != nil {
+		return fmt.Errorf("cannot raise the limit of the stack: %w", err)
+	}
+	return nil
 }
 
 // build makes repo-manager twice: as it is shipped, and as one that tells what

@@ -76,7 +76,7 @@ func TestRatiosAndGrowth(t *testing.T) {
 func TestSizes(t *testing.T) {
 	for _, test := range []struct{ given, want string }{
 		{"20000", "5000 20000"}, {"60000", "5000 60000"}, {"200", "200"}, {"5000", "5000"},
-		{"100,300", "100 300"}, {"debian", "debian"}, {"5000 debian", "5000 debian"},
+		{"100,300", "100 300"}, {"20000,", "20000"}, {"debian", "debian"}, {"5000 debian", "5000 debian"},
 		{"", ""}, {"-1", ""}, {"many", ""}, {"5", ""},
 	} {
 		var b bench
