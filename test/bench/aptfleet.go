@@ -96,8 +96,8 @@ func (a *aptfleet) publish(ctx context.Context, stage string, args ...string) er
 
 func (a *aptfleet) addAll(ctx context.Context, dir string, files []string) error {
 	_, err := a.run(ctx, dir, a.program(), append([]string{"package", "add", component}, files...)...)
-	// The Dates of that many publications may be ahead of the clock.
-	a.moved[dev] = time.Now().Add(10 * time.Second)
+	// The Dates of many publications run ahead of the clock: by five seconds at most.
+	a.moved[dev] = time.Now().Add(5 * time.Second)
 	return err
 }
 
