@@ -31,7 +31,9 @@ func TestSamplesOfGoroutines(t *testing.T) {
 		"a database syncs": {"goroutine 3 [syscall]:\ngithub.com/mattn/go-sqlite3._Cfunc_step(0x9)\naptfleet/repo-manager/internal/sqlite.(*DB).Commit()\n",
 			map[string]float64{partDatabase: 1}},
 		"a name is moved": {"goroutine 3 [syscall]:\nos.Rename(0x9)\naptfleet/repo-manager/internal/publish.tree.prepare.func1()\n", map[string]float64{partWrite: 1}},
-		"a file is read":  {"goroutine 3 [syscall]:\nos.ReadFile(0x9)\naptfleet/repo-manager/internal/blobs.(*Store).Get()\n", map[string]float64{partRead: 1}},
+		"a chunk is parsed": {"goroutine 3 [running]:\naptfleet/internal/deb.(*StanzaReader).next()\naptfleet/snapshots.OpenChunk()\naptfleet/repo-manager/internal/release.(*Engine).find()\n",
+			map[string]float64{partChunks: 1}},
+		"a file is read": {"goroutine 3 [syscall]:\nos.ReadFile(0x9)\naptfleet/repo-manager/internal/blobs.(*Store).Get()\n", map[string]float64{partRead: 1}},
 	} {
 		var s samples
 		s.add(test.dump)

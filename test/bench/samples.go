@@ -20,12 +20,13 @@ const (
 	partSign     = "sign"
 	partDatabase = "database"
 	partCompress = "compress"
-	partRead     = "read"
+	partRead     = "read and look up"
+	partChunks   = "parse chunks"
 	partOther    = "other"
 	partOutside  = "command and HTTP"
 )
 
-var parts = []string{partHash, partWrite, partSync, partSign, partDatabase, partCompress, partRead, partOther, partOutside}
+var parts = []string{partHash, partWrite, partSync, partSign, partDatabase, partCompress, partRead, partChunks, partOther, partOutside}
 
 // profiler asks a server that was built with -tags pprof what it is doing.
 type profiler struct{ http *http.Client }
@@ -131,6 +132,7 @@ var marks = []struct {
 	{partHash, []string{"crypto/"}},
 	{partRead, []string{"os.ReadFile(", "os.(*File).Read", "os.Open(", "os.Lstat(", "os.Stat(", "os.ReadDir(", "fs.Glob("}},
 	{partWrite, []string{"os.(*File).", "os.WriteFile(", "os.Rename(", "os.Link(", "os.Mkdir", "os.Remove", "os.Chtimes(", "os.Chmod(", "os.OpenFile(", "os.CreateTemp(", "os.Symlink(", "unix.Copy"}},
+	{partChunks, []string{"aptfleet/snapshots.", "aptfleet/internal/deb."}},
 }
 
 // partOf tells what a goroutine is doing for the archive; ok is false if it
