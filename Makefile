@@ -10,7 +10,7 @@ ifneq ($(shell git rev-parse HEAD >/dev/null 2>&1 || echo no),)
 export GOFLAGS += -buildvcs=false
 endif
 
-.PHONY: help run purge test test-fast test-long faults-server build man fmt
+.PHONY: help run purge test test-fast test-long faults-server bench build man fmt
 
 help:
 	@echo 'make run        the pipeline, its page and a device; Ctrl-C stops it'
@@ -20,6 +20,7 @@ help:
 	@echo 'make test-fast  formatting, vet and every package by itself; no device'
 	@echo 'make test-long  make test, and what takes longer'
 	@echo 'make faults-server  kill the server N=500 times under load, cut the power of its disk CUTS=200 times; SEED=, TIME=, BREAK='
+	@echo 'make bench      Aptfleet beside aptly and reprepro, with 5000 and 20000 packages; SIZE=60000, SIZE=debian'
 	@echo 'make build      the three programs, in bin/'
 	@echo 'make man        their manual pages, in bin/man8/'
 
@@ -41,6 +42,10 @@ test-long:
 faults-server:
 	@$(GO) build $(TAGS) -o bin/faults-server ./test/faults/server
 	@bin/faults-server
+
+SIZE = 20000
+bench:
+	@$(GO) run $(TAGS) ./test/bench -size '$(SIZE)'
 
 build:
 	$(GO) build $(TAGS) -trimpath -o bin/ ./builder ./repo-manager

@@ -61,6 +61,9 @@ at that moment. Exit status 11: another server holds the data directory.`,
 				return err
 			}
 			log := slog.New(slog.NewTextHandler(io.Err, nil))
+			if err := startProfiling(os.Getenv); err != nil {
+				return err
+			}
 			server, err := openServer(cmd.Context(), given, log, func(format string, args ...any) {
 				fmt.Fprintf(io.Err, format+"\n", args...)
 			})

@@ -126,6 +126,9 @@ func (s *Server) connect() (bool, error) {
 	return err == nil, err
 }
 
+// PID is that of the server's process.
+func (s *Server) PID() int { return s.cmd.Process.Pid }
+
 // Exited is closed once the server has ended.
 func (s *Server) Exited() <-chan struct{} { return s.exited }
 
