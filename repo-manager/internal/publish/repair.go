@@ -88,10 +88,12 @@ func (p *Publisher) Repair(ctx context.Context, with Repairs) (Report, error) {
 type repairer struct {
 	p *Publisher
 	Repairs
-	c       *checker // of the round
-	states  map[snapshots.ID]snapshots.State
-	notes   map[string]note // by the path of a finding
-	changes int             // that were made so far
+	c      *checker // of the round
+	states map[snapshots.ID]snapshots.State
+	// fixedFirst is what is expected: stages may be signed anew, fixed bases not.
+	fixedFirst []ExpectedBase
+	notes      map[string]note // by the path of a finding
+	changes    int             // that were made so far
 }
 
 // note is what became of a finding.
@@ -232,7 +234,16 @@ func (r *repairer) sort(findings []Finding) damages {
 // round does what can be done about the findings of a check: what others are
 // made of comes first.
 func (r *repairer) round(ctx context.Context, c *checker, findings []Finding) error {
-	r.c, r.states = c, make(map[snapshots.ID]snapshots.State)
+	r.c, r.states, r.fixedFirst = c, make(map[snapshots.ID]snapshots.State), slices.Clone(c.expect.Bases)
+	slices.SortStableFunc(r.fixedFirst, func(a, b ExpectedBase) int {
+		switch {
+		case (a.Signed == nil) == (b.Signed == nil):
+			return 0
+		case a.Signed == nil:
+			return 1
+		}
+		return -1
+	})
 	for _, base := range c.expect.Bases {
 		if state, err := snapshots.Load(ctx, r.p.blobs, base.State); err == nil {
 			r.states[base.State] = state

@@ -365,7 +365,8 @@ func (r *repairer) isNamed(name string) bool {
 			return true
 		}
 		for named := range before {
-			if path.Join(path.Dir(path.Dir(path.Dir(named))), path.Base(rel)) == rel && strings.HasPrefix(path.Base(rel), "Packages.") {
+			dir := path.Dir(path.Dir(path.Dir(named)))
+			if slices.ContainsFunc(suffixes[1:], func(suffix string) bool { return rel == path.Join(dir, "Packages"+suffix) }) {
 				return true
 			}
 		}

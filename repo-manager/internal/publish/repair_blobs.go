@@ -31,8 +31,8 @@ func (r *repairer) uses(want func(snapshots.Index) bool) []use {
 		sums sums
 	}
 	seen := make(map[place]bool)
-	var fixed, moving []use
-	for _, base := range r.c.expect.Bases {
+	var uses []use
+	for _, base := range r.fixedFirst {
 		state, ok := r.states[base.State]
 		if !ok {
 			continue
@@ -53,14 +53,10 @@ func (r *repairer) uses(want func(snapshots.Index) bool) []use {
 				continue
 			}
 			seen[place{keyOf(index), s}] = true
-			if base.Signed != nil {
-				fixed = append(fixed, use{index, base, s})
-			} else {
-				moving = append(moving, use{index, base, s})
-			}
+			uses = append(uses, use{index, base, s})
 		}
 	}
-	return append(fixed, moving...)
+	return uses
 }
 
 // releaseOf returns the Release text of a base, if somebody vouches for it: its
@@ -201,7 +197,7 @@ func (r *repairer) mendStates(ctx context.Context, d damages) error {
 				failed = append(failed, err)
 				continue
 			}
-			if err := r.restore(append(chunks, state.Text())...); err != nil {
+			if err := errors.Join(r.clear(finding), r.restore(append(chunks, state.Text())...)); err != nil {
 				return err
 			}
 			r.states[id] = state
@@ -310,7 +306,7 @@ func (r *repairer) mendChunks(ctx context.Context, d damages) error {
 			r.failed([]string{finding}, "restore this file, or one of the same name with .gz or .zst, from a backup: %v", err)
 			continue
 		}
-		if err := r.restore(text); err != nil {
+		if err := errors.Join(r.clear(finding), r.restore(text)); err != nil {
 			return err
 		}
 		r.did([]string{finding}, "made again from "+from)
@@ -386,7 +382,7 @@ func (r *repairer) mendFrame(ctx context.Context, lost frameID, finding string) 
 		i := slices.Index(suffixes[:], string(lost.as))
 		frames, err := r.frames(ctx, use.index, lost.as, use.sums[i].sum)
 		if err == nil {
-			if err := r.keep(use.index, lost.as, frames); err != nil {
+			if err := errors.Join(r.clear(finding), r.keep(use.index, lost.as, frames)); err != nil {
 				return err
 			}
 			r.did([]string{finding}, "made again, with the bytes that the Release of "+baseAt(use.base.Base, use.base.Dir).root+" lists")
@@ -402,7 +398,7 @@ func (r *repairer) mendFrame(ctx context.Context, lost frameID, finding string) 
 	}
 	frame, err := r.p.blobs.Encode(text, lost.as)
 	if err == nil {
-		err = r.p.blobs.RestoreFrame(lost.id, lost.as, frame)
+		err = errors.Join(r.clear(finding), r.p.blobs.RestoreFrame(lost.id, lost.as, frame))
 	}
 	if err != nil {
 		return err
