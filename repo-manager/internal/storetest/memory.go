@@ -20,6 +20,7 @@ type Memory struct {
 	people    people
 	fleet     devices
 	failsNext error
+	damage    []string // for Integrity
 	failsPut  error
 }
 
