@@ -69,7 +69,13 @@ type Report struct {
 	Bytes      int64 // that were read
 	Findings   []Finding
 	Usage      Usage
-	Unrecorded []PoolFile // files that states need and Expected.Pool does not name, or not so
+	Unrecorded []Unrecorded
+}
+
+// Unrecorded is a file that states need and Expected.Pool does not name so.
+type Unrecorded struct {
+	PoolFile
+	Lost bool // Expected.Pool has nothing with its SHA256
 }
 
 // Check reads everything that is published and the blobs behind it, and holds
@@ -133,7 +139,7 @@ type checker struct {
 	chunks   map[snapshots.ID]snapshots.ChunkRef
 	pool     map[string]pooled // by the field Filename
 	expect   Expected          // what the run began with
-	lacks    []PoolFile        // for Report.Unrecorded
+	lacks    []Unrecorded      // for Report.Unrecorded
 	usage    usage
 }
 

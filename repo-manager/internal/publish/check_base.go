@@ -299,17 +299,19 @@ func (c *checker) needs(packages []snapshots.Package) {
 
 // recordedFiles notes the pool files that the database has and no state needs.
 // It returns those that states need and files does not name, or not so.
-func (c *checker) recordedFiles(files []PoolFile) (lacks []PoolFile) {
+func (c *checker) recordedFiles(files []PoolFile) (lacks []Unrecorded) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	needed := make(map[sum]PoolFile, len(c.pool))
+	needed := make(map[sum]Unrecorded, len(c.pool))
 	for name, f := range c.pool {
-		needed[f.sum] = PoolFile{f.sum, path.Base(name), f.size}
+		needed[f.sum] = Unrecorded{PoolFile{f.sum, path.Base(name), f.size}, true}
 	}
 	for _, f := range files {
 		if due, ok := needed[f.SHA256]; ok {
-			if due == f {
+			if due.Lost = false; due.PoolFile == f {
 				delete(needed, f.SHA256)
+			} else {
+				needed[f.SHA256] = due
 			}
 			continue
 		}
@@ -318,7 +320,7 @@ func (c *checker) recordedFiles(files []PoolFile) (lacks []PoolFile) {
 		c.wants[name] = true
 	}
 	lacks = slices.Collect(maps.Values(needed))
-	slices.SortFunc(lacks, func(a, b PoolFile) int { return bytes.Compare(a.SHA256[:], b.SHA256[:]) })
+	slices.SortFunc(lacks, func(a, b Unrecorded) int { return bytes.Compare(a.SHA256[:], b.SHA256[:]) })
 	return lacks
 }
 

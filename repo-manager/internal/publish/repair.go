@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -261,7 +262,38 @@ func (r *repairer) round(ctx context.Context, c *checker, findings []Finding) er
 	for _, path := range d.other {
 		r.failed([]string{path}, "nothing of the archive needs it: look at it, then remove it or move it away")
 	}
-	return r.p.tree.sync()
+	return errors.Join(r.p.blobs.Sync(), r.p.tree.sync())
+}
+
+// RestoreState makes the lost text of a state again, and those of its chunks
+// that are lost, from what one of bases has published of it. When it returns
+// nil they are durable.
+func (p *Publisher) RestoreState(ctx context.Context, bases []ExpectedBase, id snapshots.ID) error {
+	r := &repairer{p: p, c: &checker{copies: make(map[sum]string)}, states: make(map[snapshots.ID]snapshots.State), notes: make(map[string]note)}
+	for _, base := range bases {
+		if base.State != id {
+			continue
+		}
+		r.c.expect.Bases = append(r.c.expect.Bases, base)
+		at := baseAt(base.Base, base.Dir)
+		for name := range byHashNames(r.releaseOf(base)) {
+			file := p.tree.path(path.Join(at.dists, name))
+			if got, _, err := hashFile(file); err == nil {
+				r.c.copies[got] = file
+			}
+		}
+	}
+	finding, err := filepath.Rel(filepath.Dir(p.tree.root), p.blobs.Path(id))
+	if err != nil {
+		return fmt.Errorf("cannot restore state %s: %w", id, err)
+	}
+	if err := r.mendStates(ctx, damages{states: map[snapshots.ID]string{id: finding}}); err != nil {
+		return fmt.Errorf("cannot restore state %s: %w", id, err)
+	}
+	if why := r.notes[finding].failed; why != "" {
+		return fmt.Errorf("cannot restore state %s: %s", id, why)
+	}
+	return p.blobs.Sync()
 }
 
 // mendFiles writes the other files of the tree again.
@@ -298,6 +330,9 @@ func (r *repairer) clear(finding string) error {
 // aside moves a file away because of a finding, to where nobody is offered it
 // and a person finds it.
 func (r *repairer) aside(path, finding string) error {
+	if r.Aside == "" {
+		return fmt.Errorf("%s is in the way", path)
+	}
 	to := filepath.Join(r.Aside, path)
 	for n := 1; ; n++ {
 		if _, err := os.Lstat(to); err != nil {

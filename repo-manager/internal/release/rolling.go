@@ -223,8 +223,11 @@ func (d *draft) add(ctx context.Context, a Actor, component string, in Incoming,
 		return q.Version == p.Version && q.Architecture == p.Architecture && q.SHA256 == p.SHA256
 	})
 	if same >= 0 {
+		// The pool may have lost what is uploaded again.
+		file := File{SHA256: p.SHA256, Name: deb.FileName(p.Name, p.Version, p.Architecture), Size: p.Size}
 		answer.Already = true
-		return answer, nil
+		_, err := d.e.putBack(in.Path, file)
+		return answer, err
 	}
 	if err := d.mustBeUnique(ctx, component, existing, in); err != nil {
 		return Upload{}, err
