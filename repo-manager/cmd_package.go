@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -30,7 +31,7 @@ func newPackageCommand(c *cli) *cobra.Command {
 		Short:   "Packages: add to and remove from repositories, list",
 		Example: `  repo-manager package add apps hello_1.0_amd64.deb`,
 	}
-	group.AddCommand(newPackageAddCommand(c), newPackageRemoveCommand(c), newPackageListCommand(c), newPackageShowCommand(c))
+	group.AddCommand(newPackageAddCommand(c), newPackageRemoveCommand(c), newPackageListCommand(c), newPackageShowCommand(c), newPackageRestoreCommand(c))
 	return group
 }
 
@@ -144,21 +145,31 @@ func (c *cli) worst(failed []error) error {
 }
 
 func uploadFile(ctx context.Context, api *client.Client, pipeline, repository, path string, older bool, progress *term.Progress) (protocol.Upload, error) {
-	file, err := os.Open(path)
+	file, size, err := openPackage(path)
 	if err != nil {
-		return protocol.Upload{}, fmt.Errorf("cannot read the package: %w", err)
+		return protocol.Upload{}, err
 	}
 	defer file.Close()
-	info, err := file.Stat()
-	if err != nil {
-		return protocol.Upload{}, fmt.Errorf("cannot read the package: %w", err)
-	}
-	if !info.Mode().IsRegular() {
-		return protocol.Upload{}, fmt.Errorf("cannot upload %s: it is no regular file", path)
-	}
 	return api.Upload(ctx, pipeline, repository, client.File{
-		Name: filepath.Base(path), Body: progress.Reader(file), Size: info.Size(), AllowOlder: older,
+		Name: filepath.Base(path), Body: progress.Reader(file), Size: size, AllowOlder: older,
 	})
+}
+
+// openPackage opens a file that is to be sent, which must be a plain one, and
+// returns its size in bytes.
+func openPackage(path string) (*os.File, int64, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, 0, fmt.Errorf("cannot read the package: %w", err)
+	}
+	info, err := file.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		return nil, 0, errors.Join(fmt.Errorf("cannot upload %s: it is no regular file", path), file.Close())
+	}
+	if err != nil {
+		return nil, 0, errors.Join(fmt.Errorf("cannot read the package: %w", err), file.Close())
+	}
+	return file, info.Size(), nil
 }
 
 func newPackageRemoveCommand(c *cli) *cobra.Command {

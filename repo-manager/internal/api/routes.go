@@ -82,6 +82,7 @@ func routes() []route {
 		{http.MethodPost, "/api/v1/devices", operator, "", createDevice},
 		{http.MethodGet, "/api/v1/devices/:d", viewer, "", getDevice},
 		{http.MethodPost, "/api/v1/check", admin, "", check},
+		{http.MethodPost, "/api/v1/files", admin, "", restoreFile},
 	}
 }
 

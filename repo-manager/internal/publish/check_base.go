@@ -213,7 +213,7 @@ func (c *checker) signedFiles(at place, want ExpectedBase) []byte {
 // is damaged, the files may be the better ones.
 func (c *checker) fixedFiles(at place, want ExpectedBase) []byte {
 	if err := c.p.verify(*want.Signed); err != nil {
-		c.note(at.root, want.Row, "has no good signature: %v", err)
+		c.note(at.root, want.Row, "is not what it was committed as: %v", err)
 		if there, err := c.p.published(at); err == nil && c.p.verify(there) == nil {
 			return there.Text
 		}

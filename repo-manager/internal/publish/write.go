@@ -92,6 +92,13 @@ func (p *Publisher) Fixed(ctx context.Context, base Base, dir string, state snap
 		bytes.Equal(there.Text, signed.Text) && bytes.Equal(there.InRelease, signed.InRelease) && bytes.Equal(there.Gpg, signed.Gpg) {
 		return nil
 	}
+	// What is there already is never replaced by what nobody can verify: the
+	// row that signed came from may be damaged.
+	if _, err := os.Lstat(p.tree.path(path.Join(place.dists, inReleaseFile))); err == nil {
+		if err := p.verify(signed); err != nil {
+			return fmt.Errorf("cannot publish %s of %s: %w", dir, base.Pipeline, err)
+		}
+	}
 	if err := p.fixed(ctx, base, place, state, signed); err != nil {
 		return fmt.Errorf("cannot publish %s of %s: %w", dir, base.Pipeline, err)
 	}

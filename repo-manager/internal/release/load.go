@@ -5,7 +5,6 @@ import (
 	"errors"
 	"slices"
 	"strings"
-	"time"
 
 	"aptfleet/repo-manager/internal/publish"
 	"aptfleet/snapshots"
@@ -113,15 +112,15 @@ func (e *Engine) agree(p Pipeline, row Standing, last Move) Standing {
 		e.Log.Warn("the row of a stage does not say what its last move does; repo-manager check tells more", "pipeline", p.Name, "stage", row.Name)
 		row.Offer, row.Since, row.By, row.Reason, row.Standing = last.To, last.At, last.By, last.Reason, last.Seq
 	}
-	if published.State != row.Offer.State {
-		published = publish.ReleaseFields{}
-	}
-	if row.Date.IsZero() || published.Date.After(row.Date) {
-		row.Date, row.ValidUntil = last.At.Truncate(time.Second), last.At.Truncate(time.Second).Add(e.ValidFor)
-		if !published.Date.IsZero() {
-			row.Date, row.ValidUntil = published.Date, published.ValidUntil
-			row.Archive, _, _ = strings.Cut(published.Snapshots, "/"+p.Name+"/snapshots/")
-		}
+	switch {
+	case published.State == row.Offer.State && (row.Date.IsZero() || published.Date.After(row.Date)):
+		row.Date, row.ValidUntil = published.Date, published.ValidUntil
+		row.Archive, _, _ = strings.Cut(published.Snapshots, "/"+p.Name+"/snapshots/")
+	case row.Date.IsZero() || published.Date.After(row.Date):
+		// Clients have seen what is published: the database was restored from a
+		// backup that is older than the tree, or the row is lost.
+		row.Date = nextDate(published.Date, last.At)
+		row.ValidUntil = row.Date.Add(e.ValidFor)
 	}
 	return row
 }
@@ -170,8 +169,9 @@ func (e *Engine) loadSnapshots(ctx context.Context, pipeline string) ([]Snapshot
 		rows = append(rows, again)
 	}
 	// A row whose id was altered has no base, and what it was has been found.
+	all := slices.Clone(rows)
 	rows = slices.DeleteFunc(rows, func(s Snapshot) bool {
-		return !found[s.ID] && slices.ContainsFunc(rows, func(o Snapshot) bool { return found[o.ID] && o.Created.Equal(s.Created) })
+		return !found[s.ID] && slices.ContainsFunc(all, func(o Snapshot) bool { return found[o.ID] && o.State == s.State && o.Created.Equal(s.Created) })
 	})
 	for i, s := range rows {
 		if state, err := snapshots.Load(ctx, e.Chunks, s.State); err == nil {

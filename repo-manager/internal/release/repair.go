@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 
 	"aptfleet/internal/deb"
 	"aptfleet/internal/faultpoint"
@@ -23,12 +24,18 @@ func (e *Engine) Repair(ctx context.Context, a Actor, progress func(files, bytes
 		err    error
 	}
 	done := make(chan answer, 1)
+	var telling sync.Mutex
+	tell := func(files, bytes int64) {
+		telling.Lock()
+		defer telling.Unlock()
+		if progress != nil {
+			progress(files, bytes)
+		}
+	}
 	change, err := e.StartChange(ctx, a, Change{Kind: "repair", Summary: "repair of the archive"}, func(work context.Context, p *Progress) error {
 		report, err := e.repair(work, a, func(files, bytes int64) {
 			p.update(func(c *Change) { c.Done, c.Unit = files, "files" })
-			if progress != nil && ctx.Err() == nil {
-				progress(files, bytes)
-			}
+			tell(files, bytes)
 		})
 		for _, f := range report.Findings {
 			p.Logf("%s %s: %s", f.Path, f.Reason, outcomeOf(f))
@@ -43,6 +50,9 @@ func (e *Engine) Repair(ctx context.Context, a Actor, progress func(files, bytes
 	case a := <-done:
 		return a.report, a.err
 	case <-ctx.Done():
+		telling.Lock()
+		defer telling.Unlock()
+		progress = nil // whoever listens is about to leave
 		return Report{}, fmt.Errorf("cannot wait for the repair: it goes on as change %d: %w", change.ID, context.Cause(ctx))
 	}
 }

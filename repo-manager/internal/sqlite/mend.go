@@ -23,7 +23,7 @@ func (d *DB) Integrity(ctx context.Context) ([]string, error) {
 	var damage []string
 	for _, check := range []func(context.Context) ([]string, error){d.integrityCheck, d.foreignKeyCheck, d.countRows} {
 		found, err := check(ctx)
-		if isCorrupt(err) {
+		if IsDamaged(err) {
 			found, err = append(found, err.Error()), nil
 		}
 		if err != nil {
@@ -74,8 +74,8 @@ func (d *DB) countRows(ctx context.Context) ([]string, error) {
 	return found, nil
 }
 
-// isCorrupt tells whether SQLite could not make sense of its file.
-func isCorrupt(err error) bool {
+// IsDamaged tells whether SQLite could not make sense of its file.
+func IsDamaged(err error) bool {
 	var e sqlite3.Error
 	return errors.As(err, &e) && (e.Code == sqlite3.ErrCorrupt || e.Code == sqlite3.ErrNotADB)
 }
