@@ -18,7 +18,7 @@ func newPackageCommand(c *cli) *cobra.Command {
 		Short:   "Packages: add to and remove from repositories, list",
 		Example: `  repo-manager package add apps hello_1.0_amd64.deb`,
 	}
-	group.AddCommand(newPackageAddCommand(c), newPackageRemoveCommand(c), newPackageListCommand(c), newPackageShowCommand(c))
+	group.AddCommand(newPackageAddCommand(c), newPackageRemoveCommand(c), newPackageListCommand(c), newPackageShowCommand(c), newPackageRestoreCommand(c))
 	return group
 }
 

@@ -184,6 +184,9 @@ func (s *server) openStores(ctx context.Context) (err error) {
 		return err
 	}
 	db, err := sqlite.Open(ctx, s.path(databaseFile))
+	if sqlite.IsDamaged(err) {
+		return term.WithHint(err, "restore it from a backup; until then public/ can be served as it is, by any web server")
+	}
 	if err != nil {
 		return err
 	}
@@ -218,7 +221,7 @@ func (s *server) openStores(ctx context.Context) (err error) {
 	s.engine, err = release.Open(ctx, release.Config{
 		Store: db, Chunks: store, Pool: files, Publisher: publisher,
 		Sync:    func() error { return atomicfile.SyncFS(s.settings.Data) },
-		Intents: s.path("intents"), Files: s.key.files(), Archive: s.listeners.archiveURL, ValidFor: s.settings.ValidFor,
+		Intents: s.path("intents"), Database: databaseFile, Aside: s.path("damaged"), Files: s.key.files(), Archive: s.listeners.archiveURL, ValidFor: s.settings.ValidFor,
 		Clock: s.clock, Log: s.log,
 	})
 	if err != nil {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -141,21 +142,31 @@ func (s *shipment) sendOne(ctx context.Context, i int) {
 }
 
 func (s *shipment) uploadFile(ctx context.Context, path string) (protocol.Upload, error) {
-	file, err := os.Open(path)
+	file, size, err := openPackage(path)
 	if err != nil {
-		return protocol.Upload{}, fmt.Errorf("cannot read the package: %w", err)
+		return protocol.Upload{}, err
 	}
 	defer file.Close()
-	info, err := file.Stat()
-	if err != nil {
-		return protocol.Upload{}, fmt.Errorf("cannot read the package: %w", err)
-	}
-	if !info.Mode().IsRegular() {
-		return protocol.Upload{}, fmt.Errorf("cannot upload %s: it is no regular file", path)
-	}
 	return s.api.Upload(ctx, s.pipeline, s.repository, client.File{
-		Name: filepath.Base(path), Body: s.progress.Reader(file), Size: info.Size(), AllowOlder: s.older,
+		Name: filepath.Base(path), Body: s.progress.Reader(file), Size: size, AllowOlder: s.older,
 	})
+}
+
+// openPackage opens a file that is to be sent, which must be a plain one, and
+// returns its size in bytes.
+func openPackage(path string) (*os.File, int64, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, 0, fmt.Errorf("cannot read the package: %w", err)
+	}
+	info, err := file.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		return nil, 0, errors.Join(fmt.Errorf("cannot upload %s: it is no regular file", path), file.Close())
+	}
+	if err != nil {
+		return nil, 0, errors.Join(fmt.Errorf("cannot read the package: %w", err), file.Close())
+	}
+	return file, info.Size(), nil
 }
 
 // sendAll sends small files in one request. One that cannot be read fails

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"strconv"
 
 	"aptfleet/internal/protocol"
@@ -67,8 +68,18 @@ func (c *Client) CreateDevice(ctx context.Context, name, pipeline string) (proto
 // Check compares every published file with what the database says. Each, if
 // not nil, is told now and then how many files and bytes were read.
 func (c *Client) Check(ctx context.Context, each func(files, bytes int64)) (protocol.Check, error) {
+	return c.check(ctx, nil, each)
+}
+
+// Repair is Check that mends what can be derived. It is a change of the server
+// and goes on when ctx ends.
+func (c *Client) Repair(ctx context.Context, each func(files, bytes int64)) (protocol.Check, error) {
+	return c.check(ctx, url.Values{"repair": {"1"}}, each)
+}
+
+func (c *Client) check(ctx context.Context, query url.Values, each func(files, bytes int64)) (protocol.Check, error) {
 	resp, err := c.send(ctx, request{
-		method: http.MethodPost, path: "/api/v1/check", accept: "application/json, application/x-ndjson",
+		method: http.MethodPost, path: "/api/v1/check", query: query, accept: "application/json, application/x-ndjson",
 	})
 	if err != nil {
 		return protocol.Check{}, err
@@ -92,6 +103,16 @@ func (c *Client) Check(ctx context.Context, each func(files, bytes int64)) (prot
 			each(line.Files, line.Bytes)
 		}
 	}
+}
+
+// RestoreFile puts a package file back that the server's pool has lost. The
+// answer says Already if it was there.
+func (c *Client) RestoreFile(ctx context.Context, f File) (protocol.Upload, error) {
+	var out protocol.Upload
+	_, err := c.call(ctx, request{
+		method: http.MethodPost, path: "/api/v1/files", query: url.Values{"name": {f.Name}}, body: f.Body, size: f.Size,
+	}, &out)
+	return out, err
 }
 
 // Changes lists changes, newest first.

@@ -354,8 +354,13 @@ type Pruned struct {
 
 // Finding is one bad file or row.
 type Finding struct {
-	Path   string `json:"path"` // relative to the data directory
-	Reason string `json:"reason"`
+	Path     string   `json:"path"` // relative to the data directory; rows are "repo-manager.db: <table> <key>"
+	Reason   string   `json:"reason"`
+	Repaired string   `json:"repaired,omitempty"`  // what a repair did, if all is well now
+	Aside    string   `json:"aside,omitempty"`     // where a repair moved what was there
+	Restore  string   `json:"restore,omitempty"`   // what a person must do
+	SHA256   string   `json:"sha256,omitempty"`    // of a package file that must be restored
+	NeededBy []string `json:"needed_by,omitempty"` // bases of stages and snapshots, then of some states
 }
 
 // Check is the report of repo-manager check.
@@ -363,6 +368,17 @@ type Check struct {
 	Files    int64     `json:"files"`
 	Bytes    int64     `json:"bytes"`
 	Findings []Finding `json:"findings"`
+	Usage    Usage     `json:"usage"`
+}
+
+// Usage says what the data directory is full of, in bytes.
+type Usage struct {
+	Packages   int64 `json:"packages"`
+	Indices    int64 `json:"indices"`    // that a stage, snapshot or state offers
+	Superseded int64 `json:"superseded"` // indices that none offers any more
+	States     int64 `json:"states"`
+	Chunks     int64 `json:"chunks"`
+	Frames     int64 `json:"frames"` // chunks, compressed
 }
 
 // CheckLine is a line of a check's answer as application/x-ndjson: how far it

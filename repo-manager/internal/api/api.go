@@ -46,6 +46,8 @@ type Releases interface {
 	Change(ctx context.Context, id int64) (release.Change, error)
 	AbortChange(ctx context.Context, id int64) (release.Change, error)
 	Check(ctx context.Context, progress func(files, bytes int64)) (release.Report, error)
+	Repair(ctx context.Context, actor release.Actor, progress func(files, bytes int64)) (release.Report, error)
+	RestoreFile(ctx context.Context, actor release.Actor, in release.Incoming) (release.Upload, error)
 	Subscribe(buffer int) (events <-chan release.Event, cancel func())
 }
 

@@ -18,24 +18,57 @@ import (
 // lineStream is the media type of one JSON value a line.
 const lineStream = "application/x-ndjson"
 
-// check reads every published file and stops when its client leaves. It
-// answers when it is done; a client that accepts lines is told meanwhile how
-// far it is.
-func check(s *server, c *gin.Context, _ access.Identity) (int, any, error) {
+// checking is a check or a repair.
+type checking func(ctx context.Context, progress func(files, bytes int64)) (release.Report, error)
+
+// check reads every published file and stops when its client leaves; with
+// repair it mends what it can and goes on. It answers when it is done; a client
+// that accepts lines is told meanwhile how far it is.
+func check(s *server, c *gin.Context, who access.Identity) (int, any, error) {
+	repair, err := flag(c, "repair")
+	if err != nil {
+		return 0, nil, err
+	}
+	work := checking(s.Releases.Check)
+	if repair {
+		work = func(ctx context.Context, progress func(files, bytes int64)) (release.Report, error) {
+			return s.Releases.Repair(ctx, who.Actor(), progress)
+		}
+	}
 	if strings.Contains(c.GetHeader("Accept"), lineStream) {
-		s.checkLines(c)
+		s.checkLines(c, work)
 		return 0, nil, nil
 	}
-	report, err := s.Releases.Check(c.Request.Context(), nil)
+	report, err := work(c.Request.Context(), nil)
 	return http.StatusOK, toCheck(report), err
 }
 
 func toCheck(r release.Report) protocol.Check {
-	return protocol.Check{Files: r.Files, Bytes: r.Bytes, Findings: list(r.Findings, toFinding)}
+	u := r.Usage
+	return protocol.Check{
+		Files: r.Files, Bytes: r.Bytes, Findings: list(r.Findings, toFinding),
+		Usage: protocol.Usage{Packages: u.Pool, Indices: u.Indices, Superseded: u.Superseded, States: u.States, Chunks: u.Chunks, Frames: u.Frames},
+	}
+}
+
+// restoreFile takes a package file that the pool has lost.
+func restoreFile(s *server, c *gin.Context, who access.Identity) (int, any, error) {
+	var done release.Upload
+	err := s.receive(c, func(ctx context.Context, in release.Incoming) (err error) {
+		done, err = s.Releases.RestoreFile(ctx, who.Actor(), in)
+		return err
+	})
+	if err != nil {
+		return 0, nil, err
+	}
+	if done.Already {
+		return http.StatusOK, toUpload(done), nil
+	}
+	return http.StatusCreated, toUpload(done), nil
 }
 
 // checkLines answers with protocol.CheckLine values.
-func (s *server) checkLines(c *gin.Context) {
+func (s *server) checkLines(c *gin.Context, work checking) {
 	ctx, cancel := context.WithCancel(c.Request.Context())
 	defer cancel()
 	c.Writer.Header().Set("Content-Type", lineStream)
@@ -44,7 +77,7 @@ func (s *server) checkLines(c *gin.Context) {
 		encode: json.NewEncoder(c.Writer).Encode, flush: http.NewResponseController(c.Writer).Flush, gone: cancel,
 		every: s.progress,
 	}
-	report, err := s.Releases.Check(ctx, lines.progress)
+	report, err := work(ctx, lines.progress)
 	last := protocol.CheckLine{Files: report.Files, Bytes: report.Bytes}
 	if err != nil {
 		c.Set(keyError, err)

@@ -165,5 +165,7 @@ func toDevice(d fleet.Device) protocol.Device {
 }
 
 func toFinding(f publish.Finding) protocol.Finding {
-	return protocol.Finding{Path: f.Path, Reason: f.Reason}
+	return protocol.Finding{
+		Path: f.Path, Reason: f.Reason, Repaired: f.Repaired, Aside: f.Aside, Restore: f.Restore, SHA256: f.SHA256, NeededBy: f.NeededBy,
+	}
 }

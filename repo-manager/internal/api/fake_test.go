@@ -183,6 +183,19 @@ func (w *world) Check(_ context.Context, progress func(files, bytes int64)) (rel
 	}
 	return release.Report{Files: 3, Bytes: 300}, w.err
 }
+func (w *world) Repair(_ context.Context, a release.Actor, progress func(files, bytes int64)) (release.Report, error) {
+	if progress != nil {
+		progress(1, 100)
+	}
+	bad := []release.Finding{
+		{Path: "a", Reason: "is missing", Repaired: "written again"},
+		{Path: "b", Reason: "is missing", Aside: "damaged/b", Restore: "restore it", SHA256: "00", NeededBy: []string{"demo/dev"}},
+	}
+	return release.Report{Files: 3, Bytes: 300, Findings: bad}, w.act(a)
+}
+func (w *world) RestoreFile(_ context.Context, a release.Actor, in release.Incoming) (release.Upload, error) {
+	return release.Upload{Name: in.Package.Name, Already: in.Package.Name == "there"}, w.act(a)
+}
 func (w *world) Subscribe(int) (<-chan release.Event, func()) { return w.stream, func() {} }
 
 // identities are the tokens of the world.

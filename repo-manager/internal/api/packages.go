@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -20,8 +21,7 @@ import (
 // The query's name is the file's name in messages and nothing else: what the
 // package is called is in its control file.
 func upload(s *server, c *gin.Context, who access.Identity) (int, any, error) {
-	ctx, pipeline, repository := c.Request.Context(), c.Param("p"), c.Param("r")
-	name := fileName(c.Query("name"))
+	pipeline, repository := c.Param("p"), c.Param("r")
 	older, err := flag(c, "allow-older")
 	if err != nil {
 		return 0, nil, err
@@ -29,17 +29,11 @@ func upload(s *server, c *gin.Context, who access.Identity) (int, any, error) {
 	if err := s.mayReceive(c, pipeline, repository); err != nil {
 		return 0, nil, err
 	}
-	if c.Request.ContentLength > s.MaxUpload {
-		return 0, nil, tooLarge(name, s.MaxUpload)
-	}
-	body := s.patient(c, http.MaxBytesReader(c.Writer, c.Request.Body, s.MaxUpload))
-	defer body.release()
-	in, err := s.Receiver.Receive(ctx, body, name)
-	if err != nil {
-		return 0, nil, err
-	}
-	defer s.discard(in)
-	done, err := s.Releases.Add(ctx, who.Actor(), pipeline, repository, in, older)
+	var done release.Upload
+	err = s.receive(c, func(ctx context.Context, in release.Incoming) (err error) {
+		done, err = s.Releases.Add(ctx, who.Actor(), pipeline, repository, in, older)
+		return err
+	})
 	if err != nil {
 		return 0, nil, err
 	}
@@ -47,6 +41,23 @@ func upload(s *server, c *gin.Context, who access.Identity) (int, any, error) {
 		return http.StatusOK, toUpload(done), nil
 	}
 	return http.StatusCreated, toUpload(done), nil
+}
+
+// receive streams the body of a request into a temporary file, which is gone
+// once use has returned.
+func (s *server) receive(c *gin.Context, use func(context.Context, release.Incoming) error) error {
+	ctx, name := c.Request.Context(), fileName(c.Query("name"))
+	if c.Request.ContentLength > s.MaxUpload {
+		return tooLarge(name, s.MaxUpload)
+	}
+	body := s.patient(c, http.MaxBytesReader(c.Writer, c.Request.Body, s.MaxUpload))
+	defer body.release()
+	in, err := s.Receiver.Receive(ctx, body, name)
+	if err != nil {
+		return err
+	}
+	defer s.discard(in)
+	return use(ctx, in)
 }
 
 // discard removes what is left of an upload.

@@ -90,6 +90,7 @@ func routes() []route {
 		{http.MethodGet, "/api/v1/devices/:d", viewer, "", getDevice},
 		{http.MethodPost, "/api/v1/check", admin, "", check},
 		{http.MethodPost, "/api/v1/backups", admin, "", createBackup},
+		{http.MethodPost, "/api/v1/files", admin, "", restoreFile},
 	}
 }
 

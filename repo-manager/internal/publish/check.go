@@ -28,6 +28,10 @@ type Expected struct {
 	Bases []ExpectedBase
 	Pool  []PoolFile        // every file of the pool, also those that no base needs
 	Files map[string][]byte // other files, by path relative to the root: their content
+
+	// Recorded says that Pool was read after Bases and should name every file
+	// that they need: Report.Unrecorded is what it lacks.
+	Recorded bool
 }
 
 // PoolFile is a file of the pool.
@@ -44,19 +48,34 @@ type ExpectedBase struct {
 	State  snapshots.ID
 	Meta   Meta    // of a stage
 	Signed *Signed // of a fixed base: its very files
+	Row    string  // of a fixed base: how a finding calls the row that holds Signed
 }
 
-// Finding is one file that is not what it should be.
+// Finding is one file, or one row of the database, that is not what it should
+// be.
 type Finding struct {
-	Path   string // relative to the directory that holds the published tree
-	Reason string // a sentence
+	Path     string   // relative to the directory that holds the published tree; or the name of a row
+	Reason   string   // a sentence
+	Repaired string   // what a repair did about it, if it is as it should be now
+	Aside    string   // where a repair moved what was there, as Path
+	Restore  string   // what a person must do, if nothing else helps
+	SHA256   string   // of a pool file that must be restored
+	NeededBy []string // of such a file: bases of stages and snapshots, then of some states
 }
 
 // Report is the answer of Check.
 type Report struct {
-	Files    int64 // that were read
-	Bytes    int64 // that were read
-	Findings []Finding
+	Files      int64 // that were read
+	Bytes      int64 // that were read
+	Findings   []Finding
+	Usage      Usage
+	Unrecorded []Unrecorded
+}
+
+// Unrecorded is a file that states need and Expected.Pool does not name so.
+type Unrecorded struct {
+	PoolFile
+	Lost bool // Expected.Pool has nothing with its SHA256
 }
 
 // Check reads everything that is published and the blobs behind it, and holds
@@ -69,10 +88,17 @@ type Report struct {
 // totals so far now and then, from one goroutine at a time. Errors are those of
 // expected and of ctx; whatever cannot be read is a finding.
 func (p *Publisher) Check(ctx context.Context, expected func(context.Context) (Expected, error), progress func(files, bytes int64)) (Report, error) {
-	c := checker{
+	_, report, err := p.check(ctx, expected, progress, make(map[fileID]*hashed))
+	return report, err
+}
+
+// check is Check; hashes is what an earlier run has read.
+func (p *Publisher) check(ctx context.Context, expected func(context.Context) (Expected, error), progress func(files, bytes int64), hashes map[fileID]*hashed) (*checker, Report, error) {
+	c := &checker{
 		p: p, progress: progress,
-		found: make(map[string]finding), hashes: make(map[fileID]*hashed),
+		found: make(map[string]finding), hashes: hashes, copies: make(map[sum]string),
 		wants: make(map[string]bool), judged: make(map[string]bool), chunks: make(map[snapshots.ID]snapshots.ChunkRef), pool: make(map[string]pooled),
+		usage: usage{inodes: make(map[fileID]*inode)},
 	}
 	p.mu.Lock()
 	c.seq = p.seq
@@ -90,9 +116,9 @@ func (p *Publisher) Check(ctx context.Context, expected func(context.Context) (E
 		err = c.run(ctx, expected)
 	}
 	if err != nil {
-		return Report{}, fmt.Errorf("cannot check published tree: %w", err)
+		return nil, Report{}, fmt.Errorf("cannot check published tree: %w", err)
 	}
-	return c.report(), nil
+	return c, c.report(), nil
 }
 
 // checker is one run of Check.
@@ -107,10 +133,14 @@ type checker struct {
 	bytes    int64
 	found    map[string]finding // by path
 	hashes   map[fileID]*hashed
+	copies   map[sum]string  // index files that were read: a path where these bytes are
 	wants    map[string]bool // paths below the root that should be there
 	judged   map[string]bool // roots of bases whose files are all in wants
 	chunks   map[snapshots.ID]snapshots.ChunkRef
 	pool     map[string]pooled // by the field Filename
+	expect   Expected          // what the run began with
+	lacks    []Unrecorded      // for Report.Unrecorded
+	usage    usage
 }
 
 // pooled is a file of the pool and who needs it.
@@ -124,10 +154,15 @@ type pooled struct {
 type finding struct {
 	root   string
 	reason string
+	needed []string // of a pool file
 }
 
-// fileID tells files apart: index files have many names and are read once.
-type fileID struct{ dev, ino uint64 }
+// fileID tells files apart, and a file from what it was before a change: index
+// files have many names and are read once.
+type fileID struct {
+	dev, ino uint64
+	changed  time.Time
+}
 
 type hashed struct {
 	once sync.Once
@@ -159,6 +194,7 @@ func (c *checker) run(ctx context.Context, expected func(context.Context) (Expec
 	if err != nil {
 		return err
 	}
+	c.expect = want
 	for name, content := range want.Files {
 		c.wants[name] = true
 		c.content("", name, content)
@@ -169,11 +205,17 @@ func (c *checker) run(ctx context.Context, expected func(context.Context) (Expec
 	if err := each(ctx, slices.Collect(maps.Values(c.chunks)), c.chunk); err != nil {
 		return err
 	}
-	c.recordedFiles(want.Pool)
+	c.lacks = c.recordedFiles(want.Pool)
 	if err := each(ctx, slices.Collect(maps.Keys(c.pool)), c.poolFile); err != nil {
 		return err
 	}
+	if err := c.needers(ctx); err != nil {
+		return err
+	}
 	extra, err := c.walk(ctx)
+	if err == nil {
+		err = c.walkBlobs()
+	}
 	if err != nil || len(extra) == 0 {
 		return err
 	}
@@ -184,10 +226,13 @@ func (c *checker) run(ctx context.Context, expected func(context.Context) (Expec
 func (c *checker) report() Report {
 	c.p.mu.Lock()
 	defer c.p.mu.Unlock()
-	r := Report{Files: c.files, Bytes: c.bytes}
+	r := Report{Files: c.files, Bytes: c.bytes, Usage: c.usage.total()}
+	if c.expect.Recorded {
+		r.Unrecorded = c.lacks
+	}
 	for path, f := range c.found {
 		if f.root == "" || c.p.touched[f.root] <= c.seq {
-			r.Findings = append(r.Findings, Finding{path, f.reason})
+			r.Findings = append(r.Findings, c.finding(path, f))
 		}
 	}
 	slices.SortFunc(r.Findings, func(a, b Finding) int { return cmp.Compare(a.Path, b.Path) })
@@ -216,10 +261,15 @@ func (c *checker) bad(root, abs, format string, args ...any) {
 	if err != nil {
 		name = abs
 	}
+	c.note(root, name, format, args...)
+}
+
+// note is bad for what is called name in findings.
+func (c *checker) note(root, name, format string, args ...any) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if _, ok := c.found[name]; !ok {
-		c.found[name] = finding{root, fmt.Sprintf(format, args...)}
+		c.found[name] = finding{root: root, reason: fmt.Sprintf(format, args...)}
 	}
 }
 
@@ -277,6 +327,11 @@ func (c *checker) hash(abs string) (sum, int64, error) {
 		h.sum, h.size, h.err = hashFile(abs)
 		c.count(h.size)
 	})
+	if h.err == nil && isIndex(abs) {
+		c.mu.Lock()
+		c.copies[h.sum] = abs
+		c.mu.Unlock()
+	}
 	return h.sum, h.size, h.err
 }
 
@@ -325,6 +380,9 @@ func (c *checker) walk(ctx context.Context) (extra []string, err error) {
 			return nil
 		case entry.IsDir() && name == temporary:
 			return fs.SkipDir
+		}
+		c.usage.file(name, entry, c.wants[name])
+		switch {
 		case entry.IsDir() || c.wants[name]:
 			return nil
 		case path.Base(name) == supersededFile:

@@ -1,13 +1,16 @@
 package publish
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -45,7 +48,7 @@ func idOf(info fs.FileInfo) fileID {
 	if !ok {
 		return fileID{}
 	}
-	return fileID{uint64(st.Dev), st.Ino}
+	return fileID{uint64(st.Dev), st.Ino, changed(info)}
 }
 
 func changed(info fs.FileInfo) time.Time {
@@ -183,13 +186,7 @@ func (c *checker) signedFiles(at place, want ExpectedBase) []byte {
 		c.want(path.Join(at.dists, name))
 	}
 	if want.Signed != nil {
-		c.content(at.root, path.Join(at.dists, releaseFile), want.Signed.Text)
-		c.content(at.root, path.Join(at.dists, inReleaseFile), want.Signed.InRelease)
-		c.content(at.root, path.Join(at.dists, gpgFile), want.Signed.Gpg)
-		if err := c.p.verify(*want.Signed); err != nil {
-			c.bad(at.root, c.p.tree.path(path.Join(at.dists, inReleaseFile)), "has no good signature, in the database neither: %v", err)
-		}
-		return want.Signed.Text
+		return c.fixedFiles(at, want)
 	}
 	var text []byte
 	inRelease, ok := c.read(at, inReleaseFile)
@@ -210,6 +207,21 @@ func (c *checker) signedFiles(at place, want ExpectedBase) []byte {
 		}
 	}
 	return text
+}
+
+// fixedFiles holds the files of a fixed base against the database. If its row
+// is damaged, the files may be the better ones.
+func (c *checker) fixedFiles(at place, want ExpectedBase) []byte {
+	if err := c.p.verify(*want.Signed); err != nil {
+		c.note(at.root, want.Row, "is not what it was committed as: %v", err)
+		if there, err := c.p.published(at); err == nil && c.p.verify(there) == nil {
+			return there.Text
+		}
+	}
+	c.content(at.root, path.Join(at.dists, releaseFile), want.Signed.Text)
+	c.content(at.root, path.Join(at.dists, inReleaseFile), want.Signed.InRelease)
+	c.content(at.root, path.Join(at.dists, gpgFile), want.Signed.Gpg)
+	return want.Signed.Text
 }
 
 // read returns one of the signed files of a base.
@@ -286,16 +298,30 @@ func (c *checker) needs(packages []snapshots.Package) {
 }
 
 // recordedFiles notes the pool files that the database has and no state needs.
-func (c *checker) recordedFiles(files []PoolFile) {
+// It returns those that states need and files does not name, or not so.
+func (c *checker) recordedFiles(files []PoolFile) (lacks []Unrecorded) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, f := range files {
-		name := pool.Filename(f.SHA256, f.Name)
-		if _, ok := c.pool[name]; !ok {
-			c.pool[name] = pooled{f.SHA256, f.Size, "the record of uploads"}
-			c.wants[name] = true
-		}
+	needed := make(map[sum]Unrecorded, len(c.pool))
+	for name, f := range c.pool {
+		needed[f.sum] = Unrecorded{PoolFile{f.sum, path.Base(name), f.size}, true}
 	}
+	for _, f := range files {
+		if due, ok := needed[f.SHA256]; ok {
+			if due.Lost = false; due.PoolFile == f {
+				delete(needed, f.SHA256)
+			} else {
+				needed[f.SHA256] = due
+			}
+			continue
+		}
+		name := pool.Filename(f.SHA256, f.Name)
+		c.pool[name] = pooled{f.SHA256, f.Size, "the record of uploads"}
+		c.wants[name] = true
+	}
+	lacks = slices.Collect(maps.Values(needed))
+	slices.SortFunc(lacks, func(a, b Unrecorded) int { return bytes.Compare(a.SHA256[:], b.SHA256[:]) })
+	return lacks
 }
 
 // chunk checks the text and the frames of a chunk.

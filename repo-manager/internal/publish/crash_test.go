@@ -516,7 +516,7 @@ func TestAFixedBaseWithALostFrameIsRefused(t *testing.T) {
 }
 
 // files reads all files and links below dir.
-func files(t *testing.T, dir string) map[string]string {
+func files(t testing.TB, dir string) map[string]string {
 	t.Helper()
 	found := make(map[string]string)
 	err := filepath.WalkDir(dir, func(path string, entry os.DirEntry, err error) error {

@@ -133,16 +133,16 @@ func section(indices []named) string {
 	return b.String()
 }
 
-// releaseDate writes a time as apt reads it: RFC 1123 in UTC, to the second.
-func releaseDate(t time.Time) string {
-	return t.UTC().Format("Mon, 02 Jan 2006 15:04:05") + " UTC"
-}
+// dateFormat is a time as apt reads it: RFC 1123 in UTC, to the second.
+const dateFormat = "Mon, 02 Jan 2006 15:04:05 UTC"
+
+func releaseDate(t time.Time) string { return t.UTC().Format(dateFormat) }
 
 // dateOf reads the Date field of a Release text.
 func dateOf(text []byte) (time.Time, error) {
 	for line := range strings.Lines(string(text)) {
 		if value, ok := strings.CutPrefix(line, "Date: "); ok {
-			return time.Parse("Mon, 02 Jan 2006 15:04:05 UTC", strings.TrimSuffix(value, "\n"))
+			return time.Parse(dateFormat, strings.TrimSuffix(value, "\n"))
 		}
 	}
 	return time.Time{}, fmt.Errorf("cannot read Release: it has no Date")

@@ -2,8 +2,15 @@ package publish
 
 import (
 	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"strings"
+	"time"
 
 	"aptfleet/internal/sign"
+	"aptfleet/snapshots"
 )
 
 var errOtherText = errors.New("InRelease signs another text than Release holds")
@@ -38,4 +45,92 @@ func (p *Publisher) verifyDetached(text, gpg []byte) error {
 	}
 	_, err = sign.VerifyDetached(text, gpg, certificate, p.now())
 	return err
+}
+
+// Verify holds the signatures of a base's files against the archive key, and
+// that they are of one text.
+func (p *Publisher) Verify(signed Signed) error { return p.verify(signed) }
+
+// VerifyPart is Verify for what may be all that is left of a base: it succeeds
+// if one of the two signatures is a good one of Text, or if InRelease has a good
+// one, and returns the text that it is of.
+func (p *Publisher) VerifyPart(signed Signed) (text []byte, err error) {
+	text, err = p.inReleaseText(signed.InRelease)
+	if err == nil {
+		return text, nil
+	}
+	return signed.Text, p.verifyDetached(signed.Text, signed.Gpg)
+}
+
+// Published returns the signed files that lie in a directory of a pipeline. An
+// error says that one is missing, or has no good signature.
+func (p *Publisher) Published(base Base, dir string) (Signed, error) {
+	signed, err := p.published(baseAt(base, dir))
+	if err == nil {
+		err = p.verify(signed)
+	}
+	if err != nil {
+		return Signed{}, fmt.Errorf("cannot read what is published as %s of %s: %w", dir, base.Pipeline, err)
+	}
+	return signed, nil
+}
+
+// Modified returns when the InRelease in a directory of a pipeline says it was
+// modified, to the second; the zero time if there is none.
+func (p *Publisher) Modified(base Base, dir string) time.Time {
+	info, err := os.Lstat(p.tree.path(path.Join(baseAt(base, dir).dists, inReleaseFile)))
+	if err != nil {
+		return time.Time{}
+	}
+	return info.ModTime().UTC().Truncate(time.Second)
+}
+
+// FixedDirectories lists what the tree of a pipeline has of "snapshots/<id>" and
+// "states/<state id>", sorted.
+func (p *Publisher) FixedDirectories(pipeline string) ([]string, error) {
+	var dirs []string
+	for _, kind := range []string{"snapshots", "states"} {
+		entries, err := os.ReadDir(p.tree.path(path.Join(pipeline, kind)))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("cannot list what is published of %s: %w", pipeline, err)
+		}
+		for _, entry := range entries {
+			if dir := path.Join(kind, entry.Name()); fixedDirectory.MatchString(dir) {
+				dirs = append(dirs, dir)
+			}
+		}
+	}
+	return dirs, nil
+}
+
+// ReleaseFields are the fields of a Release text that say what it is of.
+type ReleaseFields struct {
+	Pipeline   string // Label
+	State      snapshots.ID
+	Snapshot   string
+	Snapshots  string // URL
+	Date       time.Time
+	ValidUntil time.Time // zero: for ever
+}
+
+// ParseRelease reads them. A field that is absent or makes no sense is zero.
+func ParseRelease(text []byte) (f ReleaseFields) {
+	for line := range strings.Lines(string(text)) {
+		name, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), ": ")
+		switch name {
+		case "Label":
+			f.Pipeline = value
+		case "Aptfleet-State":
+			f.State, _ = snapshots.ParseID(value)
+		case "Aptfleet-Snapshot":
+			f.Snapshot = value
+		case "Snapshots":
+			f.Snapshots = value
+		case "Date":
+			f.Date, _ = time.Parse(dateFormat, value)
+		case "Valid-Until":
+			f.ValidUntil, _ = time.Parse(dateFormat, value)
+		}
+	}
+	return f
 }

@@ -62,14 +62,21 @@ func (p *Publisher) Publish(ctx context.Context, updates ...Update) error {
 			moves = append(moves, m)
 		}
 	}
+	return p.commit(moves...)
+}
+
+// commit makes what was prepared durable, the new signed files among it, and
+// then moves the bases.
+func (p *Publisher) commit(moves ...*move) error {
 	if len(moves) == 0 {
 		return nil
 	}
-	if err := p.tree.sync(); err != nil {
-		return updates[0].failed(err)
+	err := p.tree.sync()
+	if err == nil {
+		err = p.seal()
 	}
-	if err := p.seal(); err != nil {
-		return updates[0].failed(err)
+	if err != nil {
+		return moves[0].update.failed(err)
 	}
 	faultpoint.Hit("publish:indices-written")
 	for _, m := range moves {
@@ -138,8 +145,16 @@ func (p *Publisher) prepare(ctx context.Context, u Update) (*move, error) {
 		if err := u.validate(); err != nil {
 			return nil, err
 		}
-		if there, err := p.published(at); err == nil && there.equal(*u.Signed) {
+		there, err := p.published(at)
+		if err == nil && there.equal(*u.Signed) {
 			return nil, nil
+		}
+		// What is there already is never replaced by what nobody can verify: the
+		// row that Signed came from may be damaged.
+		if _, err := os.Lstat(p.tree.path(path.Join(at.dists, inReleaseFile))); err == nil {
+			if err := p.verify(*u.Signed); err != nil {
+				return nil, err
+			}
 		}
 	}
 	p.touch(at)

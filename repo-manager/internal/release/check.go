@@ -2,6 +2,7 @@ package release
 
 import (
 	"context"
+	"slices"
 
 	"aptfleet/repo-manager/internal/publish"
 	"aptfleet/snapshots"
@@ -14,14 +15,25 @@ type (
 )
 
 // Check compares the published tree with what the database says: every file
-// that should be there with the right bytes, and none that should not.
-// progress may be nil. Publications go on meanwhile; what they move is not
-// judged.
+// that should be there with the right bytes, and none that should not; and the
+// database with itself and with what is signed. progress may be nil.
+// Publications go on meanwhile; what they move is not judged.
 func (e *Engine) Check(ctx context.Context, progress func(files, bytes int64)) (Report, error) {
-	report, err := e.Publisher.Check(ctx, e.expected, progress)
+	rows, err := e.rows(ctx, false, e.alone)
 	if err != nil {
+		return Report{}, err
+	}
+	report, err := e.Publisher.Check(ctx, e.expected, progress)
+	if err != nil && !unreadable(rows) {
 		return Report{}, because(err, "cannot check the published tree")
 	}
+	if err != nil {
+		report.Findings = append(report.Findings, unchecked(err))
+	}
+	for _, f := range append(rows, e.fileRows(report)...) {
+		report.Findings = append(report.Findings, f.Finding)
+	}
+	slices.SortFunc(report.Findings, byPath)
 	return report, nil
 }
 
@@ -39,14 +51,7 @@ func (e *Engine) all() map[string]*line {
 // expected is every base that pipelines have, and every file of the pool: that
 // of an upload which another of its batch replaced is in no state at all.
 func (e *Engine) expected(ctx context.Context) (publish.Expected, error) {
-	want := publish.Expected{Files: e.Files}
-	files, err := e.Store.Files(ctx)
-	if err != nil {
-		return want, because(err, "cannot list the files of the pool")
-	}
-	for _, f := range files {
-		want.Pool = append(want.Pool, publish.PoolFile{SHA256: f.SHA256, Name: f.Name, Size: f.Size})
-	}
+	want := publish.Expected{Files: e.Files, Recorded: true}
 	for _, l := range e.all() {
 		bases, err := e.Store.Bases(ctx, l.Name)
 		if err != nil {
@@ -58,7 +63,7 @@ func (e *Engine) expected(ctx context.Context) (publish.Expected, error) {
 				// The publisher finds the same and names the bad blob.
 				state = snapshots.State{}
 			}
-			want.Bases = append(want.Bases, publish.ExpectedBase{Base: l.base(state), Dir: b.Dir, State: b.State, Signed: b.signed()})
+			want.Bases = append(want.Bases, publish.ExpectedBase{Base: l.base(state), Dir: b.Dir, State: b.State, Signed: b.signed(), Row: e.row("bases", l.Name, b.Dir)})
 		}
 		for position, s := range l.standings {
 			if s.Offer.State.IsZero() {
@@ -67,6 +72,13 @@ func (e *Engine) expected(ctx context.Context) (publish.Expected, error) {
 			state := l.states[position]
 			want.Bases = append(want.Bases, publish.ExpectedBase{Base: l.base(state), Dir: s.Name, State: state.ID(), Meta: s.meta()})
 		}
+	}
+	files, err := e.Store.Files(ctx)
+	if err != nil {
+		return want, because(err, "cannot list the files of the pool")
+	}
+	for _, f := range files {
+		want.Pool = append(want.Pool, publish.PoolFile{SHA256: f.SHA256, Name: f.Name, Size: f.Size})
 	}
 	return want, nil
 }

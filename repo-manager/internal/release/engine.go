@@ -1,8 +1,8 @@
 package release
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -38,6 +38,20 @@ type Publisher interface {
 	// Publish makes bases offer what they should, one after the other. It may
 	// be repeated; a complete base costs one read.
 	Publish(ctx context.Context, updates ...publish.Update) error
+	// Published returns what lies in a directory of a pipeline, if its
+	// signatures are good.
+	Published(base publish.Base, dir string) (publish.Signed, error)
+	// Modified is when the InRelease there says it was modified.
+	Modified(base publish.Base, dir string) time.Time
+	// FixedDirectories lists what the tree of a pipeline has of fixed bases.
+	FixedDirectories(pipeline string) ([]string, error)
+	// Verify checks both signatures, VerifyPart one that is left.
+	Verify(signed publish.Signed) error
+	VerifyPart(signed publish.Signed) (text []byte, err error)
+	// RestoreState makes the lost text of a state again, from one of bases.
+	RestoreState(ctx context.Context, bases []publish.ExpectedBase, id snapshots.ID) error
+	// Repair mends what is derived.
+	Repair(ctx context.Context, with publish.Repairs) (publish.Report, error)
 	// Check compares the tree with what should be there once it has begun.
 	Check(ctx context.Context, want func(context.Context) (publish.Expected, error), progress func(files, bytes int64)) (publish.Report, error)
 }
@@ -51,6 +65,8 @@ type Config struct {
 	Sync      func() error      // makes all that pool and chunks wrote durable: one syncfs
 	Intents   string            // file that notes what a batch puts into the pool until it is committed
 	Files     map[string][]byte // other files of the published tree, for Check
+	Database  string            // how findings call the store; "" is "database"
+	Aside     string            // directory for bad files that a repair moves away, on the pool's file system
 	Archive   string            // URL of the public listener, for the field Snapshots; "" leaves it out
 	ValidFor  time.Duration     // from the Date of a stage to its Valid-Until; 0 is seven days
 	Clock     func() time.Time
@@ -109,6 +125,7 @@ func Open(ctx context.Context, config Config) (*Engine, error) {
 	if config.ValidFor == 0 {
 		config.ValidFor = defaultValidFor
 	}
+	config.Database = cmp.Or(config.Database, "database")
 	e := &Engine{
 		Config:      config,
 		lines:       make(map[string]*line),
@@ -150,38 +167,6 @@ func (e *Engine) Close() error {
 	e.stop()
 	<-e.done
 	return nil
-}
-
-// load reads one pipeline from the store.
-func (e *Engine) load(ctx context.Context, p Pipeline) (*line, error) {
-	l := &line{Pipeline: p}
-	var err error
-	if l.standings, err = e.Store.Standings(ctx, p.Name); err != nil {
-		return nil, err
-	}
-	if l.snapshots, err = e.Store.Snapshots(ctx, p.Name); err != nil {
-		return nil, err
-	}
-	newest, err := e.Store.Moves(ctx, p.Name, "", 1)
-	if err != nil {
-		return nil, err
-	}
-	if len(newest) == 1 {
-		l.lastMove = newest[0].Seq
-	}
-	for _, s := range l.standings {
-		var state snapshots.State
-		if !s.Offer.State.IsZero() {
-			if state, err = snapshots.Load(ctx, e.Chunks, s.Offer.State); err != nil {
-				return nil, err
-			}
-		}
-		l.states = append(l.states, state)
-	}
-	if len(l.states) == 0 {
-		return nil, errors.New("the database names no stage of it")
-	}
-	return l, nil
 }
 
 // reload reads a pipeline again after a commit that reported a failure: a

@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -120,13 +119,7 @@ func (d *draft) store(f File) error {
 	if err := d.intents.announce(f); err != nil {
 		return because(err, "cannot add %s", f.Name)
 	}
-	var already bool
-	var err error
-	if f.Alone {
-		already, err = d.e.Pool.PutDir(filepath.Dir(f.Path), f.SHA256, f.Name)
-	} else {
-		already, err = d.e.Pool.Put(f.Path, f.SHA256, f.Name)
-	}
+	already, err := d.e.intoPool(f)
 	if err != nil {
 		return because(err, "cannot add %s to the pool", f.Name)
 	}
@@ -258,8 +251,10 @@ func (d *draft) add(ctx context.Context, a Actor, component string, in Incoming,
 		return q.Version == p.Version && q.Architecture == p.Architecture && q.SHA256 == p.SHA256
 	})
 	if same >= 0 {
+		// The pool may have lost what is uploaded again.
 		answer.Already = true
-		return answer, nil
+		_, err := d.e.putBack(in.file())
+		return answer, err
 	}
 	if err := d.mustBeUnique(ctx, component, existing, in); err != nil {
 		return Upload{}, err

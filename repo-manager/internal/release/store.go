@@ -41,9 +41,17 @@ type Store interface {
 	Files(ctx context.Context) ([]File, error)
 	// HasFile tells whether a file of the pool was ever committed.
 	HasFile(ctx context.Context, sha256 [32]byte) (bool, error)
+	// Uploads lists all uploads that repositories took, oldest first.
+	Uploads(ctx context.Context) ([]Accepted, error)
 	// Acts lists the audit trail, newest first, at most limit entries; 0 means
 	// all, and an empty pipeline those of every pipeline and of none.
 	Acts(ctx context.Context, pipeline string, limit int) ([]Act, error)
+
+	// Integrity reads everything and says, a sentence each, what of the store
+	// itself is damaged: pages, lookups, references to rows that are not there.
+	Integrity(ctx context.Context) ([]string, error)
+	// Mend is all or nothing and durable like Commit.
+	Mend(ctx context.Context, m Mending) error
 
 	// PutChange inserts a change whose ID is 0, or replaces the one it names,
 	// and returns it with its ID.
@@ -64,6 +72,28 @@ type Batch struct {
 	Files      []File // became part of the pool; known ones are fine
 	Uploads    []Accepted
 	Acts       []Act
+}
+
+// Mending is what a repair of the store makes of it. A row takes the place of
+// the one with its key, or is added; components of pipelines are given apart.
+type Mending struct {
+	Lookups    bool // make again what only helps to find rows
+	Drop       []RowName
+	Pipelines  []Pipeline
+	Components []Component
+	Snapshots  []Snapshot
+	Standings  []Standing
+	Bases      []Base
+	Files      []File
+	Acts       []Act // added
+}
+
+// RowName names a row that nothing refers to and that cannot be right.
+type RowName struct {
+	Table    string // "snapshots", "stages", "bases" or "files"
+	Pipeline string // of all but files
+	Key      string // id, name or dir
+	SHA256   [32]byte
 }
 
 // Standing is a stage with what its newest InRelease says, so that a

@@ -248,15 +248,18 @@ func (d *DB) exists(ctx context.Context, query string, args ...any) (bool, error
 	return err == nil, err
 }
 
-const selectAccepted = `SELECT pipeline, component, name, version, architecture, sha256, size, state, by, via, at FROM uploads
-	WHERE pipeline = ? AND name = ? AND version = ? AND architecture = ? ORDER BY number DESC LIMIT 1`
+const selectUploads = `SELECT pipeline, component, name, version, architecture, sha256, size, state, by, via, at FROM uploads `
+
+const selectAccepted = selectUploads + `WHERE pipeline = ? AND name = ? AND version = ? AND architecture = ? ORDER BY number DESC LIMIT 1`
+
+func scanUpload(r *sql.Rows, a *release.Accepted) error {
+	return r.Scan(&a.Pipeline, &a.Component, &a.Name, &a.Version, &a.Architecture, hashValue{&a.SHA256}, &a.Size, idValue(&a.State), &a.By, &a.Via, timeValue{&a.At})
+}
 
 // Accepted implements release.Store.
 func (d *DB) Accepted(ctx context.Context, pipeline, name, version, architecture string) (release.Accepted, bool, error) {
 	rows, err := d.accepted.QueryContext(ctx, pipeline, name, version, architecture)
-	return first(list(rows, err, func(r *sql.Rows, a *release.Accepted) error {
-		return r.Scan(&a.Pipeline, &a.Component, &a.Name, &a.Version, &a.Architecture, hashValue{&a.SHA256}, &a.Size, idValue(&a.State), &a.By, &a.Via, timeValue{&a.At})
-	}))
+	return first(list(rows, err, scanUpload))
 }
 
 // Acts implements release.Store.

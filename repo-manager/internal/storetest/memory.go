@@ -20,6 +20,7 @@ type Memory struct {
 	people    people
 	fleet     devices
 	failsNext error
+	damage    []string // for Integrity
 	failsPut  error
 }
 
@@ -135,7 +136,7 @@ func (r *releases) add(b release.Batch) error {
 	}
 	for _, f := range b.Files {
 		if _, known := r.files[f.SHA256]; !known {
-			f.Path = ""
+			f.Path, f.Alone = "", false
 			r.files[f.SHA256] = f
 		}
 	}

@@ -50,6 +50,7 @@ func Release(t *testing.T, open func(t *testing.T) (store release.Store, again f
 	run("order and limits", orderAndLimits)
 	run("uploads are found by identity", identities)
 	run("changes", changes)
+	run("rows are mended", mended)
 }
 
 func everythingComesBack(t *testing.T, s release.Store, again func() release.Store) {
