@@ -102,7 +102,7 @@ func remedy(f protocol.Finding) string {
 	case f.Repaired != "":
 		words = append(words, f.Repaired)
 	case f.Restore != "":
-		words = append(words, "restore: "+f.Restore)
+		words = append(words, f.Restore)
 	default:
 		words = append(words, "try repo-manager check --repair")
 	}

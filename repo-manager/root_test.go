@@ -277,7 +277,7 @@ func TestCheckFails(t *testing.T) {
 		{Path: "b", Reason: "is short", Restore: "repo-manager package restore FILE", Aside: "damaged/b", NeededBy: []string{"demo/dev", "demo/canary"}},
 	}
 	status, out, errs = run(t, false, map[string]any{"POST /api/v1/check?repair=1": protocol.CheckLine{Report: &report}}, "check", "--repair")
-	want := "a\tis missing\twritten again\nb\tis short\trestore: repo-manager package restore FILE; what was there is damaged/b; needed by demo/dev, demo/canary\n"
+	want := "a\tis missing\twritten again\nb\tis short\trepo-manager package restore FILE; what was there is damaged/b; needed by demo/dev, demo/canary\n"
 	if status != 1 || out != want || !strings.HasSuffix(errs, "1 repaired, 1 must be restored\n") {
 		t.Errorf("exit %d, %q, %q", status, out, errs)
 	}

@@ -40,6 +40,8 @@ type Publisher interface {
 	// Published returns what lies in a directory of a pipeline, if its
 	// signatures are good.
 	Published(base publish.Base, dir string) (publish.Signed, error)
+	// PublishedParts returns what there is of it, good or not.
+	PublishedParts(base publish.Base, dir string) publish.Signed
 	// FixedDirectories lists what the tree of a pipeline has of fixed bases.
 	FixedDirectories(pipeline string) ([]string, error)
 	// Verify checks both signatures, VerifyPart one that is left.
