@@ -81,7 +81,7 @@ func (c *cli) printCheck(report protocol.Check, repair bool) error {
 		}
 		table.Print("")
 		u := report.Usage
-		c.io.Note("packages %s; indices %s, superseded ones %s; states %s, chunks %s, frames %s", term.HumanBytes(u.Packages), term.HumanBytes(u.Indices),
+		c.io.Note("packages %s; indices %s, superseded ones %s; states %s, chunks %s, frames %s", term.HumanBytes(u.Pool), term.HumanBytes(u.Indices),
 			term.HumanBytes(u.Superseded), term.HumanBytes(u.States), term.HumanBytes(u.Chunks), term.HumanBytes(u.Frames))
 		if repair {
 			c.io.Note("checked %d files, %s: %d repaired, %d must be restored", report.Files, term.HumanBytes(report.Bytes), repaired, left)
@@ -102,7 +102,7 @@ func remedy(f protocol.Finding) string {
 	case f.Repaired != "":
 		words = append(words, f.Repaired)
 	case f.Restore != "":
-		words = append(words, "restore: "+f.Restore)
+		words = append(words, f.Restore)
 	default:
 		words = append(words, "try repo-manager check --repair")
 	}

@@ -269,8 +269,21 @@ func TestInterruptedFollowLeavesTheChange(t *testing.T) {
 func TestCheckFails(t *testing.T) {
 	report := protocol.Check{Files: 3, Bytes: 1000, Findings: []protocol.Finding{{Path: "public/pool/x.deb", Reason: "its SHA-256 is another"}}}
 	status, out, errs := run(t, false, map[string]any{"POST /api/v1/check": protocol.CheckLine{Report: &report}}, "check")
-	if status != 1 || out != "public/pool/x.deb\tits SHA-256 is another\n" || errs != "checked 3 files, 1.0 kB: 1 bad\n" {
+	if status != 1 || out != "public/pool/x.deb\tits SHA-256 is another\ttry repo-manager check --repair\n" || !strings.HasSuffix(errs, "\nchecked 3 files, 1.0 kB: 1 bad\n") {
 		t.Errorf("exit %d, %q, %q", status, out, errs)
+	}
+	report.Findings = []protocol.Finding{
+		{Path: "a", Reason: "is missing", Repaired: "written again"},
+		{Path: "b", Reason: "is short", Restore: "repo-manager package restore FILE", Aside: "damaged/b", NeededBy: []string{"demo/dev", "demo/canary"}},
+	}
+	status, out, errs = run(t, false, map[string]any{"POST /api/v1/check?repair=1": protocol.CheckLine{Report: &report}}, "check", "--repair")
+	want := "a\tis missing\twritten again\nb\tis short\trepo-manager package restore FILE; what was there is damaged/b; needed by demo/dev, demo/canary\n"
+	if status != 1 || out != want || !strings.HasSuffix(errs, "1 repaired, 1 must be restored\n") {
+		t.Errorf("exit %d, %q, %q", status, out, errs)
+	}
+	report.Findings = report.Findings[:1]
+	if status, _, errs := run(t, false, map[string]any{"POST /api/v1/check?repair=1": protocol.CheckLine{Report: &report}}, "check", "--repair"); status != 0 {
+		t.Errorf("all repaired: exit %d, %q", status, errs)
 	}
 	report.Findings = []protocol.Finding{}
 	if status, out, _ := run(t, false, map[string]any{"POST /api/v1/check": protocol.CheckLine{Report: &report}}, "check"); status != 0 || out != "" {

@@ -373,7 +373,7 @@ type Check struct {
 
 // Usage says what the data directory is full of, in bytes.
 type Usage struct {
-	Packages   int64 `json:"packages"`
+	Pool       int64 `json:"pool"`       // package files
 	Indices    int64 `json:"indices"`    // that a stage, snapshot or state offers
 	Superseded int64 `json:"superseded"` // indices that none offers any more
 	States     int64 `json:"states"`

@@ -13,7 +13,8 @@ import (
 )
 
 // What was changed on the server's disk is refused by apt, whether it has
-// older lists or none, and named by `repo-manager check`.
+// older lists or none, and named by `repo-manager check`. After `check --repair`,
+// and the restoration of what it asks for, apt goes on.
 func TestTamperedFilesAreRefusedAndNamed(t *testing.T) {
 	badHash := regexp.MustCompile(`Hash Sum mismatch`)
 	badSize := regexp.MustCompile(`(?i)unexpected size|hash sum mismatch`)
@@ -52,8 +53,12 @@ func TestTamperedFilesAreRefusedAndNamed(t *testing.T) {
 			if out, code := s.tool("check"); code != 0 {
 				t.Fatalf("check exits %d before anything happened:\n%s", code, out)
 			}
+			kept := filepath.Join(t.TempDir(), "demo-app_2.0_all.deb")
 			for _, pattern := range c.files {
 				for _, path := range s.files(pattern) {
+					if strings.HasSuffix(path, ".deb") {
+						keep(t, path, kept)
+					}
 					spoil(t, path, c.spoil)
 				}
 			}
@@ -75,7 +80,34 @@ func TestTamperedFilesAreRefusedAndNamed(t *testing.T) {
 			if code != 1 || !strings.Contains(out, c.named) {
 				t.Errorf("check exits %d and does not name %s:\n%s", code, c.named, out)
 			}
+			out, code = s.tool("check", "--repair")
+			if c.install != nil {
+				if code != 1 || !strings.Contains(out, "repo-manager package restore FILE") {
+					t.Errorf("check --repair exits %d:\n%s", code, out)
+				}
+				out, code = s.tool("package", "restore", kept)
+			}
+			if code != 0 {
+				t.Errorf("the repair exits %d:\n%s", code, out)
+			}
+			for _, m := range append(fresh, holding...) {
+				m.update()
+				m.apt("install", "demo-app")
+				m.wantInstalled("demo-app", "2.0")
+			}
 		})
+	}
+}
+
+// keep copies a file.
+func keep(t *testing.T, path, to string) {
+	t.Helper()
+	content, err := os.ReadFile(path)
+	if err == nil {
+		err = os.WriteFile(to, content, 0o644)
+	}
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 

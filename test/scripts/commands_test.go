@@ -204,7 +204,10 @@ var words = []struct {
 }
 
 // counted are the names of numbers that depend on compression and time.
-var counted = map[string]bool{"size": true, "bytes": true, "files": true, "objects": true}
+var counted = map[string]bool{
+	"size": true, "bytes": true, "files": true,
+	"pool": true, "indices": true, "superseded": true, "states": true, "chunks": true, "frames": true,
+}
 
 // shape prints the JSON of stdout with the words for what differs.
 func shape(ts *testscript.TestScript, neg bool, args []string) {

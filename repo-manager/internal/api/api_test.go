@@ -256,6 +256,21 @@ func TestUpload(t *testing.T) {
 	}
 }
 
+// TestRestoreFile checks what is special about a file that comes back.
+func TestRestoreFile(t *testing.T) {
+	h, w, _ := newAPI(t)
+	if rec := ask(t, h, "POST", "/api/v1/files?name=hello.deb", "bytes", bearer("admin")); rec.Code != 201 || string(w.received) != "bytes" {
+		t.Errorf("%d, received %q: %s", rec.Code, w.received, rec.Body)
+	}
+	w.already = true
+	if rec := ask(t, h, "POST", "/api/v1/files", "bytes", bearer("admin")); rec.Code != 200 {
+		t.Errorf("%d", rec.Code)
+	}
+	if rec := ask(t, h, "POST", "/api/v1/files", strings.Repeat("x", 1<<20+1), bearer("admin")); rec.Code != 413 {
+		t.Errorf("%d", rec.Code)
+	}
+}
+
 // TestUploadStreams sends the second half of a body only after the server
 // has seen the first: a server that collects bodies would never answer.
 func TestUploadStreams(t *testing.T) {
@@ -494,7 +509,8 @@ func TestGuard(t *testing.T) {
 }
 
 func TestCheck(t *testing.T) {
-	const report = `{"files":3,"bytes":300,"findings":[]}`
+	const usage = `"usage":{"pool":0,"indices":0,"superseded":0,"states":0,"chunks":0,"frames":0}}`
+	const report = `{"files":3,"bytes":300,"findings":[],` + usage
 	h, w, logs := newAPI(t)
 	if rec := ask(t, h, "POST", "/api/v1/check", "", bearer("admin")); rec.Code != 200 || strings.TrimSpace(rec.Body.String()) != report {
 		t.Errorf("%d %s", rec.Code, rec.Body)
@@ -503,6 +519,14 @@ func TestCheck(t *testing.T) {
 	// The second report of progress comes too soon after the first.
 	want := `{"files":1,"bytes":100}` + "\n" + `{"files":3,"bytes":300,"report":` + report + "}\n"
 	if rec := ask(t, h, "POST", "/api/v1/check", "", bearer("admin"), lines); rec.Code != 200 || rec.Body.String() != want {
+		t.Errorf("%d %s", rec.Code, rec.Body)
+	}
+	const repaired = `{"files":3,"bytes":300,"findings":[{"path":"a","reason":"is missing","repaired":"written again"},` +
+		`{"path":"b","reason":"is missing","aside":"damaged/b","restore":"restore it","sha256":"00","needed_by":["demo/dev"]}],` + usage
+	if rec := ask(t, h, "POST", "/api/v1/check?repair=1", "", bearer("admin")); rec.Code != 200 || strings.TrimSpace(rec.Body.String()) != repaired || w.actors[0].Name != "ada" {
+		t.Errorf("%d %s by %v", rec.Code, rec.Body, w.actors)
+	}
+	if rec := ask(t, h, "POST", "/api/v1/check?repair=1", "", bearer("admin"), lines); !strings.HasSuffix(strings.TrimSpace(rec.Body.String()), `"report":`+repaired+"}") {
 		t.Errorf("%d %s", rec.Code, rec.Body)
 	}
 	w.err = errors.New("disk on fire")

@@ -47,7 +47,7 @@ func toCheck(r release.Report) protocol.Check {
 	u := r.Usage
 	return protocol.Check{
 		Files: r.Files, Bytes: r.Bytes, Findings: list(r.Findings, toFinding),
-		Usage: protocol.Usage{Packages: u.Pool, Indices: u.Indices, Superseded: u.Superseded, States: u.States, Chunks: u.Chunks, Frames: u.Frames},
+		Usage: protocol.Usage{Pool: u.Pool, Indices: u.Indices, Superseded: u.Superseded, States: u.States, Chunks: u.Chunks, Frames: u.Frames},
 	}
 }
 

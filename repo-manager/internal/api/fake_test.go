@@ -194,7 +194,7 @@ func (w *world) Repair(_ context.Context, a release.Actor, progress func(files, 
 	return release.Report{Files: 3, Bytes: 300, Findings: bad}, w.act(a)
 }
 func (w *world) RestoreFile(_ context.Context, a release.Actor, in release.Incoming) (release.Upload, error) {
-	return release.Upload{Name: in.Package.Name, Already: in.Package.Name == "there"}, w.act(a)
+	return release.Upload{Name: in.Package.Name, Already: w.already}, w.act(a)
 }
 func (w *world) Subscribe(int) (<-chan release.Event, func()) { return w.stream, func() {} }
 

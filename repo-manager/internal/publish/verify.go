@@ -83,6 +83,16 @@ func (p *Publisher) Modified(base Base, dir string) time.Time {
 		return time.Time{}
 	}
 	return info.ModTime().UTC().Truncate(time.Second)
+// PublishedParts returns what there is of the signed files in a directory of a
+// pipeline, good or not.
+func (p *Publisher) PublishedParts(base Base, dir string) (signed Signed) {
+	at := baseAt(base, dir)
+	for name, target := range map[string]*[]byte{releaseFile: &signed.Text, inReleaseFile: &signed.InRelease, gpgFile: &signed.Gpg} {
+		if content, err := os.ReadFile(p.tree.path(path.Join(at.dists, name))); err == nil {
+			*target = content
+		}
+	}
+	return signed
 }
 
 // FixedDirectories lists what the tree of a pipeline has of "snapshots/<id>" and

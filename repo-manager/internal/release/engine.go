@@ -43,6 +43,8 @@ type Publisher interface {
 	Published(base publish.Base, dir string) (publish.Signed, error)
 	// Modified is when the InRelease there says it was modified.
 	Modified(base publish.Base, dir string) time.Time
+	// PublishedParts returns what there is of it, good or not.
+	PublishedParts(base publish.Base, dir string) publish.Signed
 	// FixedDirectories lists what the tree of a pipeline has of fixed bases.
 	FixedDirectories(pipeline string) ([]string, error)
 	// Verify checks both signatures, VerifyPart one that is left.

@@ -144,7 +144,7 @@ func TestRowsAreRepaired(t *testing.T) {
 			}},
 		{name: "all bases are lost", path: "database: bases demo/", reason: "is missing", did: "read again from the published tree",
 			alter: func(t *testing.T, b *release.Batch) { b.Bases = nil }},
-		{name: "a base's Release is altered", path: "database: bases demo/states/", reason: "its Release is of pipeline \"evil\"", did: "read again from the published tree",
+		{name: "a base's Release is altered", path: "database: bases demo/states/", reason: "its Release is of pipeline \"evil\"", did: "corrected by what it has signed",
 			alter: func(t *testing.T, b *release.Batch) {
 				base := &b.Bases[only(t, b.Bases, of("states/"))]
 				base.Text = damagedText(base.Text)
@@ -158,7 +158,7 @@ func TestRowsAreRepaired(t *testing.T) {
 			alter: func(t *testing.T, b *release.Batch) {
 				b.Bases[only(t, b.Bases, of("snapshots/"))].Signature = []byte("x")
 			}},
-		{name: "a base has another state", path: "database: bases demo/snapshots/", reason: "is not what it was committed as", did: "read again from the published tree",
+		{name: "a base has another state", path: "database: bases demo/snapshots/", reason: "is not what it was committed as", did: "corrected by what it has signed",
 			alter: func(t *testing.T, b *release.Batch) { b.Bases[only(t, b.Bases, of("snapshots/"))].State[0] ^= 1 }},
 
 		{name: "a file's row is lost", path: "database: files ", reason: "is missing", did: "written again as the record of uploads says",
@@ -246,28 +246,52 @@ func TestRowsAreRepaired(t *testing.T) {
 	}
 }
 
-// What is left of a base's row is enough if one of its signatures is good.
-func TestABaseIsSignedAnewFromOneGoodSignature(t *testing.T) {
-	inWorld(t, func(t *testing.T, w *world) {
-		w.history()
-		var text []byte
-		var dir string
-		w.store.Alter(func(b *release.Batch) {
-			base := &b.Bases[only(t, b.Bases, func(b release.Base) bool { return strings.HasPrefix(b.Dir, "snapshots/") })]
-			base.InRelease = []byte("x")
-			text, dir = base.Text, base.Dir
+// Whatever is left of a base, in its row and in the tree, is enough as long as
+// one of its signatures is good.
+func TestABaseIsJoinedFromWhatIsLeft(t *testing.T) {
+	rows := map[string]struct {
+		row  func(b *release.Base)
+		lost []string // files
+		did  string
+		same bool // byte by byte
+	}{
+		"no files, no InRelease":          {func(b *release.Base) { b.InRelease = []byte("x") }, []string{"Release", "InRelease", "Release.gpg"}, "signed anew", false},
+		"no files, no Release.gpg":        {func(b *release.Base) { b.Signature = []byte("x") }, []string{"Release", "InRelease", "Release.gpg"}, "signed anew", false},
+		"half here, half there":           {func(b *release.Base) { b.InRelease = []byte("x") }, []string{"Release", "Release.gpg"}, "read again", true},
+		"half here, half there, reversed": {func(b *release.Base) { b.Signature, b.Text = nil, nil }, []string{"Release", "InRelease"}, "read again", true},
+	}
+	for name, row := range rows {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(t *testing.T, w *world) {
+				w.history()
+				before := w.fixed()
+				var text []byte
+				var dir string
+				w.store.Alter(func(b *release.Batch) {
+					base := &b.Bases[only(t, b.Bases, func(b release.Base) bool { return strings.HasPrefix(b.Dir, "snapshots/") })]
+					text, dir = base.Text, base.Dir
+					row.row(base)
+				})
+				for _, name := range row.lost {
+					must(t, os.Remove(filepath.Join(w.dir, "public/demo", dir, "dists/trixie", name)))
+				}
+				report, err := w.Repair(t.Context(), ann, nil)
+				must(t, err)
+				at := only(t, report.Findings, func(f release.Finding) bool { return strings.HasPrefix(f.Path, "database: bases demo/"+dir) })
+				if !strings.Contains(report.Findings[at].Repaired, row.did) {
+					t.Errorf("found %+v", report.Findings)
+				}
+				if got, _ := w.inRelease(dir); got != string(text) {
+					t.Error("its Release is another text than before")
+				}
+				for path, content := range before {
+					if now, err := os.ReadFile(path); row.same && (err != nil || string(now) != content) {
+						t.Errorf("%s is another file than before", path)
+					}
+				}
+			})
 		})
-		must(t, os.RemoveAll(filepath.Join(w.dir, "public/demo", dir)))
-		report, err := w.Repair(t.Context(), ann, nil)
-		must(t, err)
-		at := only(t, report.Findings, func(f release.Finding) bool { return strings.HasPrefix(f.Path, "database: bases demo/"+dir) })
-		if !strings.Contains(report.Findings[at].Repaired, "signed anew") {
-			t.Errorf("found %+v", report.Findings)
-		}
-		if got, _ := w.inRelease(dir); got != string(text) {
-			t.Error("its Release is another text than before")
-		}
-	})
+	}
 }
 
 // A store that says that it is damaged is told apart from files.

@@ -305,57 +305,74 @@ func (b Base) agrees(fields publish.ReleaseFields) error {
 	return nil
 }
 
-// base finds the row of a fixed base that is lost or altered in what is
-// published, or in what is left of the row.
+// base finds the row of a fixed base that is lost or altered in what is left of
+// it, there and in the published tree.
 func (a *audit) base(ctx context.Context, l *line, row Base, reason string) {
 	path := a.e.row("bases", l.Name, row.Dir)
-	of := publish.Base{Pipeline: l.Name, Distribution: l.Distribution}
-	good := func(signed publish.Signed) (Base, bool) {
-		b := Base{Pipeline: l.Name, Dir: row.Dir, Text: signed.Text, InRelease: signed.InRelease, Signature: signed.Gpg}
-		fields := publish.ParseRelease(signed.Text)
-		b.State = fields.State
-		if b.agrees(fields) != nil {
-			return b, false
-		}
-		_, err := snapshots.Load(ctx, a.e.Chunks, b.State)
-		return b, err == nil || row.State == b.State
-	}
-	keep := func(b Base, did string) {
-		a.mendable(path, reason, did, func(m *Mending) { m.Bases = append(m.Bases, b) })
-	}
-	if signed, err := a.e.Publisher.Published(of, row.Dir); err == nil {
-		if b, ok := good(signed); ok {
-			keep(b, "read again from the published tree, whose signatures are good")
-			return
-		}
-	}
-	if row.Text == nil {
-		a.bad(path, fromBackup, "%s", reason)
-		return
-	}
-	text, err := a.e.Publisher.VerifyPart(*row.signed())
-	if err != nil {
+	there := a.e.Publisher.PublishedParts(publish.Base{Pipeline: l.Name, Distribution: l.Distribution}, row.Dir)
+	signed, whole := a.join(there, *row.signed())
+	if signed.Text == nil {
 		a.bad(path, fromBackup+", or the files of this base in the published tree", "%s", reason)
 		return
 	}
-	signed := *row.signed()
-	if signed.Text = text; a.e.Publisher.Verify(signed) != nil {
-		if signed, err = a.e.Publisher.Sign(text); err != nil {
+	made := Base{Pipeline: l.Name, Dir: row.Dir}
+	fields := publish.ParseRelease(signed.Text)
+	made.State = fields.State
+	if made.agrees(fields) != nil {
+		if row.Text == nil {
 			a.bad(path, fromBackup, "%s", reason)
 			return
 		}
-	}
-	b, ok := good(signed)
-	switch {
-	case ok && string(signed.InRelease) == string(row.InRelease):
-		keep(b, "corrected by what it has signed")
-	case ok:
-		keep(b, "the same Release is signed anew: one of its two signatures was good")
-	default:
 		a.mendable(path, reason, "dropped: it is the base of another directory", func(m *Mending) {
 			m.Drop = append(m.Drop, RowName{Table: "bases", Pipeline: l.Name, Key: row.Dir})
 		})
+		return
 	}
+	if _, err := snapshots.Load(ctx, a.e.Chunks, made.State); err != nil && row.Text == nil {
+		a.bad(path, fromBackup, "%s, and its state cannot be read: %v", reason, err)
+		return
+	}
+	did := "read again from the published tree, whose signatures are good"
+	switch {
+	case !whole:
+		anew, err := a.e.Publisher.Sign(signed.Text)
+		if err != nil {
+			a.bad(path, fromBackup, "%s", reason)
+			return
+		}
+		did = "the same Release is signed anew where its signature was lost"
+		if signed.InRelease == nil {
+			signed.InRelease = anew.InRelease
+		}
+		if signed.Gpg == nil {
+			signed.Gpg = anew.Gpg
+		}
+	case string(signed.InRelease) == string(row.InRelease) && string(signed.Gpg) == string(row.Signature):
+		did = "corrected by what it has signed"
+	}
+	made.Text, made.InRelease, made.Signature = signed.Text, signed.InRelease, signed.Gpg
+	a.mendable(path, reason, did, func(m *Mending) { m.Bases = append(m.Bases, made) })
+}
+
+// join takes the parts of signed files that have good signatures. Parts that are
+// missing are nil; whole says that none is.
+func (a *audit) join(copies ...publish.Signed) (signed publish.Signed, whole bool) {
+	for _, c := range copies {
+		if text, err := a.e.Publisher.VerifyPart(publish.Signed{InRelease: c.InRelease}); err == nil && signed.Text == nil {
+			signed.Text, signed.InRelease = text, c.InRelease
+		}
+	}
+	for _, c := range copies {
+		for _, text := range [][]byte{signed.Text, c.Text} {
+			if text == nil || signed.Gpg != nil || signed.Text != nil && string(text) != string(signed.Text) {
+				continue
+			}
+			if _, err := a.e.Publisher.VerifyPart(publish.Signed{Text: text, Gpg: c.Gpg}); err == nil {
+				signed.Text, signed.Gpg = text, c.Gpg
+			}
+		}
+	}
+	return signed, signed.InRelease != nil && signed.Gpg != nil
 }
 
 // uploads holds the record of files against that of uploads.
