@@ -205,7 +205,7 @@ var words = []struct {
 
 // counted are the names of numbers that depend on compression and time.
 var counted = map[string]bool{
-	"size": true, "bytes": true, "files": true,
+	"size": true, "bytes": true, "files": true, "objects": true,
 	"pool": true, "indices": true, "superseded": true, "states": true, "chunks": true, "frames": true,
 }
 

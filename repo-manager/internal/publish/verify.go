@@ -83,6 +83,8 @@ func (p *Publisher) Modified(base Base, dir string) time.Time {
 		return time.Time{}
 	}
 	return info.ModTime().UTC().Truncate(time.Second)
+}
+
 // PublishedParts returns what there is of the signed files in a directory of a
 // pipeline, good or not.
 func (p *Publisher) PublishedParts(base Base, dir string) (signed Signed) {
