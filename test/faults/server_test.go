@@ -3,14 +3,12 @@ package faults
 import (
 	"bytes"
 	"context"
-	"errors"
 	"io"
 	"net"
 	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -23,6 +21,9 @@ import (
 var program string
 
 func TestMain(m *testing.M) {
+	if code, ended := rig.Apart(); ended {
+		os.Exit(code)
+	}
 	os.Exit(rig.Main("faults-", "faults", []string{"repo-manager"}, func(dir string) (int, error) {
 		program = filepath.Join(dir, "repo-manager")
 		return m.Run(), nil
@@ -178,25 +179,11 @@ func (s *server) mustBeClean() {
 // noLeftovers fails if a temporary file is in the data directory.
 func (s *server) noLeftovers() {
 	s.t.Helper()
-	for _, dir := range []string{"incoming", "blobs/.tmp", "public/.tmp", "mirrors"} {
-		entries, err := os.ReadDir(filepath.Join(s.Data, dir))
-		if err != nil && !errors.Is(err, os.ErrNotExist) {
-			s.t.Fatal(err)
-		}
-		for _, e := range entries {
-			s.t.Errorf("%s/%s was left behind", dir, e.Name())
-		}
-	}
-	err := filepath.WalkDir(s.Data, func(path string, d os.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		if strings.HasSuffix(path, ".tmp") && !d.IsDir() || path == filepath.Join(s.Data, "intents") {
-			s.t.Errorf("%s was left behind", path)
-		}
-		return nil
-	})
+	left, err := rig.Leftovers(s.Data)
 	if err != nil {
-		s.t.Error(err)
+		s.t.Fatal(err)
+	}
+	for _, path := range left {
+		s.t.Errorf("%s was left behind", path)
 	}
 }
