@@ -1,0 +1,11 @@
+// Package lossydisk is a block device that can lose its power. What was
+// written is only kept for certain once it was flushed; of the rest, a cut
+// lets a random part survive, some of it torn.
+//
+// The device is an NBD server in this process, made a file by nbdfuse, a block
+// device by a loop device with direct I/O, and mounted: no kernel module is
+// needed besides FUSE and loop. An fsync by whoever uses the file system
+// arrives here as NBD_CMD_FLUSH.
+//
+//	file system → /dev/loopN → nbdfuse's file → NBD → Disk
+package lossydisk
