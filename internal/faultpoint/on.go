@@ -29,9 +29,27 @@ type countdown struct {
 	left int
 }
 
+// trace is where passages are written, or nil.
+var trace = sync.OnceValue(func() *os.File {
+	path := os.Getenv("APTFLEET_FAULT_TRACE")
+	if path == "" {
+		return nil
+	}
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		panic(err)
+	}
+	return file
+})
+
 // Hit marks a passage of the point called name and kills the process there
 // if APTFLEET_FAULT says so.
 func Hit(name string) {
+	if to := trace(); to != nil {
+		// One write is one line, whoever else writes. If nobody reads any
+		// more there is nobody to tell.
+		_, _ = to.WriteString(name + "\n")
+	}
 	p := plan()
 	if p.name != name {
 		return

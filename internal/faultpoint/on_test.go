@@ -5,6 +5,7 @@ package faultpoint
 import (
 	"os"
 	"os/exec"
+	"path/filepath"
 	"syscall"
 	"testing"
 )
@@ -47,5 +48,21 @@ func TestHitKillsAtTheNthPassage(t *testing.T) {
 		if killed != c.killed {
 			t.Errorf("%s: killed %v (%v), want %v", c.fault, killed, err, c.killed)
 		}
+	}
+}
+
+func TestHitIsTraced(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "trace")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), "APTFLEET_FAULT=upload:synced:2", "APTFLEET_FAULT_TRACE="+path)
+	if err := cmd.Run(); err == nil {
+		t.Error("the program was not killed")
+	}
+	got, err := os.ReadFile(path)
+	if want := "upload:synced\nupload:synced\n"; err != nil || string(got) != want {
+		t.Errorf("the trace says %q (%v), want %q: the point of the death is in it", got, err, want)
 	}
 }

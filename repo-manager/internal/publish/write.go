@@ -61,6 +61,9 @@ func (p *Publisher) stage(place place, text []byte, indices []named) error {
 	if err != nil {
 		return err
 	}
+	if faultpoint.RenameFirst {
+		_ = p.commit(place, signed)
+	}
 	if err := p.writeIndices(place, indices); err != nil {
 		return err
 	}

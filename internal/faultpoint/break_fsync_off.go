@@ -1,0 +1,6 @@
+//go:build !break_fsync
+
+package faultpoint
+
+// SkipSync makes everything that syncs files do nothing.
+const SkipSync = false
