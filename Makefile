@@ -10,7 +10,7 @@ ifneq ($(shell git rev-parse HEAD >/dev/null 2>&1 || echo no),)
 export GOFLAGS += -buildvcs=false
 endif
 
-.PHONY: help run purge test test-fast test-long build man fmt
+.PHONY: help run purge test test-fast test-long faults-server build man fmt
 
 help:
 	@echo 'make run        the pipeline, its page and a device; Ctrl-C stops it'
@@ -19,6 +19,8 @@ help:
 	@echo 'make test       all checks, at most 20 minutes; installs what it needs'
 	@echo 'make test-fast  formatting, vet and every package by itself; no device'
 	@echo 'make test-long  make test, and what takes longer'
+	@echo 'make faults-server'
+	@echo '                kill the server N=500 times under load, cut the power of its disk CUTS=200 times; SEED=, TIME=40m, BREAK=fsync|rename-order'
 	@echo 'make build      the three programs, in bin/'
 	@echo 'make man        their manual pages, in bin/man8/'
 
@@ -36,6 +38,10 @@ test-fast:
 
 test-long:
 	@APTFLEET_LONG=1 test/run.sh
+
+faults-server:
+	@$(GO) build $(TAGS) -o bin/faults-server ./test/faults/server
+	@bin/faults-server
 
 build:
 	$(GO) build $(TAGS) -trimpath -o bin/ ./builder ./repo-manager

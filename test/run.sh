@@ -3,13 +3,13 @@
 # then everything that starts servers, devices and browsers. Each step has a
 # time limit; the last line counts what passed.
 #
-#   test/run.sh [--fast]      APTFLEET_LONG=1 adds what takes longer
+#   test/run.sh [--fast]      APTFLEET_LONG=1 adds what takes longer, APTFLEET_SEED=N repeats the choices of a siege
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 if [ "$(id -u)" != 0 ]; then
 	command -v sudo >/dev/null || { echo "make test: devices need root: run it as root, or install sudo" >&2; exit 1; }
-	exec sudo --preserve-env=PATH,GOFLAGS,GOPROXY,APTFLEET_LONG,APTFLEET_CACHE,APTFLEET_ARTIFACTS,CI env PATH="$PATH" test/run.sh "$@"
+	exec sudo --preserve-env=PATH,GOFLAGS,GOPROXY,APTFLEET_LONG,APTFLEET_SEED,APTFLEET_CACHE,APTFLEET_ARTIFACTS,CI env PATH="$PATH" test/run.sh "$@"
 fi
 command -v go >/dev/null || { echo "make test: cannot find go: install Go $(sed -n 's/^go //p' go.mod) or newer from https://go.dev/dl" >&2; exit 1; }
 
@@ -78,7 +78,7 @@ if ! $fast && [ -z "$failed" ]; then
 	[ -n "$long" ] && limit=10800
 	step $limit 'the pipeline as a whole' bash -euc 'gotest whole -count=1 -p 2 -timeout "$1" "${@:2}"' - ${limit}s "${outer[@]}"
 	echo '== how often the server was killed, and when'
-	sed -n 's/.*"Output":" *kill_test\.go:[0-9]*: \(kill -9.*\)\\n".*/\1/p' "$results/whole.json" || true
+	sed -n 's/.*"Output":" *[a-z]*_test\.go:[0-9]*: \(\(kill -9\|power cuts\) .*\)\\n".*/\1/p' "$results/whole.json" || true
 fi
 
 count() { cat "$results"/*.json 2>/dev/null | grep -c "\"Action\":\"$1\".*\"Test\":" || true; }
