@@ -57,7 +57,6 @@ type Disk struct {
 	stable  content // what a power cut cannot take away
 	pending []write // since the last flush, oldest first
 	deaf    bool    // flushes are answered and not done
-	stats   Stats
 }
 
 // write is one that was answered and not flushed.
@@ -67,9 +66,6 @@ type write struct {
 	forced bool // FUA: durable by itself
 }
 
-// Stats count what a disk was asked.
-type Stats struct{ Writes, Flushes, Forced int }
-
 // NewDisk makes a disk of size bytes, all zeros.
 func NewDisk(size int64) *Disk {
 	return &Disk{size: size, live: make(content), stable: make(content)}
@@ -77,13 +73,6 @@ func NewDisk(size int64) *Disk {
 
 // Size is that of the disk in bytes.
 func (d *Disk) Size() int64 { return d.size }
-
-// Stats returns the counts so far.
-func (d *Disk) Stats() Stats {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.stats
-}
 
 // Deafen makes the disk answer flushes, and forced writes, without doing what
 // they ask. A test that finds nothing on such a disk is blind.
@@ -119,10 +108,6 @@ func (d *Disk) WriteAt(p []byte, offset int64, forced bool) error {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.stats.Writes++
-	if forced {
-		d.stats.Forced++
-	}
 	d.live.write(p, offset)
 	d.pending = append(d.pending, write{data: p, offset: offset, forced: forced && !d.deaf})
 	return nil
@@ -132,7 +117,6 @@ func (d *Disk) WriteAt(p []byte, offset int64, forced bool) error {
 func (d *Disk) Flush() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.stats.Flushes++
 	if d.deaf {
 		return
 	}
@@ -185,3 +169,14 @@ func (d *Disk) Cut(random *rand.Rand, tear int) (*Disk, Losses) {
 
 // Losses says what became of the writes that were pending at a cut.
 type Losses struct{ Pending, Lost, Torn int }
+
+// Add adds those of another cut.
+func (l *Losses) Add(other Losses) {
+	l.Pending += other.Pending
+	l.Lost += other.Lost
+	l.Torn += other.Torn
+}
+
+func (l Losses) String() string {
+	return fmt.Sprintf("of %d writes that were not flushed %d were lost and %d torn", l.Pending, l.Lost, l.Torn)
+}

@@ -38,7 +38,7 @@ const patience = 20 * time.Second
 type Device struct {
 	disk    *Disk
 	node    string // nbdfuse's file
-	loop    string // the loop device
+	loop    string // the loop device, "" once it is mounted
 	mounted string // mount point, "" if it is not mounted
 	fuse    *exec.Cmd
 	ended   chan struct{} // closed when nbdfuse has ended
@@ -129,7 +129,11 @@ func (v *Device) Mount(fs FileSystem, dir string) error {
 		return fmt.Errorf("cannot mount %s: %w", fs.Name, err)
 	}
 	v.mounted = dir
-	return nil
+	// A loop device in use is detached by the kernel once it is not: it never
+	// outlives its mount, however this program ends.
+	_, err := output(context.Background(), "losetup", "--detach", v.loop)
+	v.loop = ""
+	return err
 }
 
 // Close unmounts and detaches the device. What still runs on it must have

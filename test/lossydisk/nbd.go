@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"syscall"
+	"time"
 )
 
 // The NBD protocol, as far as libnbd needs it: the fixed newstyle handshake
@@ -45,6 +46,10 @@ const (
 
 // maxRequest bounds the bytes of one read or write.
 const maxRequest = 64 << 20
+
+// flushTime is how long a flush takes before it is done, about as on a good
+// disk: the power has to be able to fail meanwhile.
+const flushTime = 2 * time.Millisecond
 
 // Serve answers one NBD client on conn until it disconnects. It does one
 // request after the other, so a flush covers every write answered before.
@@ -150,6 +155,7 @@ func (c *connection) request() error {
 		}
 		failed = c.disk.WriteAt(written, int64(r.Offset), r.Flags&commandFlagFUA != 0)
 	case commandFlush:
+		time.Sleep(flushTime)
 		c.disk.Flush()
 	case commandDisconnect:
 		return errDisconnected

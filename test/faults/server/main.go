@@ -127,8 +127,12 @@ func (o order) run(ctx context.Context, program string) (code int, err error) {
 		total.Kills += r.Kills
 		total.Lost += r.Lost
 		total.Mismatches += r.Mismatches
-		fmt.Printf("%s: %d in %v, %.1f s each; %d answers were checked, clients verified %d files, keepers ended %d jobs\n%s",
-			part.what, r.Kills, r.Took.Round(time.Second), r.Took.Seconds()/float64(max(r.Kills, 1)), r.Promises, r.Reads, r.Jobs, r.Tally)
+		fmt.Printf("%s: %d in %v, %.1f s each; %d answers were checked, clients verified %d files, keepers ended %d jobs\n",
+			part.what, r.Kills, r.Took.Round(time.Second), r.Took.Seconds()/float64(max(r.Kills, 1)), r.Promises, r.Reads, r.Jobs)
+		if part.fs != nil {
+			fmt.Printf("%s: %v\n", part.what, r.Writes)
+		}
+		fmt.Print(r.Tally)
 		if missing := r.Tally.Missing(); len(missing) > 0 && o.broken == "" {
 			fmt.Printf("%s: none during %s\n", part.what, strings.Join(missing, ", "))
 			code = 1

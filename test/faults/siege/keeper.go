@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -135,15 +136,18 @@ func (c *crowd) away() bool {
 	}
 }
 
+// collects tells whether the program knows gc.
+func (w *world) collects() bool {
+	return slices.ContainsFunc(w.jobs, func(j job) bool { return j.name == "gc" })
+}
+
 // finish ends what a death left of a gc, as the next one does.
 func (w *world) finish(ctx context.Context) {
-	for _, j := range w.jobs {
-		if j.name != "gc" {
-			continue
-		}
-		if out, err := w.command(ctx, j.args(w)...); err != nil {
-			w.mismatch("gc after a restart: %v: %s", err, out)
-		}
+	if !w.collects() {
+		return
+	}
+	if out, err := w.command(ctx, "gc"); err != nil {
+		w.mismatch("gc after a restart: %v: %s", err, out)
 	}
 }
 

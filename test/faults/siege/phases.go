@@ -76,13 +76,17 @@ func (t *Tally) add(phase, point string) {
 }
 
 // wish chooses when to kill next, if left kills are: at a random moment (""),
-// while the server starts, or at a point. Every phase has to have its kills
-// in the end, so those with the fewest come first.
+// while the server starts, which takes two kills, or at a point. Every phase
+// has to have its kills in the end, so those with the fewest come first.
 func (t *Tally) wish(random *rand.Rand, left int) string {
 	if left > 3*len(t.Missing()) && random.IntN(2) == 0 {
 		return ""
 	}
-	name := rarest(random, t.names(), t.phases)
+	names := t.names()
+	if left < 2 {
+		names = names[1:]
+	}
+	name := rarest(random, names, t.phases)
 	if points := t.pointsOf(name); points != nil {
 		return rarest(random, points, t.points)
 	}
@@ -135,6 +139,7 @@ func (t *Tally) Phases() iter.Seq2[string, int] {
 	}
 }
 
+// names are the phases, starting first.
 func (t *Tally) names() []string {
 	all := []string{starting}
 	for _, p := range t.all {

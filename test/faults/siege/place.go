@@ -3,7 +3,6 @@ package siege
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -16,9 +15,9 @@ type place interface {
 	// data is the data directory, valid until the next fall.
 	data() string
 	// fall lets the server die by calling end, which returns when it is dead,
-	// and comes back with what is left. note is for people. An error of type
-	// *gone says that nothing is left.
-	fall(ctx context.Context, random *rand.Rand, end func()) (note string, err error)
+	// and comes back with what is left. An error of type *gone says that
+	// nothing is.
+	fall(ctx context.Context, random *rand.Rand, end func()) (lossydisk.Losses, error)
 	// close gives everything back; the server has ended.
 	close() error
 }
@@ -34,9 +33,9 @@ type directory struct{ dir string }
 
 func (d directory) data() string { return filepath.Join(d.dir, "data") }
 
-func (d directory) fall(_ context.Context, _ *rand.Rand, end func()) (string, error) {
+func (d directory) fall(_ context.Context, _ *rand.Rand, end func()) (lossydisk.Losses, error) {
 	end()
-	return "", nil
+	return lossydisk.Losses{}, nil
 }
 
 func (d directory) close() error { return nil }
@@ -84,16 +83,15 @@ func (d *disk) attach(ctx context.Context, format bool) (err error) {
 	return nil
 }
 
-func (d *disk) fall(ctx context.Context, random *rand.Rand, end func()) (string, error) {
+func (d *disk) fall(ctx context.Context, random *rand.Rand, end func()) (lossydisk.Losses, error) {
 	d.doom()
 	after, lost := d.disk.Cut(random, d.fs.Tear)
 	end()
-	note := fmt.Sprintf("of %d writes that were not flushed %d were lost and %d torn", lost.Pending, lost.Lost, lost.Torn)
 	if err := d.close(); err != nil {
-		return note, err
+		return lost, err
 	}
 	d.disk = after
-	return note, d.attach(ctx, false)
+	return lost, d.attach(ctx, false)
 }
 
 func (d *disk) close() error {

@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -36,11 +35,11 @@ type Result struct {
 	Kills      int
 	Lost       int // answers that did not hold
 	Mismatches int // what no client may ever see
-	Findings   []string
 	Tally      *Tally
-	Promises   int // answers that were checked
-	Reads      int // files that clients fetched and verified
-	Jobs       int // commands of keepers that ended well
+	Promises   int              // answers that were checked
+	Reads      int              // files that clients fetched and verified
+	Jobs       int              // commands of keepers that ended well
+	Writes     lossydisk.Losses // of the disk, if its power failed
 	Took       time.Duration
 }
 
@@ -101,7 +100,8 @@ type world struct {
 	launched time.Time     // when the server was started
 	starts   time.Duration // how long the last start took
 
-	story string // what the last death was, for findings
+	story   string // what the last death was, for findings
+	unsound bool   // there is a finding
 }
 
 // round lets one data directory live through some deaths.
@@ -130,12 +130,11 @@ func (w *world) round(ctx context.Context, kills int) (err error) {
 	if err := w.found(ctx); err != nil {
 		return err
 	}
-	for range kills {
-		sound, err := w.die(ctx)
-		if err != nil {
+	for end := w.result.Kills + kills; w.result.Kills < end; w.progress() {
+		if err := w.die(ctx, end-w.result.Kills); err != nil {
 			return err
 		}
-		if !sound {
+		if w.unsound {
 			return nil // what follows would only find the same again
 		}
 	}
@@ -145,6 +144,7 @@ func (w *world) round(ctx context.Context, kills int) (err error) {
 	return w.restore(ctx)
 }
 
+// open makes the place of the data directory.
 func (w *world) open(ctx context.Context) (err error) {
 	if w.FileSystem == nil {
 		w.place = directory{w.dir}
@@ -176,10 +176,8 @@ func (w *world) settings() []string {
 	return lines
 }
 
+// ready waits until the server answers.
 func (w *world) ready(ctx context.Context) error {
-	if w.server == nil {
-		return nil // it could not be launched
-	}
 	err := w.server.Ready(ctx)
 	w.starts = time.Since(w.launched)
 	return err
@@ -197,7 +195,10 @@ func freeAddress(random *rand.Rand) (string, error) {
 
 // found makes the archive.
 func (w *world) found(ctx context.Context) error {
-	if err := errors.Join(w.launch(), w.ready(ctx)); err != nil {
+	if err := w.launch(); err != nil {
+		return err
+	}
+	if err := w.ready(ctx); err != nil {
 		return err
 	}
 	for _, name := range pipelines {
@@ -227,163 +228,6 @@ func (w *world) found(ctx context.Context) error {
 	return err
 }
 
-// die has the server work, die, and come back, and looks at what is left. It
-// is sound if that is all that was promised.
-func (w *world) die(ctx context.Context) (sound bool, err error) {
-	wish := w.result.Tally.wish(w.random, w.Kills-w.result.Kills)
-	if wish == starting {
-		if err := w.server.Stop(); err != nil {
-			return false, err
-		}
-		if err := w.launch(); err != nil {
-			return false, err
-		}
-		sleep(ctx, time.Duration(w.random.Int64N(int64(w.starts))))
-		return w.fall(ctx, func() error { return nil })
-	}
-	work, cancel := context.WithCancel(ctx)
-	defer cancel()
-	over := w.work(work, wish)
-	w.wait(ctx, wish)
-	return w.fall(ctx, func() error {
-		cancel()
-		return over()
-	})
-}
-
-// canceled is a context for a question that must not wait.
-var canceled = func() context.Context {
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	return ctx
-}()
-
-// wait returns when it is time to die: at a random moment, or a moment after
-// the point that was wished for.
-func (w *world) wait(ctx context.Context, wish string) {
-	if wish == "" {
-		sleep(ctx, time.Duration(50+w.random.IntN(1000))*time.Millisecond)
-		return
-	}
-	sleep(ctx, time.Duration(w.random.IntN(100))*time.Millisecond)
-	select {
-	case <-w.trace.passes(wish):
-	case <-time.After(time.Second):
-		// Not every act comes by there: any point of the phase will do.
-		select {
-		case <-w.trace.passes(w.result.Tally.pointsOf(w.result.Tally.phaseOf(wish))...):
-		case <-time.After(2 * time.Second):
-		case <-ctx.Done():
-		}
-	case <-ctx.Done():
-	}
-	if w.random.IntN(2) == 0 {
-		sleep(ctx, time.Duration(w.random.IntN(3000))*time.Microsecond)
-	}
-}
-
-// work lets everybody work until the server is gone or ctx ends. over waits
-// for their end.
-func (w *world) work(ctx context.Context, wish string) (over func() error) {
-	c := &crowd{world: w, server: w.server, wish: wish}
-	var wait sync.WaitGroup
-	var mu sync.Mutex
-	var errs []error
-	start := func(act func(random *rand.Rand) error) {
-		random := rand.New(rand.NewPCG(w.random.Uint64(), 0))
-		wait.Go(func() {
-			if err := act(random); err != nil {
-				mu.Lock()
-				defer mu.Unlock()
-				errs = append(errs, err)
-			}
-		})
-	}
-	for _, pipeline := range pipelines {
-		for who := range uploaders {
-			start(func(random *rand.Rand) error { return c.upload(ctx, random, pipeline, who) })
-		}
-		for range movers {
-			start(func(random *rand.Rand) error { return c.move(ctx, random, pipeline) })
-		}
-		for who := range readers {
-			name := fmt.Sprintf("%s %d", pipeline, who)
-			if w.readers[name] == nil {
-				w.readers[name] = &reader{hasty: who%2 == 1}
-			}
-			start(func(random *rand.Rand) error { return c.read(ctx, random, w.readers[name], pipeline) })
-		}
-	}
-	if len(w.jobs) > 0 {
-		start(func(random *rand.Rand) error { return c.keep(ctx, random) })
-	}
-	if w.apt != nil && w.random.IntN(4) == 0 {
-		start(func(random *rand.Rand) error { return c.aptUpdates(ctx, pipelines[random.IntN(len(pipelines))]) })
-	}
-	return func() error {
-		wait.Wait()
-		return errors.Join(errs...)
-	}
-}
-
-// fall lets the server die, starts it again and verifies everything. over
-// waits for those who worked with it.
-func (w *world) fall(ctx context.Context, over func() error) (sound bool, err error) {
-	var point, phase string
-	var traced error
-	note, fell := w.place.fall(ctx, w.random, func() {
-		w.server.Kill()
-		point, traced = w.trace.now()
-		phase = w.result.Tally.phaseOf(point)
-		if w.server.Ready(canceled) != nil { // it never said that it was
-			phase = starting
-		}
-	})
-	if err := errors.Join(traced, over(), ctx.Err()); err != nil {
-		return false, err
-	}
-	w.result.Reads += int(w.reads.Swap(0))
-	w.result.Jobs += int(w.jobsDone.Swap(0))
-	w.result.Kills++
-	w.result.Tally.add(phase, point)
-	w.story = fmt.Sprintf("kill %d, after %s (%s)", w.result.Kills, point, phase)
-	if note != "" {
-		w.story += "; " + note
-	}
-	var nothing *gone
-	switch {
-	case errors.As(fell, &nothing):
-		w.lost(w.ledger.promises(), "the disk cannot be mounted: %v", fell)
-		return false, nil
-	case fell != nil:
-		return false, fell
-	}
-	before := w.result.Lost + w.result.Mismatches
-	w.verifyTree()
-	for _, problem := range w.ledger.takeProblems() {
-		w.mismatch("%s", problem)
-	}
-	if err := w.launch(); err != nil {
-		return false, err
-	}
-	if err := w.ready(ctx); err != nil {
-		if ctx.Err() != nil {
-			return false, err
-		}
-		w.lost(w.ledger.promises(), "the server does not come back: %v", err)
-		return false, nil
-	}
-	w.ledger.reopen()
-	switch err := w.verify(ctx); {
-	case refused(err):
-		w.lost(w.ledger.promises(), "the server does not know what it knew: %v", err)
-	case err != nil:
-		return false, err
-	}
-	w.progress()
-	return w.result.Lost+w.result.Mismatches == before, nil
-}
-
 // lost notes n answers that did not hold, and why.
 func (w *world) lost(n int, format string, args ...any) {
 	w.result.Lost += max(n, 1)
@@ -397,7 +241,7 @@ func (w *world) mismatch(format string, args ...any) {
 
 func (w *world) finding(kind, format string, args ...any) {
 	text := fmt.Sprintf("%s: %s (%s)", kind, strings.TrimSpace(fmt.Sprintf(format, args...)), w.story)
-	w.result.Findings = append(w.result.Findings, text)
+	w.unsound = true
 	w.Say("%s", text)
 }
 
