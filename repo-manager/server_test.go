@@ -38,7 +38,7 @@ import (
 // running is a server inside this process.
 type running struct {
 	*server
-	t    *testing.T
+	t    testing.TB
 	stop func() error
 	said *transcript
 }
@@ -62,7 +62,7 @@ func (s *transcript) String() string {
 }
 
 // shortDir is a temporary directory whose path leaves room for a socket's.
-func shortDir(t *testing.T) string {
+func shortDir(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "af-")
 	must(t, err)
@@ -79,7 +79,7 @@ func local(data string) settings {
 }
 
 // serve runs a server until the test ends or stop is called.
-func serve(t *testing.T, s settings) *running {
+func serve(t testing.TB, s settings) *running {
 	t.Helper()
 	must(t, s.validate())
 	said := new(transcript)
@@ -119,7 +119,7 @@ func (r *running) api() *client.Client {
 	return api
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)

@@ -96,7 +96,7 @@ func decodeChunk(text []byte) ([]Package, error) {
 	}
 	packages := make([]Package, 0, min(bytes.Count(text, []byte("\n\n")), maxChunkCount))
 	rest := text
-	for stanzas := deb.NewStanzaReader(bytes.NewReader(text), MaxStanza); ; {
+	for stanzas := deb.StanzasOf(text, MaxStanza); ; {
 		stanza, err := stanzas.Next()
 		if errors.Is(err, io.EOF) {
 			break

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"reflect"
 	"runtime"
 	"strings"
 	"testing"
@@ -287,12 +288,17 @@ func FuzzRead(f *testing.F) {
 	f.Add(archive(version, member{name: "control.tar.xz", data: xzOf(f, tarOf(f, file("./control", control)))}, member{name: "data.tar.xz", data: xzOf(f, tarOf(f, file("./a", "b")), "--block-size=100")}))
 	f.Add(archive(version, member{"control.tar", nil, "-5"}))
 	f.Add([]byte("!<arch>\n"))
+	var again deb.Reader // what it read before must not matter
 	f.Fuzz(func(t *testing.T, data []byte) {
 		visit := func(h *tar.Header, r io.Reader) error {
 			_, err := io.Copy(io.Discard, r)
 			return err
 		}
 		limits := deb.Limits{ControlTar: 1 << 20, DataUnpacked: 1 << 20, DataEntries: 1000}
+		fresh, freshErr := deb.Read(bytes.NewReader(data), limits)
+		if used, err := again.Read(bytes.NewReader(data), limits); !reflect.DeepEqual(used, fresh) || (err == nil) != (freshErr == nil) {
+			t.Fatalf("a used reader reads %+v, %v; a fresh one %+v, %v", used, err, fresh, freshErr)
+		}
 		p, err := deb.Inspect(bytes.NewReader(data), limits, deb.Visitor{Control: visit, Data: visit})
 		if err != nil {
 			return

@@ -267,14 +267,15 @@ func (sr *StanzaReader) readLine(have int) ([]byte, error) {
 	for {
 		part, err := sr.r.ReadSlice('\n')
 		line = append(line, part...)
+		if errors.Is(err, io.EOF) && len(line) > 0 {
+			line, err = append(line, '\n'), nil
+		}
 		if have+len(line) > sr.maxStanza {
 			return nil, sr.fail("the paragraph has more than %d bytes", sr.maxStanza)
 		}
 		switch {
 		case errors.Is(err, bufio.ErrBufferFull):
 			continue
-		case errors.Is(err, io.EOF) && len(line) > 0:
-			line = append(line, '\n')
 		case errors.Is(err, io.EOF):
 			return nil, io.EOF
 		case err != nil:

@@ -3,6 +3,7 @@ package deb_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 	"testing"
@@ -235,9 +236,12 @@ func FuzzStanza(f *testing.F) {
 	f.Add([]byte("\n\nA:\n\tb\n\nC: d"))
 	f.Add([]byte("A: \x00\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		sr := deb.NewStanzaReader(bytes.NewReader(data), 1<<16)
+		sr, inText := deb.NewStanzaReader(bytes.NewReader(data), 1<<16), deb.StanzasOf(data, 1<<16)
 		for {
 			s, err := sr.Next()
+			if other, otherErr := inText.Next(); !bytes.Equal(other.Bytes(), s.Bytes()) || fmt.Sprint(otherErr) != fmt.Sprint(err) {
+				t.Fatalf("in memory %q, %v; as a file %q, %v", other.Bytes(), otherErr, s.Bytes(), err)
+			}
 			if err != nil {
 				return
 			}
