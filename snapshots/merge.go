@@ -118,9 +118,9 @@ type member struct {
 	indices  []Index // by the merger's keys
 }
 
-// holding is what the members have of a name in chunks that not all of them
+// possession is what the members have of a name in chunks that not all of them
 // share: the packages by member and then by key.
-type holding [][][]Package
+type possession [][][]Package
 
 // component returns the merged indices. The first state that has the component
 // is taken, and only what comes from another is written into it.
@@ -166,7 +166,7 @@ func (m *merger) component(states []State) ([]namedIndex, error) {
 
 // decide returns, for each key, what changes the first member into the merge.
 func (m *merger) decide() ([][]change, error) {
-	held := make(map[string]holding)
+	held := make(map[string]possession)
 	shared := make([]map[ID]bool, len(m.keys))
 	for k := range m.keys {
 		shared[k] = m.shared(k)
@@ -235,7 +235,7 @@ func (m *merger) shared(k int) map[ID]bool {
 }
 
 // read opens the chunks of an index that not all members share.
-func (m *merger) read(k int, shared map[ID]bool, held map[string]holding) error {
+func (m *merger) read(k int, shared map[ID]bool, held map[string]possession) error {
 	opened := make(map[ID][]Package)
 	for i, member := range m.members {
 		for _, ref := range member.indices[k].Chunks {
@@ -253,7 +253,7 @@ func (m *merger) read(k int, shared map[ID]bool, held map[string]holding) error 
 			for _, p := range packages {
 				h := held[p.Name]
 				if h == nil {
-					h = make(holding, len(m.members))
+					h = make(possession, len(m.members))
 					for j := range h {
 						h[j] = make([][]Package, len(m.keys))
 					}
@@ -294,7 +294,7 @@ func (m *merger) inShared(names []string, shared []map[ID]bool) (map[string][]Pa
 
 // winner returns the member that a name is taken from, and whether those that
 // have it differ. everywhere says that all members have it.
-func (m *merger) winner(h holding, everywhere bool) (winner int, differ bool) {
+func (m *merger) winner(h possession, everywhere bool) (winner int, differ bool) {
 	winner = -1
 	for i := range h {
 		switch {
@@ -317,7 +317,7 @@ func isEmpty(byKey [][]Package) bool {
 }
 
 // alike tells whether two members have the same of a name.
-func (h holding) alike(i, j int) bool {
+func (h possession) alike(i, j int) bool {
 	for k := range h[i] {
 		if !slices.EqualFunc(h[i][k], h[j][k], isSame) {
 			return false
@@ -327,7 +327,7 @@ func (h holding) alike(i, j int) bool {
 }
 
 // allAlike tells whether all members have the same of a name.
-func (h holding) allAlike() bool {
+func (h possession) allAlike() bool {
 	for i := 1; i < len(h); i++ {
 		if !h.alike(0, i) {
 			return false
