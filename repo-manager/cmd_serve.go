@@ -40,6 +40,7 @@ that --config names, as YAML:
   reserve: 33554432                     # bytes of disk that uploads leave free
   valid_for: 168h                       # how long a stage's InRelease is good
   keep_superseded: 1h                   # how long replaced index files stay
+  gc_every: 24h                         # how often a gc runs by itself; -1s: never
   socket_group: aptfleet                # may use the Unix socket
   data: ` + defaultData + `
 

@@ -16,7 +16,8 @@ func newSnapshotCommand(c *cli) *cobra.Command {
 		Short:   "Named, immutable releases",
 		Example: `  repo-manager snapshot diff production dev`,
 	}
-	group.AddCommand(newSnapshotCreateCommand(c), newSnapshotListCommand(c), newSnapshotShowCommand(c), newSnapshotDiffCommand(c))
+	group.AddCommand(newSnapshotCreateCommand(c), newSnapshotListCommand(c), newSnapshotShowCommand(c), newSnapshotDiffCommand(c),
+		newSnapshotPinCommand(c), newSnapshotUnpinCommand(c), newSnapshotDeleteCommand(c))
 	return group
 }
 
@@ -111,6 +112,7 @@ func newSnapshotShowCommand(c *cli) *cobra.Command {
 				term.Fact{Name: "by", Value: s.By},
 				term.Fact{Name: "labels", Value: s.Labels},
 				term.Fact{Name: "note", Value: s.Note},
+				term.Fact{Name: "pinned", Value: pinText(s.Pin)},
 			)
 			return nil
 		},

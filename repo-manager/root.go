@@ -66,7 +66,7 @@ policy; 5 not authorised; 11 locked by another change; 77 nothing changed (with
 		newPipelineCommand(c), newRepositoryCommand(c), newMirrorCommand(c),
 	}
 	server := []*cobra.Command{
-		newServeCommand(io), newChangesCommand(c), newWatchCommand(c), newAbortCommand(c), newCheckCommand(c),
+		newServeCommand(io), newChangesCommand(c), newWatchCommand(c), newAbortCommand(c), newCheckCommand(c), newGCCommand(c),
 		newUserCommand(c), newTokenCommand(c), newLoginLinkCommand(c), newDeviceCommand(c), newKeyCommand(c),
 	}
 	for _, command := range release {

@@ -40,6 +40,7 @@ type settings struct {
 	Reserve        int64         `mapstructure:"reserve"`    // bytes
 	ValidFor       time.Duration `mapstructure:"valid_for"`
 	KeepSuperseded time.Duration `mapstructure:"keep_superseded"`
+	GCEvery        time.Duration `mapstructure:"gc_every"` // below 0: never
 	SocketGroup    string        `mapstructure:"socket_group"`
 }
 
@@ -119,8 +120,8 @@ func (s *settings) validate() error {
 			return term.Usagef("cannot use %s: it is negative", name)
 		}
 	}
-	for name, value := range map[string]time.Duration{"valid_for": s.ValidFor, "keep_superseded": s.KeepSuperseded} {
-		if value != 0 && value < time.Second { // a plain number counts nanoseconds
+	for name, value := range map[string]time.Duration{"valid_for": s.ValidFor, "keep_superseded": s.KeepSuperseded, "gc_every": s.GCEvery} {
+		if value > 0 && value < time.Second { // a plain number counts nanoseconds
 			return term.Usagef("cannot use %s %s: want at least 1s, for example %s: 2h", name, value, name)
 		}
 	}

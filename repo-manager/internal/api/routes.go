@@ -50,6 +50,7 @@ func routes() []route {
 		{http.MethodGet, "/api/v1/pipelines", viewer, "", listPipelines},
 		{http.MethodPost, "/api/v1/pipelines", admin, "", createPipeline},
 		{http.MethodGet, p, viewer, "p", getPipeline},
+		{http.MethodPatch, p, admin, "p", setPipeline},
 		{http.MethodPost, p + "/repositories", admin, "p", createRepository},
 		{http.MethodPost, p + "/repositories/:r/packages", uploader, "p/r", upload},
 		{http.MethodDelete, p + "/repositories/:r/packages/:name", uploader, "p/r", removePackage},
@@ -60,6 +61,9 @@ func routes() []route {
 		{http.MethodGet, p + "/snapshots", viewer, "p", listSnapshots},
 		{http.MethodPost, p + "/snapshots", releaser, "p", createSnapshot},
 		{http.MethodGet, p + "/snapshots/:ref", viewer, "p", getSnapshot},
+		{http.MethodDelete, p + "/snapshots/:ref", releaser, "p", deleteSnapshot},
+		{http.MethodPost, p + "/snapshots/:ref/pin", releaser, "p", pinSnapshot},
+		{http.MethodDelete, p + "/snapshots/:ref/pin", releaser, "p", unpinSnapshot},
 		{http.MethodGet, p + "/diff", viewer, "p", getDiff},
 		{http.MethodGet, p + "/stages", viewer, "p", listStages},
 		{http.MethodGet, p + "/stages/:s", viewer, "p/s", getStage},
@@ -82,6 +86,7 @@ func routes() []route {
 		{http.MethodPost, "/api/v1/devices", operator, "", createDevice},
 		{http.MethodGet, "/api/v1/devices/:d", viewer, "", getDevice},
 		{http.MethodPost, "/api/v1/check", admin, "", check},
+		{http.MethodPost, "/api/v1/gc", admin, "", startGC},
 	}
 }
 

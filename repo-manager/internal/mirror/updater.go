@@ -2,6 +2,7 @@ package mirror
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -114,6 +115,10 @@ func mirrorOf(p release.Pipeline, component string) (*release.MirrorConfig, erro
 	}
 }
 
+// maxTries is how often an update looks into the pool for what it need not
+// download. A gc removes a file once.
+const maxTries = 3
+
 // run is one update, from the InRelease to the engine.
 func (u *Updater) run(ctx context.Context, actor release.Actor, p release.Pipeline, component string, config release.MirrorConfig, progress Progress) error {
 	dir := filepath.Join(u.config.Dir, p.Name, component)
@@ -139,17 +144,24 @@ func (u *Updater) run(ctx context.Context, actor release.Actor, p release.Pipeli
 	if err != nil {
 		return err
 	}
-	files, err := u.download(ctx, up, store, selected, progress)
-	if err != nil {
-		return err
-	}
 	packages := make([]snapshots.Package, len(selected))
 	for i, s := range selected {
 		packages[i] = s.Package
 	}
-	state, err := u.config.Engine.ReplaceMirror(ctx, actor, p.Name, component, packages, files)
-	if err != nil {
-		return err
+	var state snapshots.ID
+	for try := 1; ; try++ {
+		files, err := u.download(ctx, up, store, selected, progress)
+		if err != nil {
+			return err
+		}
+		state, err = u.config.Engine.ReplaceMirror(ctx, actor, p.Name, component, packages, files)
+		if err == nil {
+			break
+		}
+		// What the pool had before the downloads began, a gc may have removed.
+		if !errors.Is(err, release.ErrVanished) || try == maxTries {
+			return err
+		}
 	}
 	progress.Logf("%d packages are in state %s", len(packages), state)
 	if err := accepted.keep(rel); err != nil {

@@ -63,8 +63,8 @@ type Publisher struct {
 	keep   time.Duration
 
 	mu       sync.Mutex        // publications
-	sums     map[indexKey]sums // of index files that this process read or wrote
-	unsealed map[indexKey]bool // index files that may not be durable yet
+	sums     map[IndexKey]sums // of index files that this process read or wrote
+	unsealed map[IndexKey]bool // index files that may not be durable yet
 	seq      sequence
 	checks   int                 // under way
 	touched  map[string]sequence // by base: when it was last written during a check
@@ -78,7 +78,7 @@ type sequence int64
 func New(c Config) (*Publisher, error) {
 	p := &Publisher{
 		tree: tree{root: c.Public}, blobs: c.Blobs, signer: c.Signer, now: c.Now, keep: c.Keep,
-		sums: make(map[indexKey]sums), unsealed: make(map[indexKey]bool), touched: make(map[string]sequence),
+		sums: make(map[IndexKey]sums), unsealed: make(map[IndexKey]bool), touched: make(map[string]sequence),
 	}
 	if p.keep == 0 {
 		p.keep = DefaultKeep

@@ -49,6 +49,10 @@ func Release(t *testing.T, open func(t *testing.T) (store release.Store, again f
 	run("order and limits", orderAndLimits)
 	run("uploads are found by identity", identities)
 	run("changes", changes)
+	run("retention and pins", retention)
+	run("what is dropped", dropped)
+	run("the moves below", below)
+	run("results of changes", results)
 }
 
 func everythingComesBack(t *testing.T, s release.Store, again func() release.Store) {
