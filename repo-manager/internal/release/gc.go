@@ -32,8 +32,8 @@ import (
 // A gc is a change of this kind, a dry run too: it gets in the way of others.
 const (
 	kindGC     = "gc"
-	summaryGC  = "remove what nothing needs any more"
-	summaryDry = "find out what a gc would remove"
+	summaryGC  = "gc"
+	summaryDry = "gc, dry run"
 )
 
 // IsGC tells whether a change is a gc that removes what it finds.
