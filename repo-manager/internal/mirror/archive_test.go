@@ -263,10 +263,17 @@ type fakeEngine struct {
 	packages []snapshots.Package
 	files    []release.File
 	pool     map[[32]byte]bool
+	vanish   func(try int) [32]byte // if set, what a gc took meanwhile; the zero hash: nothing
 }
 
 func (e *fakeEngine) ReplaceMirror(_ context.Context, _ release.Actor, _, _ string, packages []snapshots.Package, files []release.File) (snapshots.ID, error) {
 	e.replaced++
+	if e.vanish != nil {
+		if sum := e.vanish(e.replaced); sum != [32]byte{} {
+			delete(e.pool, sum)
+			return snapshots.ID{}, &release.Error{Code: release.Conflict, Text: "cannot replace mirror debian", Err: release.ErrVanished}
+		}
+	}
 	e.packages, e.files = packages, files
 	var all bytes.Buffer
 	for _, p := range packages {

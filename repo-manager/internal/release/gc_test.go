@@ -528,6 +528,43 @@ func TestUploadBetweenRowsAndFiles(t *testing.T) {
 	})
 }
 
+// late is a store that calls a function after it listed files for the nth
+// time.
+type late struct {
+	release.Store
+	n   int
+	act func()
+}
+
+func (l *late) Files(ctx context.Context) ([]release.File, error) {
+	files, err := l.Store.Files(ctx)
+	if l.n--; l.n == 0 {
+		l.act()
+	}
+	return files, err
+}
+
+// A file is on the list of those that go, when the same bytes come again.
+func TestUploadBeforeItsFileGoes(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.retain(1, 0)
+		up, err := w.addSalted("app", "1", "amd64", bulk("1"), false)
+		must(t, err)
+		w.version("2")
+		hour()
+		store := &late{Store: w.Config.Store, n: 2, act: func() {
+			if _, err := w.addSalted("app", "1", "amd64", bulk("1"), true); err != nil {
+				t.Error(err)
+			}
+		}}
+		w.Config.Store = store
+		w.gc(false)
+		if store.n > 0 || !w.there("public/pool", up.SHA256[:2], up.SHA256) {
+			t.Error("the package went")
+		}
+	})
+}
+
 func raw(t *testing.T, digits string) [32]byte {
 	t.Helper()
 	id, err := snapshots.ParseID(digits)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"aptfleet/snapshots"
@@ -134,7 +135,7 @@ func deviceRoots(pipeline string, deployed []Deployed, known map[pipelineState]b
 // stage offered a moment ago.
 func (e *Engine) pastRoots(ctx context.Context, l *line, now time.Time, known map[pipelineState]bool) ([]root, error) {
 	retention := root{pipeline: l.Name, kind: rootRetention, name: l.Retention.String()}
-	recent := root{pipeline: l.Name, kind: rootRecent, name: "replaced within " + e.Keep.String()}
+	recent := root{pipeline: l.Name, kind: rootRecent, name: "replaced within " + shortly(e.Keep)}
 	oldest, justNow := now.AddDate(0, 0, -l.Retention.Days), now.Add(-e.Keep)
 	for position, s := range l.standings {
 		distinct := make(map[snapshots.ID]bool)
@@ -162,6 +163,18 @@ func (e *Engine) pastRoots(ctx context.Context, l *line, now time.Time, known ma
 		all = append(all, recent)
 	}
 	return all, nil
+}
+
+// shortly is a duration without the units that it has none of: 1h, not 1h0m0s.
+func shortly(d time.Duration) string {
+	text := d.String()
+	if d%time.Minute == 0 {
+		text = strings.TrimSuffix(text, "0s")
+	}
+	if d%time.Hour == 0 {
+		text = strings.TrimSuffix(text, "0m")
+	}
+	return text
 }
 
 // past yields what a stage offered before, newest first, with the moment until
