@@ -18,6 +18,9 @@ const (
 	changeAborted = "aborted"
 )
 
+// kindGC is the kind of a change that was a gc, as the API names it.
+const kindGC = "gc"
+
 func newChangesCommand(c *cli) *cobra.Command {
 	return &cobra.Command{
 		Use:     "changes",
@@ -162,8 +165,12 @@ func (c *cli) follow(ctx context.Context, api *client.Client, id int64) error {
 	case changeAborted:
 		return fmt.Errorf("change %d was aborted", id)
 	}
-	if !c.io.JSON {
-		c.io.Result(strconv.FormatInt(id, 10), "change %d is done: %s", id, term.Printable(change.Summary))
+	if c.io.JSON {
+		return nil
 	}
+	if change.Kind == kindGC && len(change.Result) > 0 {
+		return c.printGC(change.Result)
+	}
+	c.io.Result(strconv.FormatInt(id, 10), "change %d is done: %s", id, term.Printable(change.Summary))
 	return nil
 }

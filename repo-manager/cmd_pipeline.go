@@ -16,17 +16,19 @@ func newPipelineCommand(c *cli) *cobra.Command {
 		Short:   "Product lines: their architectures and stages",
 		Example: `  repo-manager pipeline list`,
 	}
-	group.AddCommand(newPipelineCreateCommand(c), newPipelineListCommand(c), newPipelineShowCommand(c))
+	group.AddCommand(newPipelineCreateCommand(c), newPipelineListCommand(c), newPipelineShowCommand(c), newPipelineSetCommand(c))
 	return group
 }
 
 func newPipelineCreateCommand(c *cli) *cobra.Command {
 	var p protocol.Pipeline
+	var r protocol.Retention
 	cmd := &cobra.Command{
 		Use:   "create NAME",
 		Short: "Make a pipeline",
 		Long: `Make a pipeline. Its name, distribution and architectures can never change:
-apt refuses a repository whose identity changes.`,
+apt refuses a repository whose identity changes. How much of its past is kept
+can: see "pipeline set".`,
 		Example: `  repo-manager pipeline create demo --distribution trixie --architecture amd64
   repo-manager pipeline create demo --distribution trixie --architecture amd64 --architecture arm64 \
       --stage dev --stage canary --stage production`,
@@ -36,7 +38,7 @@ apt refuses a repository whose identity changes.`,
 			if err != nil {
 				return err
 			}
-			p.Name = args[0]
+			p.Name, p.Retention = args[0], &r
 			made, err := api.CreatePipeline(cmd.Context(), p)
 			if err != nil {
 				return err
@@ -59,6 +61,7 @@ apt refuses a repository whose identity changes.`,
 	cmd.Flags().StringVar(&p.Distribution, "distribution", "trixie", "directory below dists/ and Codename of all its stages")
 	cmd.Flags().StringSliceVar(&p.Architectures, "architecture", []string{"amd64"}, "Debian architecture it serves; may be repeated")
 	cmd.Flags().StringSliceVar(&p.Stages, "stage", []string{"dev", "canary", "production"}, "stage in order of promotion; may be repeated")
+	retentionFlags(cmd, &r)
 	return cmd
 }
 
@@ -117,6 +120,7 @@ func newPipelineShowCommand(c *cli) *cobra.Command {
 				term.Fact{Name: "architectures", Value: p.Architectures},
 				term.Fact{Name: "stages", Value: p.Stages},
 				term.Fact{Name: "components", Value: componentList(p.Components)},
+				term.Fact{Name: "retention", Value: retentionText(p.Retention)},
 				term.Fact{Name: "created", Value: p.Created},
 			)
 			return nil

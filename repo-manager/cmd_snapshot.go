@@ -17,7 +17,8 @@ func newSnapshotCommand(c *cli) *cobra.Command {
 		Example: `  repo-manager snapshot diff production dev`,
 	}
 	group.AddCommand(newSnapshotCreateCommand(c), newSnapshotListCommand(c), newSnapshotShowCommand(c), newSnapshotDiffCommand(c),
-		newSnapshotMergeCommand(c), newSnapshotPickCommand(c), newSnapshotFilterCommand(c))
+		newSnapshotMergeCommand(c), newSnapshotPickCommand(c), newSnapshotFilterCommand(c),
+		newSnapshotPinCommand(c), newSnapshotUnpinCommand(c), newSnapshotDeleteCommand(c))
 	return group
 }
 
@@ -112,6 +113,7 @@ func newSnapshotShowCommand(c *cli) *cobra.Command {
 				term.Fact{Name: "by", Value: s.By},
 				term.Fact{Name: "labels", Value: s.Labels},
 				term.Fact{Name: "note", Value: s.Note},
+				term.Fact{Name: "pinned", Value: pinText(s.Pin)},
 			)
 			return nil
 		},

@@ -219,9 +219,10 @@ func (s *server) openStores(ctx context.Context) (err error) {
 		return err
 	}
 	s.engine, err = release.Open(ctx, release.Config{
-		Store: db, Chunks: store, Pool: files, Publisher: publisher,
+		Store: db, Chunks: store, Blobs: store, Pool: files, Publisher: publisher,
 		Sync:    func() error { return atomicfile.SyncFS(s.settings.Data) },
 		Intents: s.path("intents"), Database: databaseFile, Aside: s.path("damaged"), Files: s.key.files(), Archive: s.listeners.archiveURL, ValidFor: s.settings.ValidFor,
+		Keep: s.settings.KeepSuperseded, Devices: s.deployed,
 		Clock: s.clock, Log: s.log,
 	})
 	if err != nil {
@@ -380,6 +381,7 @@ func (s *server) run(ctx context.Context) (err error) {
 		return err
 	}
 	failed := s.listeners.serve(h, s.log)
+	go s.collectGarbage(ctx)
 	s.introduce()
 	if err := s.writeAddresses(); err != nil {
 		return errors.Join(err, s.listeners.shutdown(s.engine.EndEvents))

@@ -42,6 +42,7 @@ type settings struct {
 	ValidFor       time.Duration `mapstructure:"valid_for"`
 	KeepSuperseded time.Duration `mapstructure:"keep_superseded"`
 	SupersededMax  int64         `mapstructure:"superseded_max"` // bytes
+	GCEvery        time.Duration `mapstructure:"gc_every"`       // below 0: never
 	SocketGroup    string        `mapstructure:"socket_group"`
 	Backup         backups       `mapstructure:"backup"`
 }
@@ -132,8 +133,8 @@ func (s *settings) validate() error {
 			return term.Usagef("cannot use %s: it is negative", name)
 		}
 	}
-	for name, value := range map[string]time.Duration{"valid_for": s.ValidFor, "keep_superseded": s.KeepSuperseded, "backup.every": s.Backup.Every} {
-		if value != 0 && value < time.Second { // a plain number counts nanoseconds
+	for name, value := range map[string]time.Duration{"valid_for": s.ValidFor, "keep_superseded": s.KeepSuperseded, "backup.every": s.Backup.Every, "gc_every": s.GCEvery} {
+		if value > 0 && value < time.Second { // a plain number counts nanoseconds
 			return term.Usagef("cannot use %s %s: want at least 1s, for example %s: 2h", name, value, name)
 		}
 	}

@@ -3,7 +3,10 @@
 // added; receivers ignore what they do not know.
 package protocol
 
-import "time"
+import (
+	"encoding/json"
+	"time"
+)
 
 // Error is the body of every answer whose status is 400 or above, inside
 // {"error": …}.
@@ -40,6 +43,7 @@ type Pipeline struct {
 	Architectures []string    `json:"architectures"`
 	Stages        []string    `json:"stages"`
 	Components    []Component `json:"components,omitempty"`
+	Retention     *Retention  `json:"retention,omitempty"`
 	Created       time.Time   `json:"created"`
 }
 
@@ -145,6 +149,7 @@ type Snapshot struct {
 	Created  time.Time `json:"created"`
 	Packages int       `json:"packages"`
 	Stages   []string  `json:"stages,omitempty"` // that offer it now
+	Pin      *Pin      `json:"pin,omitempty"`
 }
 
 // NewSnapshot asks for a snapshot of From (default: the newest state).
@@ -283,6 +288,8 @@ type Change struct {
 	Unit     string    `json:"unit,omitempty"`
 	Log      []string  `json:"log,omitempty"`
 	Error    string    `json:"error,omitempty"`
+
+	Result json.RawMessage `json:"result,omitempty"` // what it found: of a gc a GC; not in lists
 }
 
 // Event tells a watcher that something moved.

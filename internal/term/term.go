@@ -62,6 +62,9 @@ func System(getenv func(string) string) *IO {
 	return t
 }
 
+// IsTerminal tells whether a person is at the other end of a file.
+func IsTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }
+
 // keeper remembers the first error of writing results, so that a full disk is
 // not taken for success.
 type keeper struct {

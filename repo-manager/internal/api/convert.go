@@ -34,6 +34,7 @@ func toPipeline(p release.Pipeline) protocol.Pipeline {
 	return protocol.Pipeline{
 		Name: p.Name, Distribution: p.Distribution, Architectures: p.Architectures,
 		Stages: p.Stages, Components: list(p.Components, toComponent), Created: p.Created.UTC(),
+		Retention: &protocol.Retention{States: p.Retention.States, Days: p.Retention.Days},
 	}
 }
 
@@ -64,7 +65,7 @@ func toSnapshot(stages []release.Stage) func(release.Snapshot) protocol.Snapshot
 	return func(s release.Snapshot) protocol.Snapshot {
 		out := protocol.Snapshot{
 			ID: s.ID, State: stateText(s.State), Labels: s.Labels, Note: s.Note,
-			By: s.By, Created: s.Created.UTC(), Packages: s.Packages,
+			By: s.By, Created: s.Created.UTC(), Packages: s.Packages, Pin: toPin(s.Pin),
 		}
 		for _, stage := range stages {
 			if stage.Offer.Snapshot == s.ID {
@@ -131,7 +132,7 @@ func toChange(c release.Change) protocol.Change {
 	out := protocol.Change{
 		ID: c.ID, Kind: c.Kind, Summary: c.Summary, Pipeline: c.Pipeline, Status: string(c.Status),
 		By: c.By, Reason: c.Reason, Created: c.Created.UTC(), Done: c.Done, Total: c.Total, Unit: c.Unit,
-		Log: c.Log, Error: c.Error,
+		Log: c.Log, Error: c.Error, Result: c.Result,
 	}
 	if !c.Finished.IsZero() {
 		out.Finished = c.Finished.UTC()

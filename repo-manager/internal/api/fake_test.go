@@ -44,6 +44,9 @@ type world struct {
 	mirror   release.MirrorConfig // that the mirror was given last
 	rebuilt  bool                 // whether its update takes other bytes
 	ordered  backup.Order
+
+	deleted   []string // snapshots, each with the reason and whether it was a dry run
+	collected []string // reasons of gcs, and whether they were dry runs
 }
 
 func (w *world) act(a release.Actor) error {
@@ -140,6 +143,25 @@ func (w *world) Snapshots(context.Context, string) ([]release.Snapshot, error) {
 }
 func (w *world) Snapshot(context.Context, string, string) (release.Snapshot, error) {
 	return release.Snapshot{ID: "20261120T120000Z", State: firstState, Created: noon}, w.err
+}
+func (w *world) SetRetention(_ context.Context, a release.Actor, pipeline string, change func(release.Retention) release.Retention) (release.Pipeline, error) {
+	p := demo
+	p.Retention = change(release.DefaultRetention)
+	return p, w.act(a)
+}
+func (w *world) PinSnapshot(_ context.Context, a release.Actor, _, ref, reason string) (release.Snapshot, error) {
+	return release.Snapshot{ID: ref, State: firstState, Created: noon, Pin: &release.Pin{By: a.Name, Reason: reason, At: noon}}, w.act(a)
+}
+func (w *world) UnpinSnapshot(_ context.Context, a release.Actor, _, ref, _ string) (release.Snapshot, error) {
+	return release.Snapshot{ID: ref, State: firstState, Created: noon}, w.act(a)
+}
+func (w *world) DeleteSnapshot(_ context.Context, a release.Actor, _, ref, reason string, dryRun bool) (release.Snapshot, error) {
+	w.deleted = append(w.deleted, fmt.Sprint(ref, " ", reason, " ", dryRun))
+	return release.Snapshot{ID: ref, State: firstState, Created: noon}, w.act(a)
+}
+func (w *world) CollectGarbage(_ context.Context, a release.Actor, reason string, dryRun bool) (release.Change, error) {
+	w.collected = append(w.collected, fmt.Sprint(reason, " ", dryRun))
+	return release.Change{ID: 8, Kind: "gc", Status: release.Doing, By: a.Name, Reason: reason, Created: noon}, w.act(a)
 }
 func (w *world) Diff(context.Context, string, string, string) (a, b release.Offer, d []snapshots.Difference, err error) {
 	pkg := func(version string) *snapshots.Package { return &snapshots.Package{Name: "p", Version: version} }

@@ -50,6 +50,7 @@ func routes() []route {
 		{http.MethodGet, "/api/v1/pipelines", viewer, "", listPipelines},
 		{http.MethodPost, "/api/v1/pipelines", admin, "", createPipeline},
 		{http.MethodGet, p, viewer, "p", getPipeline},
+		{http.MethodPatch, p, admin, "p", setPipeline},
 		{http.MethodPost, p + "/repositories", admin, "p", createRepository},
 		{http.MethodPost, p + "/repositories/:r/packages", uploader, "p/r", upload},
 		{http.MethodPost, p + "/repositories/:r/uploads", uploader, "p/r", uploadAll},
@@ -67,6 +68,9 @@ func routes() []route {
 		{http.MethodPost, p + "/snapshots/pick", releaser, "p", pickPackages},
 		{http.MethodPost, p + "/snapshots/filter", releaser, "p", filterState},
 		{http.MethodGet, p + "/snapshots/:ref", viewer, "p", getSnapshot},
+		{http.MethodDelete, p + "/snapshots/:ref", releaser, "p", deleteSnapshot},
+		{http.MethodPost, p + "/snapshots/:ref/pin", releaser, "p", pinSnapshot},
+		{http.MethodDelete, p + "/snapshots/:ref/pin", releaser, "p", unpinSnapshot},
 		{http.MethodGet, p + "/diff", viewer, "p", getDiff},
 		{http.MethodGet, p + "/stages", viewer, "p", listStages},
 		{http.MethodGet, p + "/stages/:s", viewer, "p/s", getStage},
@@ -91,6 +95,7 @@ func routes() []route {
 		{http.MethodPost, "/api/v1/check", admin, "", check},
 		{http.MethodPost, "/api/v1/backups", admin, "", createBackup},
 		{http.MethodPost, "/api/v1/files", admin, "", restoreFile},
+		{http.MethodPost, "/api/v1/gc", admin, "", startGC},
 	}
 }
 

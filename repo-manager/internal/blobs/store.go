@@ -42,6 +42,8 @@ type Store struct {
 
 	mu    sync.Mutex
 	known map[string]bool // files that this process wrote or compared
+
+	protected map[snapshots.ID]bool // put since Protect; nil: nobody wants to know
 }
 
 const temporary = ".tmp"
@@ -112,6 +114,7 @@ func (s *Store) Put(ctx context.Context, text []byte) (snapshots.ID, error) {
 	if err := ctx.Err(); err != nil {
 		return id, fmt.Errorf("cannot store blob %s: %w", id, err)
 	}
+	s.protect(id) // before it is looked for: a Drop comes before or not at all
 	path := s.Path(id)
 	if s.isKnown(path) {
 		return id, nil

@@ -277,7 +277,8 @@ type fakeEngine struct {
 	packages []snapshots.Package
 	files    []release.File
 	pool     map[[32]byte]bool
-	fails    error // what the next replacement does
+	fails    error                  // what the next replacement does
+	vanish   func(try int) [32]byte // if set, what a gc took meanwhile; the zero hash: nothing
 }
 
 func (e *fakeEngine) ReplaceMirror(ctx context.Context, _ release.Actor, _, component string, packages []snapshots.Package, files []release.File) (snapshots.ID, error) {
@@ -286,6 +287,12 @@ func (e *fakeEngine) ReplaceMirror(ctx context.Context, _ release.Actor, _, comp
 		return snapshots.ID{}, err
 	}
 	e.replaced++
+	if e.vanish != nil {
+		if sum := e.vanish(e.replaced); sum != [32]byte{} {
+			delete(e.pool, sum)
+			return snapshots.ID{}, &release.Error{Code: release.Conflict, Text: "cannot replace mirror debian", Err: release.ErrVanished}
+		}
+	}
 	edit := snapshots.Edit{Component: component, Put: packages}
 	for _, p := range e.packages {
 		edit.Remove = append(edit.Remove, p.Ref())

@@ -132,6 +132,10 @@ type Options struct {
 	AllowRebuilt bool
 }
 
+// maxTries is how often an update looks into the pool for what it need not
+// download. A gc removes a file once.
+const maxTries = 3
+
 // run is one update, from the InRelease to the engine.
 func (u *Updater) run(ctx context.Context, actor release.Actor, p release.Pipeline, component string, config release.MirrorConfig, options Options, progress Progress) error {
 	plan, err := u.plan(ctx, p, component, config, true, progress)
@@ -164,6 +168,17 @@ func (u *Updater) run(ctx context.Context, actor release.Actor, p release.Pipeli
 		packages[i] = s.Package
 	}
 	state, err := u.config.Engine.ReplaceMirror(ctx, actor, p.Name, component, packages, files)
+	for try := 1; errors.Is(err, release.ErrVanished) && try < maxTries; try++ {
+		// What the pool had before the downloads began, a gc may have removed.
+		var missing []selected
+		if missing, err = u.missing(plan.selected); err != nil {
+			return err
+		}
+		if files, err = u.download(ctx, m.packages(), missing, progress); err != nil {
+			return err
+		}
+		state, err = u.config.Engine.ReplaceMirror(ctx, actor, p.Name, component, packages, files)
+	}
 	if err != nil {
 		return err
 	}

@@ -80,6 +80,39 @@ func TestUpdateDownloadsOnlyWhatThePoolLacks(t *testing.T) {
 	}
 }
 
+// What a gc removed from the pool after the update looked there is downloaded
+// after all; an engine that never has enough is not asked for ever.
+func TestUpdateWhoseFilesVanish(t *testing.T) {
+	a := newArchive(t)
+	r := newRig(t, a)
+	if err := r.update(t.Context(), a.config("hello"), &fakeProgress{}); err != nil {
+		t.Fatal(err)
+	}
+	all := r.engine.packages
+	before := len(a.seen())
+	r.engine.replaced = 0
+	r.engine.vanish = func(try int) [32]byte {
+		if try < maxTries {
+			return all[try].SHA256
+		}
+		return [32]byte{}
+	}
+	if err := r.update(t.Context(), a.config("hello", "unrelated"), &fakeProgress{}); err != nil {
+		t.Fatal(err)
+	}
+	if len(r.engine.files) != maxTries {
+		t.Errorf("the update brought %d files, want the new one and those that vanished", len(r.engine.files))
+	}
+	if debs := strings.Count(strings.Join(a.seen()[before:], "\n"), ".deb"); debs != maxTries {
+		t.Errorf("%d .debs were asked for, want each once", debs)
+	}
+	r.engine.replaced = 0
+	r.engine.vanish = func(int) [32]byte { return all[0].SHA256 }
+	if err := r.update(t.Context(), a.config("hello"), &fakeProgress{}); !errors.Is(err, release.ErrVanished) || r.engine.replaced != maxTries {
+		t.Errorf("after %d tries: %v", r.engine.replaced, err)
+	}
+}
+
 // A disk that is too small is told before anything is downloaded, and keeps its
 // reserve; what an earlier update brought counts.
 func TestUpdateLeavesRoom(t *testing.T) {

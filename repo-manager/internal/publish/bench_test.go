@@ -71,7 +71,7 @@ func benchmarkOneChange(b *testing.B, n int) {
 	})
 	b.Run("bare-loop", func(b *testing.B) {
 		key := snapshots.Key{Component: "apps", Architecture: "amd64"}
-		dir := filepath.Join(f.public, keyOf(state.Index(key)).dir())
+		dir := filepath.Join(f.public, IndexKeyOf(state.Index(key)).dir())
 		var packages []byte
 		for _, chunk := range state.Index(key).Chunks {
 			text, err := f.store.Get(ctx, chunk.ID)

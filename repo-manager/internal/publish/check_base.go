@@ -123,7 +123,7 @@ func (c *checker) base(ctx context.Context, want ExpectedBase) error {
 func (c *checker) recorded(want ExpectedBase, state snapshots.State) []byte {
 	var indices []named
 	for _, key := range want.keys() {
-		text, err := os.ReadFile(c.p.tree.path(path.Join(keyOf(state.Index(key)).dir(), sumsFile)))
+		text, err := os.ReadFile(c.p.tree.path(path.Join(IndexKeyOf(state.Index(key)).dir(), sumsFile)))
 		if err != nil {
 			return nil
 		}

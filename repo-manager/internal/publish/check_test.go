@@ -63,7 +63,7 @@ func (c *checked) chunk() snapshots.ID {
 }
 
 func (c *checked) byHash() string {
-	sums := c.sums[keyOf(c.state.Index(snapshots.Key{Component: "apps", Architecture: "amd64"}))]
+	sums := c.sums[IndexKeyOf(c.state.Index(snapshots.Key{Component: "apps", Architecture: "amd64"}))]
 	return filepath.Join(c.stage, "apps/binary-amd64/by-hash/SHA256", fmt.Sprintf("%x", sums[1].sum))
 }
 
@@ -192,7 +192,7 @@ func TestCheckNamesTheBadFile(t *testing.T) {
 			return path
 		}, "nothing in the database needs it"},
 		{"a stored index with other bytes", func(t *testing.T, c *checked) string {
-			path := filepath.Join(c.public, keyOf(c.state.Index(demo.keys()[0])).dir(), "Packages.gz")
+			path := filepath.Join(c.public, IndexKeyOf(c.state.Index(demo.keys()[0])).dir(), "Packages.gz")
 			damage(t, path)
 			return path
 		}, "has the SHA-256"},

@@ -295,7 +295,7 @@ func TestSupersededIndicesLiveOnByAge(t *testing.T) {
 	one, two := f.state(described(t, "tool", "1", "amd64")), f.state(described(t, "tool", "2", "amd64"))
 	key := snapshots.Key{Component: "apps", Architecture: "amd64"}
 	named := func(s snapshots.State) string {
-		return filepath.Join(f.public, "demo/dev/dists/trixie/apps/binary-amd64/by-hash/SHA256", fmt.Sprintf("%x", f.sums[keyOf(s.Index(key))][2].sum))
+		return filepath.Join(f.public, "demo/dev/dists/trixie/apps/binary-amd64/by-hash/SHA256", fmt.Sprintf("%x", f.sums[IndexKeyOf(s.Index(key))][2].sum))
 	}
 	exists := func(path string) bool {
 		_, err := os.Stat(path)
@@ -438,7 +438,7 @@ func TestALostIndexIsWrittenAgain(t *testing.T) {
 	f := newFixture(t)
 	state := f.state(described(t, "tool", "1", "amd64"))
 	f.offer(state)
-	dir := filepath.Join(f.public, keyOf(state.Index(demo.keys()[0])).dir())
+	dir := filepath.Join(f.public, IndexKeyOf(state.Index(demo.keys()[0])).dir())
 	for name, lose := range map[string]func(file string){
 		"lost": func(file string) { remove(t, file) },
 		"cut":  func(file string) { replace(t, file, read(t, file)[:10]) },

@@ -18,19 +18,20 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// indexKey names an index's files: the SHA-256 over its chunks' ids.
-type indexKey [sha256.Size]byte
+// IndexKey names an index's files: the SHA-256 over its chunks' ids.
+type IndexKey [sha256.Size]byte
 
-func keyOf(index snapshots.Index) indexKey {
+// IndexKeyOf names the files of an index. Equal content has equal keys.
+func IndexKeyOf(index snapshots.Index) IndexKey {
 	h := sha256.New()
 	for _, chunk := range index.Chunks {
 		fmt.Fprintf(h, "%s\n", chunk.ID)
 	}
-	return indexKey(h.Sum(nil))
+	return IndexKey(h.Sum(nil))
 }
 
 // dir returns the directory that holds the files of an index.
-func (k indexKey) dir() string {
+func (k IndexKey) dir() string {
 	name := hex.EncodeToString(k[:])
 	return path.Join(indexStore, name[:2], name)
 }
@@ -89,8 +90,8 @@ const sumsFile = "sums"
 //
 // line names what the index is a later version of: its files are made from
 // those of the version before.
-func (p *Publisher) index(ctx context.Context, line string, index snapshots.Index) (indexKey, sums, error) {
-	key := keyOf(index)
+func (p *Publisher) index(ctx context.Context, line string, index snapshots.Index) (IndexKey, sums, error) {
+	key := IndexKeyOf(index)
 	if s, ok := p.sums[key]; ok && p.filesExist(key, s) {
 		return key, s, nil
 	}
@@ -111,7 +112,7 @@ func (p *Publisher) index(ctx context.Context, line string, index snapshots.Inde
 }
 
 // filesExist reports whether the files are there with their sizes.
-func (p *Publisher) filesExist(key indexKey, s sums) bool {
+func (p *Publisher) filesExist(key IndexKey, s sums) bool {
 	for i, suffix := range suffixes[1:] {
 		info, err := os.Lstat(p.tree.path(path.Join(key.dir(), "Packages"+suffix)))
 		if err != nil || info.Size() != s[i+1].size {
@@ -124,7 +125,7 @@ func (p *Publisher) filesExist(key indexKey, s sums) bool {
 // build writes the files of an index: the frames of its chunks one after the
 // other. A chunk is compressed at most once in its life. What the files share
 // with those of before is copied by the kernel and not hashed again.
-func (p *Publisher) build(ctx context.Context, key indexKey, index snapshots.Index, before resumed) (s sums, next *trail, err error) {
+func (p *Publisher) build(ctx context.Context, key IndexKey, index snapshots.Index, before resumed) (s sums, next *trail, err error) {
 	if err := p.tree.mkdir(key.dir()); err != nil {
 		return s, nil, err
 	}

@@ -70,8 +70,8 @@ type Publisher struct {
 	budget int64
 
 	mu       sync.Mutex        // publications
-	sums     map[indexKey]sums // of index files that this process read or wrote
-	unsealed map[indexKey]bool // index files that may not be durable yet
+	sums     map[IndexKey]sums // of index files that this process read or wrote
+	unsealed map[IndexKey]bool // index files that may not be durable yet
 	trails   map[string]*trail // by pipeline and index: its last version
 	aging    map[string]aging  // by stage: its superseded index files
 	seq      sequence
@@ -87,7 +87,7 @@ type sequence int64
 func New(c Config) (*Publisher, error) {
 	p := &Publisher{
 		tree: newTree(c.Public), blobs: c.Blobs, signer: c.Signer, now: c.Now, keep: cmp.Or(c.Keep, DefaultKeep), budget: cmp.Or(c.Budget, DefaultBudget),
-		sums: make(map[indexKey]sums), unsealed: make(map[indexKey]bool), trails: make(map[string]*trail), aging: make(map[string]aging), touched: make(map[string]sequence),
+		sums: make(map[IndexKey]sums), unsealed: make(map[IndexKey]bool), trails: make(map[string]*trail), aging: make(map[string]aging), touched: make(map[string]sequence),
 	}
 	if err := os.RemoveAll(filepath.Join(c.Public, temporary)); err != nil {
 		return nil, fmt.Errorf("cannot open published tree: %w", err)

@@ -20,7 +20,7 @@ import (
 // base needs is moved aside: nothing can be said about it.
 func (r *repairer) mendStored(ctx context.Context, d damages) error {
 	for dir, findings := range d.stored {
-		known := r.uses(func(index snapshots.Index) bool { return keyOf(index).dir() == dir })
+		known := r.uses(func(index snapshots.Index) bool { return IndexKeyOf(index).dir() == dir })
 		var err error
 		if len(known) == 0 {
 			if err = r.Alone(ctx, nil, func(context.Context) error { return r.dropStored(dir, findings[0]) }); err == nil {
@@ -65,7 +65,7 @@ func (r *repairer) storeAny(ctx context.Context, uses []use) error {
 func (r *repairer) store(ctx context.Context, use use) error {
 	r.p.mu.Lock()
 	defer r.p.mu.Unlock()
-	key, whole := keyOf(use.index), true
+	key, whole := IndexKeyOf(use.index), true
 	for i, as := range blobs.Encodings {
 		name := path.Join(key.dir(), "Packages"+string(as))
 		if got, _, err := hashFile(r.p.tree.path(name)); err == nil && got == use.sums[i+1].sum {
@@ -194,7 +194,7 @@ func (r *repairer) due(base ExpectedBase, at place, state snapshots.State) (Sign
 		if !ok {
 			return Signed{}, fmt.Errorf("its Release does not list %s", key)
 		}
-		indices = append(indices, named{indexDir(key), keyOf(state.Index(key)), s})
+		indices = append(indices, named{indexDir(key), IndexKeyOf(state.Index(key)), s})
 	}
 	meta := base.Meta
 	meta.Suite = base.Dir
@@ -226,7 +226,7 @@ func (r *repairer) rewrite(ctx context.Context, base ExpectedBase, state snapsho
 		if err := r.store(ctx, use); err != nil {
 			return err
 		}
-		indices = append(indices, named{indexDir(key), keyOf(use.index), s})
+		indices = append(indices, named{indexDir(key), IndexKeyOf(use.index), s})
 	}
 	r.p.mu.Lock()
 	defer r.p.mu.Unlock()
@@ -252,8 +252,8 @@ func (r *repairer) rewrite(ctx context.Context, base ExpectedBase, state snapsho
 // does: after a frame was lost and made again by another compressor. What that
 // base offers stays as it is.
 func (r *repairer) others(use use) bool {
-	key := keyOf(use.index)
-	for _, other := range r.uses(func(index snapshots.Index) bool { return keyOf(index) == key }) {
+	key := IndexKeyOf(use.index)
+	for _, other := range r.uses(func(index snapshots.Index) bool { return IndexKeyOf(index) == key }) {
 		if other.base.Signed != nil {
 			return other.sums != use.sums
 		}
@@ -270,7 +270,7 @@ func (r *repairer) restage(ctx context.Context, base ExpectedBase, state snapsho
 	}
 	for _, key := range base.keys() {
 		index := state.Index(key)
-		known := r.uses(func(other snapshots.Index) bool { return keyOf(other) == keyOf(index) })
+		known := r.uses(func(other snapshots.Index) bool { return IndexKeyOf(other) == IndexKeyOf(index) })
 		if err := r.storeAny(ctx, known); err != nil || len(known) == 0 {
 			r.forget(index)
 		}
@@ -283,7 +283,7 @@ func (r *repairer) restage(ctx context.Context, base ExpectedBase, state snapsho
 func (r *repairer) forget(index snapshots.Index) {
 	r.p.mu.Lock()
 	defer r.p.mu.Unlock()
-	key := keyOf(index)
+	key := IndexKeyOf(index)
 	text, err := os.ReadFile(r.p.tree.path(path.Join(key.dir(), sumsFile)))
 	s, ok := parseSums(string(text))
 	good := err == nil && ok && s[0].size == index.Size()

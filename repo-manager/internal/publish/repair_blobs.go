@@ -27,7 +27,7 @@ type use struct {
 // with the same sums once.
 func (r *repairer) uses(want func(snapshots.Index) bool) []use {
 	type place struct {
-		key  indexKey
+		key  IndexKey
 		sums sums
 	}
 	seen := make(map[place]bool)
@@ -49,10 +49,10 @@ func (r *repairer) uses(want func(snapshots.Index) bool) []use {
 				}
 			}
 			s, ok := listedSums(text, indexDir(key))
-			if !ok || seen[place{keyOf(index), s}] {
+			if !ok || seen[place{IndexKeyOf(index), s}] {
 				continue
 			}
-			seen[place{keyOf(index), s}] = true
+			seen[place{IndexKeyOf(index), s}] = true
 			uses = append(uses, use{index, base, s})
 		}
 	}
@@ -347,7 +347,7 @@ func (r *repairer) chunk(_ context.Context, id snapshots.ID) (text []byte, from 
 
 // filesOf lists where the files of an index may be, below the root of the tree.
 func (r *repairer) filesOf(at place, use use, i int) []string {
-	names := []string{path.Join(keyOf(use.index).dir(), "Packages"+suffixes[i])}
+	names := []string{path.Join(IndexKeyOf(use.index).dir(), "Packages"+suffixes[i])}
 	for _, key := range use.base.keys() {
 		dir := indexDir(key)
 		names = append(names, path.Join(at.byHash(dir), fmt.Sprintf("%x", use.sums[i].sum)), path.Join(at.dists, dir, "Packages"+suffixes[i]))

@@ -89,7 +89,7 @@ var ways = []struct {
 }
 
 func (c *checked) stored(suffix string) string {
-	return filepath.Join(c.public, keyOf(c.state.Index(demo.keys()[0])).dir(), "Packages"+suffix)
+	return filepath.Join(c.public, IndexKeyOf(c.state.Index(demo.keys()[0])).dir(), "Packages"+suffix)
 }
 
 // The files that are derived, and what a repair says that it did.

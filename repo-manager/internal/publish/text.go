@@ -47,7 +47,7 @@ func (p *Publisher) ReleaseText(ctx context.Context, base Base, state snapshots.
 // named is an index under its place in a base.
 type named struct {
 	dir string // <component>/binary-<architecture>
-	key indexKey
+	key IndexKey
 	sums
 }
 

@@ -18,7 +18,7 @@ func TestReleaseText(t *testing.T) {
 	state := f.state(described(t, "tool", "1", "amd64"), described(t, "data", "1", "all"))
 	at := time.Date(2026, 11, 2, 3, 4, 5, 6, time.FixedZone("elsewhere", 3600))
 	lines := func(key snapshots.Key) string {
-		s := f.sums[keyOf(state.Index(key))]
+		s := f.sums[IndexKeyOf(state.Index(key))]
 		var b strings.Builder
 		for i, name := range []string{"Packages", "Packages.gz", "Packages.zst"} {
 			fmt.Fprintf(&b, " %x %d %s/binary-%s/%s\n", s[i].sum, s[i].size, key.Component, key.Architecture, name)

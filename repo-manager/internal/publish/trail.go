@@ -11,7 +11,7 @@ import (
 // chunks. The next version of the index shares most of its chunks; up to the
 // first that it does not share, nothing has to be read and hashed again.
 type trail struct {
-	key    indexKey
+	key    IndexKey
 	chunks []snapshots.ID
 	marks  [len(suffixes)][]mark // after each chunk
 }
@@ -52,7 +52,7 @@ func (r resumed) mark(i int) mark {
 }
 
 // newTrail begins the trail of an index with what it shares with before.
-func newTrail(key indexKey, index snapshots.Index, before resumed) *trail {
+func newTrail(key IndexKey, index snapshots.Index, before resumed) *trail {
 	t := &trail{key: key, chunks: make([]snapshots.ID, len(index.Chunks))}
 	for i, chunk := range index.Chunks {
 		t.chunks[i] = chunk.ID

@@ -57,6 +57,14 @@ func (p *Progress) Logf(format string, args ...any) {
 	})
 }
 
+// Result records what the change found, as JSON; see Engine.Change.
+func (p *Progress) Result(result []byte) error {
+	if err := p.e.Store.PutResult(context.WithoutCancel(p.e.ctx), p.Change().ID, result); err != nil {
+		return because(err, "cannot record what change %d found", p.Change().ID)
+	}
+	return nil
+}
+
 // Change is the change as it stands.
 func (p *Progress) Change() Change {
 	p.mu.Lock()
@@ -200,7 +208,7 @@ func (e *Engine) AbortChange(ctx context.Context, id int64) (Change, error) {
 	return p.Change(), nil
 }
 
-// Change returns one change.
+// Change returns one change, with its result.
 func (e *Engine) Change(ctx context.Context, id int64) (Change, error) {
 	all, err := e.Changes(ctx)
 	if err != nil {
@@ -208,6 +216,10 @@ func (e *Engine) Change(ctx context.Context, id int64) (Change, error) {
 	}
 	for _, c := range all {
 		if c.ID == id {
+			c.Result, _, err = e.Store.Result(ctx, id)
+			if err != nil {
+				return Change{}, because(err, "cannot read the result of change %d", id)
+			}
 			return c, nil
 		}
 	}

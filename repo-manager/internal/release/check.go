@@ -17,8 +17,13 @@ type (
 // Check compares the published tree with what the database says: every file
 // that should be there with the right bytes, and none that should not; and the
 // database with itself and with what is signed. progress may be nil.
-// Publications go on meanwhile; what they move is not judged.
+// Publications go on meanwhile; what they move is not judged. A gc that removes
+// files is waited for.
 func (e *Engine) Check(ctx context.Context, progress func(files, bytes int64)) (Report, error) {
+	if err := e.upkeep.Acquire(ctx, 1); err != nil {
+		return Report{}, because(err, "cannot check the published tree")
+	}
+	defer e.upkeep.Release(1)
 	rows, err := e.rows(ctx, false, e.alone)
 	if err != nil {
 		return Report{}, err

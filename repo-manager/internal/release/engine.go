@@ -10,6 +10,8 @@ import (
 
 	"aptfleet/repo-manager/internal/publish"
 	"aptfleet/snapshots"
+
+	"golang.org/x/sync/semaphore"
 )
 
 // MaxAhead is how far the Date of a stage may be ahead of the clock, as it is
@@ -27,6 +29,24 @@ type Pool interface {
 	PutDir(dir string, sha256 [32]byte, name string) (already bool, err error)
 	// Remove takes a file away that no state refers to; an absent one is fine.
 	Remove(sha256 [32]byte, name string) error
+	// List calls f for all content there is, with the bytes it takes.
+	List(f func(sha256 [32]byte, bytes int64)) error
+	// Drop takes content away under all names; an absent one is fine.
+	Drop(sha256 [32]byte) error
+}
+
+// Blobs is the store behind Chunks as a gc sees it: texts with the frames
+// that belong to them.
+type Blobs interface {
+	// List calls f for every text there is, or of which a frame is left, with
+	// the bytes that it and its frames take.
+	List(f func(id snapshots.ID, bytes int64)) error
+	// Protect keeps texts that are put from now on from being dropped, until
+	// release is called.
+	Protect() (release func())
+	// Drop takes a text and its frames away and returns true, unless it is
+	// protected. An absent one is fine.
+	Drop(id snapshots.ID) (bool, error)
 }
 
 // Publisher writes the tree that apt reads.
@@ -54,6 +74,16 @@ type Publisher interface {
 	RestoreState(ctx context.Context, bases []publish.ExpectedBase, id snapshots.ID) error
 	// Repair mends what is derived.
 	Repair(ctx context.Context, with publish.Repairs) (publish.Report, error)
+	// Dirs lists the fixed bases of a pipeline that are in the tree.
+	Dirs(pipeline string) ([]string, error)
+	// Withdraw takes a fixed base out of the tree, all at once; an absent one
+	// is fine.
+	Withdraw(pipeline, dir string) error
+	// Indices calls f for all index files there are, with the bytes they take.
+	Indices(f func(key publish.IndexKey, bytes int64)) error
+	// DropIndex takes index files away that no base needs, and returns false
+	// if a publication that is not finished needs them. Absent ones are fine.
+	DropIndex(key publish.IndexKey) (bool, error)
 	// Check compares the tree with what should be there once it has begun.
 	Check(ctx context.Context, want func(context.Context) (publish.Expected, error), progress func(files, bytes int64)) (publish.Report, error)
 }
@@ -62,6 +92,7 @@ type Publisher interface {
 type Config struct {
 	Store     Store
 	Chunks    snapshots.Chunks
+	Blobs     Blobs // behind Chunks
 	Pool      Pool
 	Publisher Publisher
 	Sync      func() error      // makes all that pool and chunks wrote durable: one syncfs
@@ -71,8 +102,14 @@ type Config struct {
 	Aside     string            // directory for bad files that a repair moves away, on the pool's file system
 	Archive   string            // URL of the public listener, for the field Snapshots; "" leaves it out
 	ValidFor  time.Duration     // from the Date of a stage to its Valid-Until; 0 is seven days
-	Clock     func() time.Time
-	Log       *slog.Logger
+	Keep      time.Duration     // how long a gc keeps what a stage does not offer any more; 0 is publish.DefaultKeep
+
+	// Devices lists what the devices of all pipelines have; nil: there are none.
+	// It is called by the writer, so it must not wait for the engine.
+	Devices func(context.Context) ([]Deployed, error)
+
+	Clock func() time.Time
+	Log   *slog.Logger
 }
 
 // defaultValidFor is how long a stage's InRelease is good if nobody refreshes it.
@@ -82,9 +119,11 @@ const defaultValidFor = 7 * 24 * time.Hour
 // methods may be called concurrently.
 type Engine struct {
 	Config
-	hub     hub
-	queue   queue
-	changes changes
+	hub       hub
+	queue     queue
+	changes   changes
+	collector collecting
+	upkeep    *semaphore.Weighted // all of it for a gc that removes files, 1 for each check
 
 	mu    sync.RWMutex
 	lines map[string]*line // each value is replaced, never modified
@@ -132,7 +171,11 @@ func Open(ctx context.Context, config Config) (*Engine, error) {
 		Config:      config,
 		lines:       make(map[string]*line),
 		unpublished: make(map[string]time.Time),
+		upkeep:      semaphore.NewWeighted(allUpkeep),
 		done:        make(chan struct{}),
+	}
+	if e.Keep == 0 {
+		e.Keep = publish.DefaultKeep
 	}
 	e.queue.init()
 	if err := e.takeBack(ctx); err != nil {
@@ -151,6 +194,9 @@ func Open(ctx context.Context, config Config) (*Engine, error) {
 			return nil, fmt.Errorf("cannot open pipeline %s: %w", p.Name, err)
 		}
 		e.lines[p.Name] = l
+		if err := e.withdrawUnknown(ctx, l); err != nil {
+			e.Log.Error("cannot remove the bases of deleted snapshots", "pipeline", p.Name, "error", err)
+		}
 		if err := e.republish(ctx, l); err != nil {
 			e.Log.Error("cannot publish everything; will try again", "pipeline", p.Name, "error", err)
 			e.unpublished[p.Name] = e.now().Add(retryAfter)

@@ -127,8 +127,9 @@ func (d *draft) remove(ctx context.Context, a Actor, component, name, version st
 // ReplaceMirror makes pkgs all that a mirror holds and publishes that as a new
 // state. files are those of them that the pool may not have yet; they are
 // renamed into it. Other bytes under a name, version and architecture that
-// another component has are a Conflict, as they are for an upload. It returns
-// the state of the pipeline after it.
+// another component has are a Conflict, as they are for an upload. If a file
+// that is not given is missing the error is ErrVanished, and the files stay where
+// they are. It returns the state of the pipeline after it.
 func (e *Engine) ReplaceMirror(ctx context.Context, a Actor, pipeline, component string, pkgs []snapshots.Package, files []File) (snapshots.ID, error) {
 	var state snapshots.ID
 	err := e.do(&job{ctx: ctx, pipeline: pipeline, edit: func(ctx context.Context, d *draft) (func(), error) {
@@ -156,6 +157,9 @@ func (d *draft) replace(ctx context.Context, a Actor, component string, pkgs []s
 	if err := d.mustNotClash(ctx, component, after); err != nil {
 		return err
 	}
+	if err := d.mustBeThere(ctx, component, pkgs, files); err != nil {
+		return err
+	}
 	for _, f := range files {
 		if err := d.store(f); err != nil {
 			return err
@@ -170,6 +174,40 @@ func (d *draft) replace(ctx context.Context, a Actor, component string, pkgs []s
 	}
 	d.say(a, "mirror %s: %d packages", component, len(pkgs))
 	d.act(a, "replace", "mirror "+component, fmt.Sprintf("%d packages", len(pkgs)))
+	return nil
+}
+
+// ErrVanished says that the pool had a file when somebody looked, and a gc
+// removed it since. Looking again helps.
+var ErrVanished = errors.New("a file is not in the pool any more")
+
+// mustBeThere refuses packages whose files are neither in the component, nor
+// given, nor on record.
+func (d *draft) mustBeThere(ctx context.Context, component string, pkgs []snapshots.Package, files []File) error {
+	there := make(map[[32]byte]bool, len(pkgs))
+	for _, f := range files {
+		there[f.SHA256] = true
+	}
+	for at, packages := range d.names {
+		for _, p := range packages {
+			there[p.SHA256] = there[p.SHA256] || at.component == component
+		}
+	}
+	for _, p := range pkgs {
+		if there[p.SHA256] {
+			continue
+		}
+		recorded, err := d.e.Store.HasFile(ctx, p.SHA256)
+		if err != nil {
+			return because(err, "cannot replace mirror %s", component)
+		}
+		if !recorded {
+			return &Error{
+				Code: Conflict, Text: fmt.Sprintf("cannot replace mirror %s: the file of %s is not in the pool", component, p.Ref()),
+				Hint: "repo-manager mirror update " + component, Err: ErrVanished,
+			}
+		}
+	}
 	return nil
 }
 

@@ -44,13 +44,16 @@ func (e *Engine) Pipeline(_ context.Context, name string) (Pipeline, error) {
 }
 
 // CreatePipeline creates a pipeline without components, and publishes its
-// first stage. Name, Distribution, Architectures and Stages are taken from p;
-// without stages it gets dev, canary and production. They cannot be changed
-// later.
+// first stage. Name, Distribution, Architectures, Stages and Retention are
+// taken from p; without stages it gets dev, canary and production, without
+// retention the default one, which is all of this that can be changed later.
 func (e *Engine) CreatePipeline(ctx context.Context, a Actor, p Pipeline) (Pipeline, error) {
 	p = Pipeline{
 		Name: p.Name, Distribution: p.Distribution, Created: e.now(),
-		Architectures: slices.Sorted(slices.Values(p.Architectures)), Stages: slices.Clone(p.Stages),
+		Architectures: slices.Sorted(slices.Values(p.Architectures)), Stages: slices.Clone(p.Stages), Retention: p.Retention,
+	}
+	if p.Retention == (Retention{}) {
+		p.Retention = DefaultRetention
 	}
 	if len(p.Stages) == 0 {
 		p.Stages = []string{"dev", "canary", "production"}
@@ -117,7 +120,7 @@ func (p Pipeline) validate() error {
 			return refuse("stage %s is named twice", stage)
 		}
 	}
-	return nil
+	return p.Retention.validate(p.Name)
 }
 
 // CreateRepository adds a rolling repository to a pipeline. It holds the keep

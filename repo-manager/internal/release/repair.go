@@ -58,6 +58,10 @@ func (e *Engine) Repair(ctx context.Context, a Actor, progress func(files, bytes
 }
 
 func (e *Engine) repair(ctx context.Context, a Actor, progress func(files, bytes int64)) (Report, error) {
+	if err := e.upkeep.Acquire(ctx, 1); err != nil {
+		return Report{}, because(err, "cannot repair the published tree")
+	}
+	defer e.upkeep.Release(1)
 	before, err := e.rows(ctx, true, e.alone)
 	if err != nil {
 		return Report{}, err

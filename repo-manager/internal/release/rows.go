@@ -375,7 +375,9 @@ func (a *audit) join(copies ...publish.Signed) (signed publish.Signed, whole boo
 	return signed, signed.InRelease != nil && signed.Gpg != nil
 }
 
-// uploads holds the record of files against that of uploads.
+// uploads holds the record of files against that of uploads. An upload without a
+// file is no damage: a gc removed what no state needed. What a state needs is
+// looked at by whoever opens its chunks.
 func (a *audit) uploads(ctx context.Context) error {
 	uploads, err := a.e.Store.Uploads(ctx)
 	if err != nil {
@@ -391,9 +393,9 @@ func (a *audit) uploads(ctx context.Context) error {
 	}
 	for _, u := range uploads {
 		due := File{SHA256: u.SHA256, Name: deb.FileName(u.Name, u.Version, u.Architecture), Size: u.Size}
-		if there, ok := known[u.SHA256]; !ok || there != due {
+		if there, ok := known[u.SHA256]; ok && there != due {
 			known[u.SHA256] = due
-			a.file(due, !ok, "the record of uploads")
+			a.file(due, false, "the record of uploads")
 		}
 	}
 	return nil

@@ -86,7 +86,7 @@ func (e *Engine) resolveID(ctx context.Context, l *line, ref string) (Offer, err
 			return Offer{}, because(err, "cannot look up state %s", id)
 		}
 		if !known && l.nameOf(state) == "" {
-			return Offer{}, fail(NotFound, "", "cannot find state %s: pipeline %s never had it", id, l.Name)
+			return Offer{}, fail(NotFound, "", "cannot find state %s: pipeline %s never had it, or does not keep it any more", id, l.Name)
 		}
 		return Offer{state, l.nameOf(state)}, nil
 	}

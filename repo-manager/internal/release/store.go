@@ -30,16 +30,22 @@ type Store interface {
 	Moves(ctx context.Context, pipeline, stage string, limit int) ([]Move, error)
 	// Move finds one move; ok is false if there is none.
 	Move(ctx context.Context, pipeline string, seq int64) (m Move, ok bool, err error)
+	// Below lists a move and those that undos lead back to from there, one
+	// after the other: the move itself first. It is empty if there is no such move.
+	Below(ctx context.Context, pipeline string, seq int64) ([]Move, error)
 	// Bases lists the fixed bases of a pipeline in the order of their making.
 	Bases(ctx context.Context, pipeline string) ([]Base, error)
+	// BaseStates is Bases without texts and signatures.
+	BaseStates(ctx context.Context, pipeline string) ([]Base, error)
 	// HasBase tells whether a pipeline has a fixed base in dir.
 	HasBase(ctx context.Context, pipeline, dir string) (bool, error)
 	// Accepted finds the newest upload of exactly this name, version and
 	// architecture into any repository of a pipeline.
 	Accepted(ctx context.Context, pipeline, name, version, architecture string) (a Accepted, ok bool, err error)
-	// Files lists the files of the pool that were ever committed, by SHA256.
+	// Files lists the files of the pool that are on record, by SHA256.
 	Files(ctx context.Context) ([]File, error)
-	// HasFile tells whether a file of the pool was ever committed.
+	// HasFile tells whether a file of the pool is on record: committed, and not
+	// dropped since.
 	HasFile(ctx context.Context, sha256 [32]byte) (bool, error)
 	// Uploads lists all uploads that repositories took, oldest first.
 	Uploads(ctx context.Context) ([]Accepted, error)
@@ -58,6 +64,14 @@ type Store interface {
 	PutChange(ctx context.Context, c Change) (Change, error)
 	// Changes lists changes, newest first, at most limit; 0 means all.
 	Changes(ctx context.Context, limit int) ([]Change, error)
+	// PutResult keeps what a change found, as JSON, in place of an earlier one.
+	PutResult(ctx context.Context, change int64, result []byte) error
+	// Result returns what PutResult kept; ok is false if there is nothing.
+	Result(ctx context.Context, change int64) (result []byte, ok bool, err error)
+
+	// Compact gives space that nothing uses any more back to the file system, a
+	// bounded part of it, and tells whether there is more.
+	Compact(ctx context.Context) (more bool, err error)
 }
 
 // Batch is what one commit makes durable, in this order.
@@ -71,6 +85,10 @@ type Batch struct {
 	Bases      []Base
 	Files      []File // became part of the pool; known ones are fine
 	Uploads    []Accepted
+	Retentions []Retained // each replaces what the pipeline had
+	Pins       []Pin      // of snapshots that have none
+	Unpinned   []SnapshotName
+	Dropped    Dropped
 	Acts       []Act
 }
 
@@ -95,6 +113,25 @@ type RowName struct {
 	Key      string // id, name or dir
 	SHA256   [32]byte
 }
+
+// Retained is the retention of a pipeline.
+type Retained struct {
+	Pipeline string
+	Retention
+}
+
+// SnapshotName names a snapshot of a pipeline.
+type SnapshotName struct{ Pipeline, ID string }
+
+// Dropped is what a commit forgets. What is not there is fine.
+type Dropped struct {
+	Snapshots []SnapshotName // not pinned; their ids are never given again, see Pipeline.Deleted
+	Bases     []BaseName
+	Files     [][32]byte // by SHA256
+}
+
+// BaseName names a fixed base of a pipeline.
+type BaseName struct{ Pipeline, Dir string }
 
 // Standing is a stage with what its newest InRelease says, so that a
 // publication can be repeated as it was.

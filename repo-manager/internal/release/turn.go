@@ -58,8 +58,12 @@ func (t *turn) event(kind, subject string) {
 // name gives a state its id: the next free second.
 func (t *turn) name(ctx context.Context, a Actor, state snapshots.State, note string, labels []string) (Snapshot, error) {
 	second := t.now.Truncate(time.Second)
+	newest := t.line.Deleted
 	if n := len(t.line.snapshots); n > 0 {
-		last, err := time.Parse(snapshotFormat, t.line.snapshots[n-1].ID)
+		newest = max(newest, t.line.snapshots[n-1].ID)
+	}
+	if newest != "" {
+		last, err := time.Parse(snapshotFormat, newest)
 		if err != nil {
 			return Snapshot{}, fmt.Errorf("cannot read snapshot id: %w", err)
 		}
@@ -163,6 +167,7 @@ func (t *turn) commit(ctx context.Context) error {
 		return because(err, "cannot sync the data directory")
 	}
 	faultpoint.Hit(t.kind + ":synced")
+	t.e.collector.note(t.batch)
 	if err := t.e.Store.Commit(ctx, t.batch); err != nil {
 		t.e.reload(ctx, t.line.Name)
 		return because(err, "cannot commit to the database")

@@ -20,6 +20,8 @@ type Pipeline struct {
 	Architectures []string // Debian names without "all", sorted
 	Stages        []string // in order of promotion; the first offers the newest state
 	Components    []Component
+	Retention     Retention
+	Deleted       string // highest id of a snapshot that was deleted, or ""
 	Created       time.Time
 }
 
@@ -81,6 +83,7 @@ type Snapshot struct {
 	By       string
 	Created  time.Time
 	Packages int // entries of all indices: a package of architecture all counts in each
+	Pin      *Pin
 }
 
 // Stage is what a stage offers now.
@@ -160,6 +163,7 @@ type Change struct {
 	Unit     string    // "packages", "bytes"
 	Log      []string  // newest last, bounded
 	Error    string
+	Result   []byte // JSON of what it found, where one change is asked for; nil: nothing
 }
 
 // Event tells watchers that something moved; they read the rest themselves.

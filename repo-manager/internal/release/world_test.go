@@ -95,7 +95,7 @@ func (w *world) open() {
 	w.receiver, err = incoming.Open(filepath.Join(w.dir, "incoming"), 0, 1)
 	must(w.t, err)
 	w.config = release.Config{
-		Store: w.store, Chunks: store, Pool: files, Publisher: w.publisher,
+		Store: w.store, Chunks: store, Blobs: store, Pool: files, Publisher: w.publisher,
 		Sync:    func() error { return atomicfile.SyncFS(w.dir) },
 		Intents: filepath.Join(w.dir, "intents"), Aside: filepath.Join(w.dir, "damaged"), Archive: "http://archive.example",
 		Clock: func() time.Time { return time.Now().Add(time.Duration(w.offset.Load())) },

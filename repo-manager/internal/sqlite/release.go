@@ -13,7 +13,7 @@ import (
 func (d *DB) Commit(ctx context.Context, b release.Batch) error {
 	return d.inWrite(ctx, func(tx *sql.Tx) error {
 		for _, write := range []func(context.Context, *sql.Tx, release.Batch) error{
-			insertPipelines, updateMirrors, insertSnapshots, insertMoves, putStandings, insertBases, insertUploads,
+			insertPipelines, updateMirrors, insertSnapshots, insertMoves, putStandings, insertBases, insertUploads, putRetention, drop,
 		} {
 			if err := write(ctx, tx, b); err != nil {
 				return err
@@ -25,8 +25,8 @@ func (d *DB) Commit(ctx context.Context, b release.Batch) error {
 
 func insertPipelines(ctx context.Context, tx *sql.Tx, b release.Batch) error {
 	for _, p := range b.Pipelines {
-		if _, err := tx.ExecContext(ctx, `INSERT INTO pipelines (name, distribution, architectures, stages, created) VALUES (?, ?, ?, ?, ?)`,
-			p.Name, p.Distribution, jsonText(p.Architectures), jsonText(p.Stages), timeText(p.Created)); err != nil {
+		if _, err := tx.ExecContext(ctx, `INSERT INTO pipelines (name, distribution, architectures, stages, keep_states, keep_days, created) VALUES (?, ?, ?, ?, ?, ?, ?)`,
+			p.Name, p.Distribution, jsonText(p.Architectures), jsonText(p.Stages), p.Retention.States, p.Retention.Days, timeText(p.Created)); err != nil {
 			return fmt.Errorf("cannot store pipeline %s: %w", p.Name, err)
 		}
 	}
@@ -152,9 +152,10 @@ func each[T any](ctx context.Context, tx *sql.Tx, query string, rows []T, values
 
 // Pipelines implements release.Store.
 func (d *DB) Pipelines(ctx context.Context) ([]release.Pipeline, error) {
-	rows, err := d.read.QueryContext(ctx, `SELECT name, distribution, architectures, stages, created FROM pipelines ORDER BY name`)
+	rows, err := d.read.QueryContext(ctx, `SELECT name, distribution, architectures, stages, keep_states, keep_days, deleted, created FROM pipelines ORDER BY name`)
 	pipelines, err := list(rows, err, func(r *sql.Rows, p *release.Pipeline) error {
-		return r.Scan(&p.Name, &p.Distribution, jsonValue[[]string]{&p.Architectures}, jsonValue[[]string]{&p.Stages}, timeValue{&p.Created})
+		return r.Scan(&p.Name, &p.Distribution, jsonValue[[]string]{&p.Architectures}, jsonValue[[]string]{&p.Stages},
+			&p.Retention.States, &p.Retention.Days, &p.Deleted, timeValue{&p.Created})
 	})
 	if err != nil {
 		return nil, fmt.Errorf("cannot list pipelines: %w", err)
@@ -184,10 +185,9 @@ func (d *DB) Standings(ctx context.Context, pipeline string) ([]release.Standing
 
 // Snapshots implements release.Store.
 func (d *DB) Snapshots(ctx context.Context, pipeline string) ([]release.Snapshot, error) {
-	rows, err := d.read.QueryContext(ctx, `SELECT pipeline, id, state, labels, note, by, created, packages FROM snapshots WHERE pipeline = ? ORDER BY id`, pipeline)
-	return list(rows, err, func(r *sql.Rows, s *release.Snapshot) error {
-		return r.Scan(&s.Pipeline, &s.ID, idValue(&s.State), jsonValue[[]string]{&s.Labels}, &s.Note, &s.By, timeValue{&s.Created}, &s.Packages)
-	})
+	rows, err := d.read.QueryContext(ctx, `SELECT s.pipeline, s.id, s.state, s.labels, s.note, s.by, s.created, s.packages, p.by, p.reason, p.at
+		FROM snapshots s LEFT JOIN pins p ON p.pipeline = s.pipeline AND p.snapshot = s.id WHERE s.pipeline = ? ORDER BY s.id`, pipeline)
+	return list(rows, err, scanSnapshot)
 }
 
 const selectMoves = `SELECT pipeline, seq, stage, kind, from_state, from_snapshot, to_state, to_snapshot, by, reason, at, over FROM moves `

@@ -39,7 +39,7 @@ type DB struct {
 // 0600 is the caller's umask), and brings its schema up to date. A database
 // of a newer program is refused.
 func Open(ctx context.Context, path string) (*DB, error) {
-	write, err := sql.Open("sqlite3", source(path, "_txlock", "immediate"))
+	write, err := sql.Open("sqlite3", source(path, "_txlock", "immediate", "_auto_vacuum", "incremental"))
 	if err != nil {
 		return nil, fmt.Errorf("cannot open database %s: %w", path, err)
 	}
@@ -62,14 +62,16 @@ func Open(ctx context.Context, path string) (*DB, error) {
 
 // source is the driver's name of the file at path. WAL with synchronous=FULL
 // syncs the log at each commit; the driver's default in WAL mode does not
-// and may lose commits when the power goes.
-func source(path, key, value string) string {
+// and may lose commits when the power goes. more is further keys and values.
+func source(path string, more ...string) string {
 	q := url.Values{
 		"_journal_mode": {"WAL"},
 		"_synchronous":  {"FULL"},
 		"_foreign_keys": {"on"},
 		"_busy_timeout": {"5000"},
-		key:             {value},
+	}
+	for i := 0; i < len(more); i += 2 {
+		q.Set(more[i], more[i+1])
 	}
 	return (&url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: q.Encode()}).String()
 }

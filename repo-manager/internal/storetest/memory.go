@@ -48,6 +48,8 @@ type releases struct {
 	uploads   []release.Accepted
 	acts      []release.Act
 	changes   []release.Change
+	pins      []release.Pin
+	results   map[int64][]byte
 }
 
 // copy returns releases whose slices may be appended to without any effect on
@@ -63,6 +65,7 @@ func (r releases) copy() releases {
 	r.bases = slices.Clip(r.bases)
 	r.uploads = slices.Clip(r.uploads)
 	r.acts = slices.Clip(r.acts)
+	r.pins = slices.Clip(r.pins)
 	r.files = maps.Clone(r.files)
 	if r.files == nil {
 		r.files = make(map[[32]byte]release.File)
@@ -142,7 +145,7 @@ func (r *releases) add(b release.Batch) error {
 	}
 	r.uploads = append(r.uploads, b.Uploads...)
 	r.acts = append(r.acts, b.Acts...)
-	return nil
+	return r.retain(b)
 }
 
 func (r *releases) pipeline(name string) *release.Pipeline {
@@ -185,6 +188,9 @@ func (m *Memory) Snapshots(_ context.Context, pipeline string) ([]release.Snapsh
 	defer m.mu.Unlock()
 	list := only(m.releases.snapshots, func(s release.Snapshot) bool { return s.Pipeline == pipeline })
 	slices.SortFunc(list, func(a, b release.Snapshot) int { return cmp.Compare(a.ID, b.ID) })
+	for i := range list {
+		list[i].Pin = m.releases.pin(pipeline, list[i].ID)
+	}
 	return list, nil
 }
 

@@ -51,6 +51,10 @@ func Release(t *testing.T, open func(t *testing.T) (store release.Store, again f
 	run("uploads are found by identity", identities)
 	run("changes", changes)
 	run("rows are mended", mended)
+	run("retention and pins", retention)
+	run("what is dropped", dropped)
+	run("the moves below", below)
+	run("results of changes", results)
 }
 
 func everythingComesBack(t *testing.T, s release.Store, again func() release.Store) {

@@ -1,0 +1,115 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"strings"
+	"time"
+
+	"aptfleet/internal/protocol"
+	"aptfleet/repo-manager/internal/fleet"
+	"aptfleet/repo-manager/internal/release"
+	"aptfleet/snapshots"
+)
+
+// deployed is what the devices have, as the engine wants to know it before it
+// lets anything go.
+func (s *server) deployed(ctx context.Context) ([]release.Deployed, error) {
+	if s.fleet == nil { // still opening
+		return nil, nil
+	}
+	devices, err := s.fleet.Devices(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var all []release.Deployed
+	for _, d := range devices {
+		if d.Report != nil {
+			all = append(all, deployedOn(d, *d.Report)...)
+		}
+	}
+	return all, nil
+}
+
+// deployedOn lists the deployments of a device, what it is about to install,
+// and what it follows, if that is one release for ever.
+func deployedOn(d fleet.Device, report protocol.Report) []release.Deployed {
+	var all []release.Deployed
+	add := func(role, state, snapshot string) {
+		id, err := snapshots.ParseID(state)
+		if err != nil {
+			id = snapshots.ID{} // a device says what it likes
+		}
+		if !id.IsZero() || snapshot != "" {
+			all = append(all, release.Deployed{Device: d.Name, Pipeline: d.Pipeline, Role: role, State: id, Snapshot: snapshot})
+		}
+	}
+	for _, deployment := range report.Deployments {
+		add(deployment.Role, deployment.State, deployment.Snapshot)
+	}
+	add("wanted", report.Wanted, "")
+	if id, ok := strings.CutPrefix(report.Follow, "snapshot:"); ok {
+		add("followed", "", id)
+	}
+	if id, ok := strings.CutPrefix(report.Follow, "state:"); ok {
+		add("followed", id, "")
+	}
+	return all
+}
+
+const (
+	defaultGCEvery = 24 * time.Hour
+	// settle is how long after its start the server begins a gc that is due, or
+	// that something cut short.
+	settle = time.Minute
+)
+
+// collectGarbage starts a gc now and then until ctx ends.
+func (s *server) collectGarbage(ctx context.Context) {
+	every := cmp.Or(s.settings.GCEvery, defaultGCEvery)
+	if every < 0 {
+		return
+	}
+	for pause := s.untilGC(ctx, every); ; pause = every {
+		timer := time.NewTimer(pause)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		case <-timer.C:
+		}
+		if _, err := s.engine.CollectGarbage(ctx, system, "", false); err != nil {
+			s.log.Warn("cannot start a gc; will try again", "error", err, "after", every)
+		}
+	}
+}
+
+// untilGC is how long it is until a server that just started begins a gc: the
+// time since the last one counts, also if the server did not run.
+func (s *server) untilGC(ctx context.Context, every time.Duration) time.Duration {
+	changes, err := s.engine.Changes(ctx)
+	if err != nil {
+		s.log.Error("cannot tell when the last gc was", "error", err)
+		return every
+	}
+	for _, c := range changes {
+		if !c.IsGC() {
+			continue
+		}
+		if c.Status != release.Done {
+			return settle // it left over what it did not come to
+		}
+		return min(every, max(settle, c.Created.Add(every).Sub(s.clock())))
+	}
+	pipelines, err := s.engine.Pipelines(ctx)
+	if err != nil || len(pipelines) == 0 {
+		return every
+	}
+	oldest := pipelines[0].Created
+	for _, p := range pipelines {
+		if p.Created.Before(oldest) {
+			oldest = p.Created
+		}
+	}
+	return min(every, max(settle, oldest.Add(every).Sub(s.clock())))
+}
