@@ -23,6 +23,12 @@
 // It never runs more than MaxAhead in front of the clock: publications that
 // would, wait, and meanwhile gather more uploads.
 //
+// # What is kept
+//
+// A gc removes what no root keeps, beside everything else. It sees what is
+// committed while it runs, and nothing of an act under way: so an act puts
+// chunks and files, and commits what needs them, within one job of the writer.
+//
 // # Undo
 //
 // Promotions of a stage pile up; an undo takes the top one off. After
