@@ -381,6 +381,8 @@ func (s *server) run(ctx context.Context) (err error) {
 		return err
 	}
 	failed := s.listeners.serve(h, s.log)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	go s.collectGarbage(ctx)
 	s.introduce()
 	if err := s.writeAddresses(); err != nil {

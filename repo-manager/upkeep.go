@@ -84,32 +84,38 @@ func (s *server) collectGarbage(ctx context.Context) {
 	}
 }
 
-// untilGC is how long it is until a server that just started begins a gc: the
-// time since the last one counts, also if the server did not run.
+// untilGC is how long it is until a server that just started begins a gc.
 func (s *server) untilGC(ctx context.Context, every time.Duration) time.Duration {
 	changes, err := s.engine.Changes(ctx)
-	if err != nil {
-		s.log.Error("cannot tell when the last gc was", "error", err)
-		return every
+	if err == nil {
+		var pipelines []release.Pipeline
+		if pipelines, err = s.engine.Pipelines(ctx); err == nil {
+			return firstGC(changes, pipelines, every, s.clock())
+		}
 	}
-	for _, c := range changes {
+	s.log.Error("cannot tell when the last gc was", "error", err)
+	return every
+}
+
+// firstGC is how long after now a gc is due: the time since the last one
+// counts, or since there is something, also if the server did not run. One
+// that did not come to its end left something over.
+func firstGC(changes []release.Change, pipelines []release.Pipeline, every time.Duration, now time.Time) time.Duration {
+	since := now
+	for _, p := range pipelines {
+		if p.Created.Before(since) {
+			since = p.Created
+		}
+	}
+	for _, c := range changes { // newest first
 		if !c.IsGC() {
 			continue
 		}
 		if c.Status != release.Done {
-			return settle // it left over what it did not come to
+			return settle
 		}
-		return min(every, max(settle, c.Created.Add(every).Sub(s.clock())))
+		since = c.Created
+		break
 	}
-	pipelines, err := s.engine.Pipelines(ctx)
-	if err != nil || len(pipelines) == 0 {
-		return every
-	}
-	oldest := pipelines[0].Created
-	for _, p := range pipelines {
-		if p.Created.Before(oldest) {
-			oldest = p.Created
-		}
-	}
-	return min(every, max(settle, oldest.Add(every).Sub(s.clock())))
+	return min(every, max(settle, since.Add(every).Sub(now)))
 }

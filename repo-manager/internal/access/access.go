@@ -9,7 +9,7 @@
 //
 //	viewer                        reads
 //	uploader[:pipeline[/repo]]    adds and removes packages
-//	releaser[:pipeline[/stage]]   names snapshots, promotes, undoes
+//	releaser[:pipeline[/stage]]   names, pins and deletes snapshots, promotes, undoes
 //	operator                      devices
 //	admin                         everything
 //

@@ -25,6 +25,12 @@
 // the clock was set back behind the Date by more than MaxAhead, publications
 // wait for it, and meanwhile gather more uploads.
 //
+// # What is kept
+//
+// A gc removes what no root keeps, beside everything else. It sees what is
+// committed while it runs, and nothing of an act under way: so an act puts
+// chunks and files, and commits what needs them, within one job of the writer.
+//
 // # Undo
 //
 // Promotions of a stage pile up; an undo takes the top one off. After

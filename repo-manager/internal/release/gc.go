@@ -26,8 +26,8 @@ import (
 // that made them needed, and a file without its row is found by the next gc,
 // which looks through the directories.
 //
-// It rests on one rule: an act of the engine puts chunks and files, and commits
-// what needs them, within one job of the writer.
+// It rests on the rule in doc.go: an act puts chunks and files, and commits what
+// needs them, within one job of the writer.
 
 // A gc is a change of this kind, a dry run too: it gets in the way of others.
 const (
