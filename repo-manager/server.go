@@ -388,8 +388,6 @@ func (s *server) run(ctx context.Context) (err error) {
 	if err := s.writeAddresses(); err != nil {
 		return errors.Join(err, s.listeners.shutdown(s.engine.EndEvents))
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	go s.backups.Run(ctx)
 	select {
 	case <-ctx.Done():

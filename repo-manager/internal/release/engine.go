@@ -194,9 +194,6 @@ func Open(ctx context.Context, config Config) (*Engine, error) {
 			return nil, fmt.Errorf("cannot open pipeline %s: %w", p.Name, err)
 		}
 		e.lines[p.Name] = l
-		if err := e.withdrawUnknown(ctx, l); err != nil {
-			e.Log.Error("cannot remove the bases of deleted snapshots", "pipeline", p.Name, "error", err)
-		}
 		if err := e.republish(ctx, l); err != nil {
 			e.Log.Error("cannot publish everything; will try again", "pipeline", p.Name, "error", err)
 			e.unpublished[p.Name] = e.now().Add(retryAfter)

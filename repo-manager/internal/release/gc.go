@@ -172,6 +172,9 @@ func (g *gc) mark(ctx context.Context) (states []Base, err error) {
 	for _, b := range states {
 		known[pipelineState{b.Pipeline, b.State}] = true
 	}
+	if err := g.mustBeWhole(ctx); err != nil {
+		return nil, err
+	}
 	if g.kept, err = g.e.roots(ctx, g.e.now(), known); err != nil {
 		return nil, err
 	}
@@ -181,6 +184,27 @@ func (g *gc) mark(ctx context.Context) (states []Base, err error) {
 		}
 	}
 	return states, g.live.mark(ctx)
+}
+
+// mustBeWhole refuses to go on where rows of bases are lost: what no row names
+// goes, and then nothing is left from which such a row could be made again.
+func (g *gc) mustBeWhole(ctx context.Context) error {
+	for name, l := range g.e.all() {
+		dirs := []string{"states/" + l.head().ID().String()}
+		for _, s := range l.snapshots {
+			dirs = append(dirs, "snapshots/"+s.ID)
+		}
+		for _, dir := range dirs {
+			known, err := g.e.Store.HasBase(ctx, name, dir)
+			if err != nil {
+				return err
+			}
+			if !known {
+				return fail(Refused, "repo-manager check --repair", "cannot collect garbage: the database has lost what it knew of %s of pipeline %s", dir, name)
+			}
+		}
+	}
+	return nil
 }
 
 // states lists the bases of states.

@@ -161,7 +161,7 @@ func TestRowsAreRepaired(t *testing.T) {
 		{name: "a base has another state", path: "database: bases demo/snapshots/", reason: "is not what it was committed as", did: "corrected by what it has signed",
 			alter: func(t *testing.T, b *release.Batch) { b.Bases[only(t, b.Bases, of("snapshots/"))].State[0] ^= 1 }},
 
-		{name: "a file's row is lost", path: "database: files ", reason: "is missing", did: "written again as the record of uploads says",
+		{name: "a file's row is lost", path: "database: files ", reason: "is missing", did: "written again as a state says",
 			alter: func(t *testing.T, b *release.Batch) { b.Files = b.Files[1:] }},
 		{name: "a file's row has another name", path: "database: files ", reason: "is not what it was committed as", did: "written again as the record of uploads says",
 			alter: func(t *testing.T, b *release.Batch) { b.Files[0].Name = "x_1_all.deb" }},

@@ -168,21 +168,6 @@ func (e *Engine) withdraw(ctx context.Context, b BaseName) error {
 	return nil
 }
 
-// withdrawUnknown removes the bases that a crash left in the tree after they
-// were dropped: what is not on record is not offered.
-func (e *Engine) withdrawUnknown(ctx context.Context, l *line) error {
-	unknown, err := e.unknownBases(ctx, l.Name)
-	if err != nil {
-		return err
-	}
-	for _, b := range unknown {
-		if err := e.withdraw(ctx, b); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // sweepIndices removes index files of which no base has a name.
 func (g *gc) sweepIndices(ctx context.Context) error {
 	var extra []publish.IndexKey

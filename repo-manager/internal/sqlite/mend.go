@@ -114,6 +114,11 @@ func dropRows(ctx context.Context, tx *sql.Tx, m release.Mending) error {
 	}
 	for _, row := range m.Drop {
 		var err error
+		if row.Table == "snapshots" {
+			if _, err := tx.ExecContext(ctx, `DELETE FROM pins WHERE pipeline = ? AND snapshot = ?`, row.Pipeline, row.Key); err != nil {
+				return fmt.Errorf("cannot drop a pin: %w", err)
+			}
+		}
 		if row.Table == "files" {
 			_, err = tx.ExecContext(ctx, `DELETE FROM files WHERE sha256 = ?`, row.SHA256[:])
 		} else {
@@ -128,9 +133,10 @@ func dropRows(ctx context.Context, tx *sql.Tx, m release.Mending) error {
 
 func mendPipelines(ctx context.Context, tx *sql.Tx, m release.Mending) error {
 	for _, p := range m.Pipelines {
-		if _, err := tx.ExecContext(ctx, `INSERT INTO pipelines (name, distribution, architectures, stages, created) VALUES (?, ?, ?, ?, ?)
-			ON CONFLICT DO UPDATE SET distribution = excluded.distribution, architectures = excluded.architectures, stages = excluded.stages, created = excluded.created`,
-			p.Name, p.Distribution, jsonText(p.Architectures), jsonText(p.Stages), timeText(p.Created)); err != nil {
+		if _, err := tx.ExecContext(ctx, `INSERT INTO pipelines (name, distribution, architectures, stages, keep_states, keep_days, deleted, created) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+			ON CONFLICT DO UPDATE SET distribution = excluded.distribution, architectures = excluded.architectures, stages = excluded.stages,
+				keep_states = excluded.keep_states, keep_days = excluded.keep_days, deleted = excluded.deleted, created = excluded.created`,
+			p.Name, p.Distribution, jsonText(p.Architectures), jsonText(p.Stages), p.Retention.States, p.Retention.Days, p.Deleted, timeText(p.Created)); err != nil {
 			return fmt.Errorf("cannot store pipeline %s: %w", p.Name, err)
 		}
 	}
@@ -150,9 +156,18 @@ func mendPipelines(ctx context.Context, tx *sql.Tx, m release.Mending) error {
 
 func mendSnapshots(ctx context.Context, tx *sql.Tx, m release.Mending) error {
 	for _, s := range m.Snapshots {
-		if _, err := tx.ExecContext(ctx, `INSERT OR REPLACE INTO snapshots (pipeline, id, state, labels, note, by, created, packages) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
+		if _, err := tx.ExecContext(ctx, `INSERT INTO snapshots (pipeline, id, state, labels, note, by, created, packages) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+			ON CONFLICT DO UPDATE SET state = excluded.state, labels = excluded.labels, note = excluded.note, by = excluded.by,
+				created = excluded.created, packages = excluded.packages`,
 			s.Pipeline, s.ID, s.State[:], jsonText(s.Labels), s.Note, s.By, timeText(s.Created), s.Packages); err != nil {
 			return fmt.Errorf("cannot store snapshot %s: %w", s.ID, err)
+		}
+		if s.Pin == nil {
+			continue
+		}
+		if _, err := tx.ExecContext(ctx, `INSERT OR REPLACE INTO pins (pipeline, snapshot, by, reason, at) VALUES (?, ?, ?, ?, ?)`,
+			s.Pipeline, s.ID, s.Pin.By, s.Pin.Reason, timeText(s.Pin.At)); err != nil {
+			return fmt.Errorf("cannot store the pin of snapshot %s: %w", s.ID, err)
 		}
 	}
 	return nil

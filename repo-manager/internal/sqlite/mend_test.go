@@ -55,7 +55,6 @@ func TestIntegrityNamesDamage(t *testing.T) {
 		harm []string
 		want string
 	}{
-		"a file's row is lost":      {[]string{`DELETE FROM files`}, "50 rows of table uploads name rows of table files that are not there"},
 		"a pipeline's row is lost":  {[]string{`DELETE FROM pipelines`}, "of table moves name rows of table pipelines"},
 		"a component's row is lost": {[]string{`DELETE FROM components`}, "of table uploads name rows of table components"},
 		"an upload is lost":         {[]string{`DELETE FROM uploads WHERE number = 7`}, "1 rows of table uploads are missing"},
