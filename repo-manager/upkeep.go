@@ -62,6 +62,8 @@ const (
 	// settle is how long after its start the server begins a gc that is due, or
 	// that something cut short.
 	settle = time.Minute
+	// again is how long after a gc could not start the next one is tried.
+	again = 10 * time.Minute
 )
 
 // collectGarbage starts a gc now and then until ctx ends.
@@ -70,7 +72,7 @@ func (s *server) collectGarbage(ctx context.Context) {
 	if every < 0 {
 		return
 	}
-	for pause := s.untilGC(ctx, every); ; pause = every {
+	for pause := s.untilGC(ctx, every); ; {
 		timer := time.NewTimer(pause)
 		select {
 		case <-ctx.Done():
@@ -78,8 +80,10 @@ func (s *server) collectGarbage(ctx context.Context) {
 			return
 		case <-timer.C:
 		}
+		pause = every
 		if _, err := s.engine.CollectGarbage(ctx, system, "", false); err != nil {
-			s.log.Warn("cannot start a gc; will try again", "error", err, "after", every)
+			pause = min(every, again)
+			s.log.Warn("cannot start a gc; will try again", "error", err, "after", pause)
 		}
 	}
 }

@@ -552,6 +552,19 @@ func TestGCUnderUploads(t *testing.T) {
 	})
 }
 
+// A file whose row was lost is not on record and needed all the same.
+func TestGCSparesWhatIsNeeded(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		up, err := w.add("app", "1", "amd64")
+		must(t, err)
+		must(t, w.store.Commit(t.Context(), release.Batch{Dropped: release.Dropped{Files: [][32]byte{raw(t, up.SHA256)}}}))
+		w.gc(false)
+		if !w.there("public/pool", up.SHA256[:2], up.SHA256) {
+			t.Error("a package that dev offers went")
+		}
+	})
+}
+
 // Everything that files in the tree and the blobs belong to is a row, and all
 // of it goes if it is not.
 func TestGCSweepsWhatIsNotOnRecord(t *testing.T) {

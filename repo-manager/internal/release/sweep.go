@@ -218,7 +218,8 @@ func (g *gc) sweepBlobs(ctx context.Context) error {
 	})
 }
 
-// sweepPool removes files of the pool that are not on record.
+// sweepPool removes files of the pool that are not on record. One that a state
+// needs all the same stays: its row was lost, which a repair mends.
 func (g *gc) sweepPool(ctx context.Context) error {
 	recorded, err := g.e.Store.Files(ctx)
 	if err != nil {
@@ -230,11 +231,14 @@ func (g *gc) sweepPool(ctx context.Context) error {
 	}
 	var extra [][32]byte
 	for sum := range g.files {
-		if !known[sum] {
+		if !known[sum] && !g.live.needsFile(sum) {
 			extra = append(extra, sum)
 		}
 	}
 	return inSteps(ctx, g, extra, func(ctx context.Context, sum [32]byte) error {
+		if g.live.needsFile(sum) {
+			return nil
+		}
 		known, err := g.e.Store.HasFile(ctx, sum)
 		if err != nil || known {
 			return err
