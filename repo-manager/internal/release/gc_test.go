@@ -562,6 +562,8 @@ func TestGCSparesWhatIsNeeded(t *testing.T) {
 		if !w.there("public/pool", up.SHA256[:2], up.SHA256) {
 			t.Error("a package that dev offers went")
 		}
+		_, err = w.Repair(t.Context(), ann, nil) // of the row
+		must(t, err)
 	})
 }
 
