@@ -98,7 +98,7 @@ func (c *cli) printMove(ctx context.Context, api *client.Client, pipeline string
 	}
 	from := name(move.FromSnapshot, move.FromState)
 	changes := ""
-	if move.FromState != "" {
+	if move.FromState != "" && (dryRun || c.io.OutTerminal) { // else nobody reads it
 		diff, err := api.Diff(ctx, pipeline, move.FromState, move.ToState)
 		if err != nil {
 			return err
