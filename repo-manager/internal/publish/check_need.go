@@ -10,12 +10,9 @@ import (
 	"aptfleet/snapshots"
 )
 
-// publicPrefix begins the paths of findings in the published tree.
-func (c *checker) publicPrefix() string { return c.p.publicPrefix() }
-
 // poolFileOf returns the pool file that a finding is about.
 func (c *checker) poolFileOf(name string) (filename string, file pooled, ok bool) {
-	filename, ok = strings.CutPrefix(name, c.publicPrefix())
+	filename, ok = strings.CutPrefix(name, c.p.publicPrefix())
 	if ok {
 		file, ok = c.pool[filename]
 	}
@@ -57,11 +54,12 @@ func (c *checker) needers(ctx context.Context) error {
 		if err != nil {
 			continue
 		}
+		root := baseAt(base.Base, base.Dir).root
 		for _, key := range state.Keys() {
 			for _, ref := range state.Index(key).Chunks {
 				for _, name := range holds[ref.ID] {
 					f := c.found[name]
-					if root := baseAt(base.Base, base.Dir).root; !slices.Contains(f.needed, root) {
+					if n := len(f.needed); n == 0 || f.needed[n-1] != root {
 						f.needed = append(f.needed, root)
 						c.found[name] = f
 					}

@@ -93,6 +93,8 @@ type repairer struct {
 	states map[snapshots.ID]snapshots.State
 	// fixedFirst is what is expected: stages may be signed anew, fixed bases not.
 	fixedFirst []ExpectedBase
+	all        []use // of uses, made when it is first asked for
+	byKey      map[IndexKey][]use
 	notes      map[string]note // by the path of a finding
 	changes    int             // that were made so far
 }
@@ -235,6 +237,7 @@ func (r *repairer) sort(findings []Finding) damages {
 // round does what can be done about the findings of a check: what others are
 // made of comes first.
 func (r *repairer) round(ctx context.Context, c *checker, findings []Finding) error {
+	r.all = nil
 	r.c, r.states, r.fixedFirst = c, make(map[snapshots.ID]snapshots.State), slices.Clone(c.expect.Bases)
 	slices.SortStableFunc(r.fixedFirst, func(a, b ExpectedBase) int {
 		switch {

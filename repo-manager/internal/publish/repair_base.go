@@ -3,6 +3,7 @@ package publish
 import (
 	"bytes"
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -20,7 +21,10 @@ import (
 // base needs is moved aside: nothing can be said about it.
 func (r *repairer) mendStored(ctx context.Context, d damages) error {
 	for dir, findings := range d.stored {
-		known := r.uses(func(index snapshots.Index) bool { return IndexKeyOf(index).dir() == dir })
+		var known []use
+		if raw, err := hex.DecodeString(path.Base(dir)); err == nil && len(raw) == len(IndexKey{}) {
+			known = r.usesOf(IndexKey(raw))
+		}
 		var err error
 		if len(known) == 0 {
 			if err = r.Alone(ctx, nil, func(context.Context) error { return r.dropStored(dir, findings[0]) }); err == nil {
@@ -252,8 +256,7 @@ func (r *repairer) rewrite(ctx context.Context, base ExpectedBase, state snapsho
 // does: after a frame was lost and made again by another compressor. What that
 // base offers stays as it is.
 func (r *repairer) others(use use) bool {
-	key := IndexKeyOf(use.index)
-	for _, other := range r.uses(func(index snapshots.Index) bool { return IndexKeyOf(index) == key }) {
+	for _, other := range r.usesOf(IndexKeyOf(use.index)) {
 		if other.base.Signed != nil {
 			return other.sums != use.sums
 		}
@@ -270,7 +273,7 @@ func (r *repairer) restage(ctx context.Context, base ExpectedBase, state snapsho
 	}
 	for _, key := range base.keys() {
 		index := state.Index(key)
-		known := r.uses(func(other snapshots.Index) bool { return IndexKeyOf(other) == IndexKeyOf(index) })
+		known := r.usesOf(IndexKeyOf(index))
 		if err := r.storeAny(ctx, known); err != nil || len(known) == 0 {
 			r.forget(index)
 		}

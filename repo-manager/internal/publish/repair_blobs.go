@@ -23,37 +23,51 @@ type use struct {
 	sums
 }
 
-// uses returns the places of the indices that want accepts, the same index
-// with the same sums once.
-func (r *repairer) uses(want func(snapshots.Index) bool) []use {
+// uses returns the places of all indices, the same index with the same sums
+// once.
+func (r *repairer) uses() []use {
+	if r.all != nil {
+		return r.all
+	}
 	type place struct {
 		key  IndexKey
 		sums sums
 	}
 	seen := make(map[place]bool)
-	var uses []use
+	r.byKey = make(map[IndexKey][]use)
 	for _, base := range r.fixedFirst {
 		state, ok := r.states[base.State]
 		if !ok {
 			continue
 		}
-		var text []byte
+		text := r.releaseOf(base)
 		for _, key := range state.Keys() {
 			index := state.Index(key)
-			if !want(index) {
-				continue
-			}
-			if text == nil {
-				if text = r.releaseOf(base); text == nil {
-					break
-				}
-			}
 			s, ok := listedSums(text, indexDir(key))
-			if !ok || seen[place{IndexKeyOf(index), s}] {
+			at := place{IndexKeyOf(index), s}
+			if !ok || seen[at] {
 				continue
 			}
-			seen[place{IndexKeyOf(index), s}] = true
-			uses = append(uses, use{index, base, s})
+			seen[at] = true
+			r.all = append(r.all, use{index, base, s})
+			r.byKey[at.key] = append(r.byKey[at.key], use{index, base, s})
+		}
+	}
+	return r.all
+}
+
+// usesOf returns the places of one index.
+func (r *repairer) usesOf(key IndexKey) []use {
+	r.uses()
+	return r.byKey[key]
+}
+
+// holding returns the places of the indices that have a chunk.
+func (r *repairer) holding(id snapshots.ID) []use {
+	var uses []use
+	for _, use := range r.uses() {
+		if slices.ContainsFunc(use.index.Chunks, func(ref snapshots.ChunkRef) bool { return ref.ID == id }) {
+			uses = append(uses, use)
 		}
 	}
 	return uses
@@ -200,7 +214,7 @@ func (r *repairer) mendStates(ctx context.Context, d damages) error {
 			if err := errors.Join(r.clear(finding), r.restore(append(chunks, state.Text())...)); err != nil {
 				return err
 			}
-			r.states[id] = state
+			r.states[id], r.all = state, nil
 			r.did([]string{finding}, "made again from the index files of "+baseAt(base.Base, base.Dir).root)
 			break
 		}
@@ -326,7 +340,7 @@ func (r *repairer) chunk(_ context.Context, id snapshots.ID) (text []byte, from 
 			return text, "its frame " + string(as), nil
 		}
 	}
-	for _, use := range r.uses(func(index snapshots.Index) bool { return position(index, id) >= 0 }) {
+	for _, use := range r.holding(id) {
 		at := baseAt(use.base.Base, use.base.Dir)
 		for i, as := range blobs.Encodings {
 			for _, name := range r.filesOf(at, use, i+1) {
@@ -355,11 +369,6 @@ func (r *repairer) filesOf(at place, use use, i int) []string {
 	return names
 }
 
-// position returns where a chunk is in an index, or -1.
-func position(index snapshots.Index, id snapshots.ID) int {
-	return slices.IndexFunc(index.Chunks, func(ref snapshots.ChunkRef) bool { return ref.ID == id })
-}
-
 // mendFrames makes frames again: with the bytes that a Release file has named,
 // if one has.
 func (r *repairer) mendFrames(ctx context.Context, d damages) error {
@@ -377,8 +386,14 @@ func (r *repairer) mendFrame(ctx context.Context, lost frameID, finding string) 
 		r.failed([]string{finding}, "restore this file from a backup: %v", err)
 		return nil
 	}
+	if frame, err := os.ReadFile(r.p.blobs.FramePath(lost.id, lost.as)); err == nil {
+		if got, err := blobs.Decode(frame, lost.as, int64(len(text))); err == nil && bytes.Equal(got, text) {
+			r.did([]string{finding}, "made again together with others of its index")
+			return nil
+		}
+	}
 	fixed := ""
-	for _, use := range r.uses(func(index snapshots.Index) bool { return position(index, lost.id) >= 0 }) {
+	for _, use := range r.holding(lost.id) {
 		i := slices.Index(suffixes[:], string(lost.as))
 		frames, err := r.frames(ctx, use.index, lost.as, use.sums[i].sum)
 		if err == nil {

@@ -2,15 +2,8 @@ package publish
 
 import (
 	"errors"
-	"fmt"
-	"io/fs"
-	"os"
-	"path"
-	"strings"
-	"time"
 
 	"aptfleet/internal/sign"
-	"aptfleet/snapshots"
 )
 
 var errOtherText = errors.New("InRelease signs another text than Release holds")
@@ -60,89 +53,4 @@ func (p *Publisher) VerifyPart(signed Signed) (text []byte, err error) {
 		return text, nil
 	}
 	return signed.Text, p.verifyDetached(signed.Text, signed.Gpg)
-}
-
-// Published returns the signed files that lie in a directory of a pipeline. An
-// error says that one is missing, or has no good signature.
-func (p *Publisher) Published(base Base, dir string) (Signed, error) {
-	signed, err := p.published(baseAt(base, dir))
-	if err == nil {
-		err = p.verify(signed)
-	}
-	if err != nil {
-		return Signed{}, fmt.Errorf("cannot read what is published as %s of %s: %w", dir, base.Pipeline, err)
-	}
-	return signed, nil
-}
-
-// Modified returns when the InRelease in a directory of a pipeline says it was
-// modified, to the second; the zero time if there is none.
-func (p *Publisher) Modified(base Base, dir string) time.Time {
-	info, err := os.Lstat(p.tree.path(path.Join(baseAt(base, dir).dists, inReleaseFile)))
-	if err != nil {
-		return time.Time{}
-	}
-	return info.ModTime().UTC().Truncate(time.Second)
-}
-
-// PublishedParts returns what there is of the signed files in a directory of a
-// pipeline, good or not.
-func (p *Publisher) PublishedParts(base Base, dir string) (signed Signed) {
-	at := baseAt(base, dir)
-	for name, target := range map[string]*[]byte{releaseFile: &signed.Text, inReleaseFile: &signed.InRelease, gpgFile: &signed.Gpg} {
-		if content, err := os.ReadFile(p.tree.path(path.Join(at.dists, name))); err == nil {
-			*target = content
-		}
-	}
-	return signed
-}
-
-// FixedDirectories lists what the tree of a pipeline has of "snapshots/<id>" and
-// "states/<state id>", sorted.
-func (p *Publisher) FixedDirectories(pipeline string) ([]string, error) {
-	var dirs []string
-	for _, kind := range []string{"snapshots", "states"} {
-		entries, err := os.ReadDir(p.tree.path(path.Join(pipeline, kind)))
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("cannot list what is published of %s: %w", pipeline, err)
-		}
-		for _, entry := range entries {
-			if dir := path.Join(kind, entry.Name()); fixedDirectory.MatchString(dir) {
-				dirs = append(dirs, dir)
-			}
-		}
-	}
-	return dirs, nil
-}
-
-// ReleaseFields are the fields of a Release text that say what it is of.
-type ReleaseFields struct {
-	Pipeline   string // Label
-	State      snapshots.ID
-	Snapshot   string
-	Snapshots  string // URL
-	Date       time.Time
-	ValidUntil time.Time // zero: for ever
-}
-
-// ParseRelease reads them. A field that is absent or makes no sense is zero.
-func ParseRelease(text []byte) (f ReleaseFields) {
-	for line := range strings.Lines(string(text)) {
-		name, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), ": ")
-		switch name {
-		case "Label":
-			f.Pipeline = value
-		case "Aptfleet-State":
-			f.State, _ = snapshots.ParseID(value)
-		case "Aptfleet-Snapshot":
-			f.Snapshot = value
-		case "Snapshots":
-			f.Snapshots = value
-		case "Date":
-			f.Date, _ = time.Parse(dateFormat, value)
-		case "Valid-Until":
-			f.ValidUntil, _ = time.Parse(dateFormat, value)
-		}
-	}
-	return f
 }
