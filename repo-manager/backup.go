@@ -130,9 +130,13 @@ func (r *restore) finish(ctx context.Context) (err error) {
 	return db.Restored(ctx, r.manifest.Change, standings, act)
 }
 
-// renewed gives every stage a Date that no client has seen, so that all take
-// what the restored server offers although they have newer lists of the lost
-// one: its Dates ran up to release.MaxAhead in front of the clock.
+// farAhead is more than the time of modification of a stage runs in front of the
+// clock: by a second for each publication of a burst.
+const farAhead = time.Hour
+
+// renewed has every stage dated and modified later than any client has seen, so
+// that all take what the restored server offers although they have newer lists
+// of the lost one.
 func renewed(ctx context.Context, db *sqlite.DB, now time.Time) (all []release.Standing, err error) {
 	pipelines, err := db.Pipelines(ctx)
 	if err != nil {
@@ -143,13 +147,17 @@ func renewed(ctx context.Context, db *sqlite.DB, now time.Time) (all []release.S
 		if err != nil {
 			return nil, err
 		}
-		for _, s := range standings {
+		for i, s := range standings {
 			if s.Offer.State.IsZero() {
 				continue
 			}
 			validFor, before := s.ValidUntil.Sub(s.Date), s.Date
-			if s.Date = now.Truncate(time.Second).Add(release.MaxAhead + time.Second); !s.Date.After(before) {
-				s.Date = before.Add(time.Second)
+			if s.Date = now.Truncate(time.Second); s.Date.Before(before) {
+				s.Date = before
+			}
+			s.Modified = now.Truncate(time.Second).Add(farAhead)
+			if before := standings[i].Modified; !s.Modified.After(before) {
+				s.Modified = before.Add(farAhead)
 			}
 			s.ValidUntil = s.Date.Add(validFor)
 			all = append(all, s)
