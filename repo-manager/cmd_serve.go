@@ -41,6 +41,7 @@ that --config names, as YAML:
   valid_for: 168h                       # how long a stage's InRelease is good
   keep_superseded: 1h                   # how long replaced index files stay
   superseded_max: 4294967296            # bytes of them that a stage may keep
+  index_max: 17179869184                # bytes of index files of past states; beyond it a gc runs at once
   gc_every: 24h                         # how often a gc runs by itself; -1s: never
   socket_group: aptfleet                # may use the Unix socket
   backup:                               # see "repo-manager backup"

@@ -222,7 +222,7 @@ func (s *server) openStores(ctx context.Context) (err error) {
 		Store: db, Chunks: store, Blobs: store, Pool: files, Publisher: publisher,
 		Sync:    func() error { return atomicfile.SyncFS(s.settings.Data) },
 		Intents: s.path("intents"), Database: databaseFile, Aside: s.path("damaged"), Files: s.key.files(), Archive: s.listeners.archiveURL, ValidFor: s.settings.ValidFor,
-		Keep: s.settings.KeepSuperseded, Devices: s.deployed,
+		Keep: s.settings.KeepSuperseded, IndexBudget: s.settings.IndexMax, Devices: s.deployed,
 		Clock: s.clock, Log: s.log,
 	})
 	if err != nil {

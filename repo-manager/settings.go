@@ -42,6 +42,7 @@ type settings struct {
 	ValidFor       time.Duration `mapstructure:"valid_for"`
 	KeepSuperseded time.Duration `mapstructure:"keep_superseded"`
 	SupersededMax  int64         `mapstructure:"superseded_max"` // bytes
+	IndexMax       int64         `mapstructure:"index_max"`      // bytes
 	GCEvery        time.Duration `mapstructure:"gc_every"`       // below 0: never
 	SocketGroup    string        `mapstructure:"socket_group"`
 	Backup         backups       `mapstructure:"backup"`
@@ -126,8 +127,8 @@ func (s *settings) validate() error {
 	}
 	for name, value := range map[string]int64{
 		"max_upload": s.MaxUpload, "reserve": s.Reserve, "valid_for": int64(s.ValidFor), "keep_superseded": int64(s.KeepSuperseded),
-		"superseded_max": s.SupersededMax,
-		"backup.every":   int64(s.Backup.Every), "backup.keep": int64(s.Backup.Keep),
+		"superseded_max": s.SupersededMax, "index_max": s.IndexMax,
+		"backup.every": int64(s.Backup.Every), "backup.keep": int64(s.Backup.Keep),
 	} {
 		if value < 0 {
 			return term.Usagef("cannot use %s: it is negative", name)

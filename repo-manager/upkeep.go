@@ -64,6 +64,9 @@ const (
 	settle = time.Minute
 	// again is how long after a gc could not start the next one is tried.
 	again = 10 * time.Minute
+	// lookAtBudget is how often the server looks whether index files have
+	// outgrown their budget.
+	lookAtBudget = 15 * time.Second
 )
 
 // collectGarbage starts a gc now and then until ctx ends.
@@ -73,17 +76,33 @@ func (s *server) collectGarbage(ctx context.Context) {
 		return
 	}
 	for pause := s.untilGC(ctx, every); ; {
-		timer := time.NewTimer(pause)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
+		if !s.gcIsDue(ctx, pause) {
 			return
-		case <-timer.C:
 		}
 		pause = every
 		if _, err := s.engine.CollectGarbage(ctx, system, "", false); err != nil {
 			pause = min(every, again)
 			s.log.Warn("cannot start a gc; will try again", "error", err, "after", pause)
+		}
+	}
+}
+
+// gcIsDue waits for a pause to pass, or for index files to outgrow their budget,
+// and returns false if ctx ended before.
+func (s *server) gcIsDue(ctx context.Context, pause time.Duration) bool {
+	due, look := time.NewTimer(pause), time.NewTicker(lookAtBudget)
+	defer due.Stop()
+	defer look.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-due.C:
+			return true
+		case <-look.C:
+			if s.engine.OverBudget() {
+				return true
+			}
 		}
 	}
 }

@@ -107,6 +107,9 @@ func (p *Publisher) index(ctx context.Context, line string, index snapshots.Inde
 	}
 	p.sums[key] = s
 	p.trails[line] = trail
+	for _, file := range s[1:] {
+		p.indexBytes.Add(file.size)
+	}
 	p.unsealed[key] = true
 	return key, s, nil
 }

@@ -29,6 +29,7 @@ import (
 	"regexp"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"aptfleet/internal/deb"
@@ -69,6 +70,8 @@ type Publisher struct {
 	keep   time.Duration
 	budget int64
 
+	indexBytes atomic.Int64 // of all index files
+
 	mu       sync.Mutex        // publications
 	sums     map[IndexKey]sums // of index files that this process read or wrote
 	unsealed map[IndexKey]bool // index files that may not be durable yet
@@ -96,6 +99,10 @@ func New(c Config) (*Publisher, error) {
 		if err := os.MkdirAll(filepath.Join(c.Public, dir), 0o755); err != nil {
 			return nil, fmt.Errorf("cannot open published tree: %w", err)
 		}
+	}
+	err := p.Indices(func(_ IndexKey, bytes int64) { p.indexBytes.Add(bytes) })
+	if err != nil {
+		return nil, fmt.Errorf("cannot open published tree: %w", err)
 	}
 	return p, nil
 }

@@ -69,20 +69,32 @@ func (p *Publisher) Indices(f func(key IndexKey, bytes int64)) error {
 		if err != nil {
 			continue // not ours to judge
 		}
-		entries, err := os.ReadDir(dir)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		bytes, err := p.indexSize(dir)
+		if err != nil {
 			return fmt.Errorf("cannot list index files: %w", err)
-		}
-		var bytes int64
-		for _, entry := range entries {
-			if info, err := entry.Info(); err == nil {
-				bytes += info.Size()
-			}
 		}
 		f(IndexKey(id), bytes)
 	}
 	return nil
 }
+
+// indexSize returns the bytes of the files in the directory of an index.
+func (p *Publisher) indexSize(dir string) (bytes int64, err error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return 0, err
+	}
+	for _, entry := range entries {
+		if info, err := entry.Info(); err == nil {
+			bytes += info.Size()
+		}
+	}
+	return bytes, nil
+}
+
+// IndexBytes returns how many bytes index files take, those that are superseded
+// among them. It is kept count of and costs nothing.
+func (p *Publisher) IndexBytes() int64 { return p.indexBytes.Load() }
 
 // DropIndex takes index files away; bases that have names of them keep those.
 // It returns false, and does nothing, if a publication that was cut short has
@@ -94,9 +106,14 @@ func (p *Publisher) DropIndex(key IndexKey) (bool, error) {
 		return false, nil
 	}
 	delete(p.sums, key)
-	if err := p.tree.takeAway(key.dir()); err != nil {
+	bytes, err := p.indexSize(p.tree.path(key.dir()))
+	if err == nil {
+		err = p.tree.takeAway(key.dir())
+	}
+	if err != nil {
 		return false, fmt.Errorf("cannot remove index files %s: %w", hex.EncodeToString(key[:]), err)
 	}
+	p.indexBytes.Add(-bytes)
 	return true, nil
 }
 

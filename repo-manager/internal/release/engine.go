@@ -81,6 +81,8 @@ type Publisher interface {
 	Withdraw(pipeline, dir string) error
 	// Indices calls f for all index files there are, with the bytes they take.
 	Indices(f func(key publish.IndexKey, bytes int64)) error
+	// IndexBytes is how many bytes all of them take.
+	IndexBytes() int64
 	// DropIndex takes index files away that no base needs, and returns false
 	// if a publication that is not finished needs them. Absent ones are fine.
 	DropIndex(key publish.IndexKey) (bool, error)
@@ -104,6 +106,11 @@ type Config struct {
 	ValidFor  time.Duration     // from the Date of a stage to its Valid-Until; 0 is seven days
 	Keep      time.Duration     // how long a gc keeps what a stage does not offer any more; 0 is publish.DefaultKeep
 
+	// IndexBudget is how many bytes the index files of past states may have,
+	// of all pipelines together; 0 is DefaultIndexBudget. Retention and Keep end
+	// where it does.
+	IndexBudget int64
+
 	// Devices lists what the devices of all pipelines have; nil: there are none.
 	// It is called by the writer, so it must not wait for the engine.
 	Devices func(context.Context) ([]Deployed, error)
@@ -111,6 +118,13 @@ type Config struct {
 	Clock func() time.Time
 	Log   *slog.Logger
 }
+
+// DefaultIndexBudget is the IndexBudget that is not configured.
+const DefaultIndexBudget = 16 << 30
+
+// OverBudget tells whether index files have grown well beyond their budget, so
+// that a gc should not wait for its hour.
+func (e *Engine) OverBudget() bool { return e.Publisher.IndexBytes() > e.IndexBudget+e.IndexBudget/4 }
 
 // defaultValidFor is how long a stage's InRelease is good if nobody refreshes it.
 const defaultValidFor = 7 * 24 * time.Hour
@@ -163,6 +177,7 @@ func (l *line) clone() *line {
 // committed and not published, and starts the writer. The engine works until
 // Close.
 func Open(ctx context.Context, config Config) (*Engine, error) {
+	config.IndexBudget = cmp.Or(config.IndexBudget, DefaultIndexBudget)
 	if config.ValidFor == 0 {
 		config.ValidFor = defaultValidFor
 	}

@@ -101,11 +101,11 @@ func (g *gc) run(ctx context.Context, dryRun bool) error {
 		return err
 	}
 	defer stop()
-	states, err := g.mark(ctx)
-	if err != nil {
+	if err := g.list(); err != nil {
 		return because(err, "cannot collect garbage")
 	}
-	if err := g.list(); err != nil {
+	states, err := g.mark(ctx)
+	if err != nil {
 		return because(err, "cannot collect garbage")
 	}
 	g.tell(states, dryRun)
@@ -175,7 +175,7 @@ func (g *gc) mark(ctx context.Context) (states []Base, err error) {
 	if err := g.mustBeWhole(ctx); err != nil {
 		return nil, err
 	}
-	if g.kept, err = g.e.roots(ctx, g.e.now(), known); err != nil {
+	if g.kept, err = g.e.roots(ctx, g.e.now(), known, g.indices); err != nil {
 		return nil, err
 	}
 	for i, r := range g.kept {

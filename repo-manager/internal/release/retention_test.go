@@ -243,3 +243,45 @@ func TestPinAndDelete(t *testing.T) {
 		}
 	})
 }
+
+// However much retention would keep, the index files of the past have a budget.
+// What stages and names keep does not count.
+func TestThePastHasABudget(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.retain(100, 100)
+		var states []snapshots.ID
+		for n := range 20 {
+			states = append(states, w.version(fmt.Sprint(n)))
+			if n == 3 {
+				w.promote("dev", "canary")
+			}
+			time.Sleep(time.Second)
+		}
+		hour()
+		if done := w.gc(false); done.Gone.States > 0 {
+			t.Errorf("a gc with room removed %d states", done.Gone.States)
+		}
+		size := w.Config.Publisher.IndexBytes()
+		w.Config.IndexBudget = size / 2
+		if w.OverBudget() != (size > w.Config.IndexBudget*5/4) || !w.OverBudget() {
+			t.Errorf("%d bytes of index files are not over a budget of %d", size, w.Config.IndexBudget)
+		}
+		w.gc(false)
+		if w.OverBudget() {
+			t.Errorf("after a gc %d bytes of index files are over a budget of %d", w.Config.Publisher.IndexBytes(), w.Config.IndexBudget)
+		}
+		kept := 0
+		for i, state := range states {
+			switch offered := w.offered(state); {
+			case offered:
+				kept++
+			case i == 3 || i >= len(states)-5:
+				t.Errorf("state %d went, which canary offers or which is among the newest", i)
+			}
+		}
+		if kept < 6 || kept > 14 {
+			t.Errorf("%d of %d states are kept with room for half", kept, len(states))
+		}
+		w.mustBeClean()
+	})
+}

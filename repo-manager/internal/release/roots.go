@@ -2,12 +2,14 @@ package release
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
 	"time"
 
+	"aptfleet/repo-manager/internal/publish"
 	"aptfleet/snapshots"
 )
 
@@ -36,7 +38,7 @@ type root struct {
 // roots lists everything that keeps states. known tells which states of a
 // pipeline there still are: a retention that was made longer, or a device that
 // comes back after years, may name others.
-func (e *Engine) roots(ctx context.Context, now time.Time, known map[pipelineState]bool) ([]root, error) {
+func (e *Engine) roots(ctx context.Context, now time.Time, known map[pipelineState]bool, indices map[publish.IndexKey]int64) ([]root, error) {
 	deployed, err := e.deployed(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("cannot ask for devices: %w", err)
@@ -52,7 +54,8 @@ func (e *Engine) roots(ctx context.Context, now time.Time, known map[pipelineSta
 		all = append(all, staged...)
 		all = append(all, l.snapshotRoots()...)
 		all = append(all, deviceRoots(l.Name, deployed, known)...)
-		past, err := e.pastRoots(ctx, l, now, known)
+		room := &allowance{chunks: e.Chunks, indices: indices, left: e.IndexBudget / int64(len(lines)), counted: make(map[publish.IndexKey]bool)}
+		past, err := e.pastRoots(ctx, l, now, known, room)
 		if err != nil {
 			return nil, err
 		}
@@ -131,18 +134,62 @@ func deviceRoots(pipeline string, deployed []Deployed, known map[pipelineState]b
 	return all
 }
 
+// allowance is how many bytes the index files of past states may have. A large
+// repository that is uploaded to all day would fill any disk with them.
+type allowance struct {
+	chunks  snapshots.Chunks
+	indices map[publish.IndexKey]int64 // bytes of all that there are
+	left    int64
+	counted map[publish.IndexKey]bool
+}
+
+// takes tells whether there is room for the index files of a state, and then
+// counts those that no state before it has.
+func (a *allowance) takes(ctx context.Context, id snapshots.ID) (bool, error) {
+	state, err := snapshots.Load(ctx, a.chunks, id)
+	if err != nil {
+		return false, err
+	}
+	var need int64
+	var fresh []publish.IndexKey
+	for _, key := range state.Keys() {
+		if index := publish.IndexKeyOf(state.Index(key)); !a.counted[index] {
+			need += a.indices[index]
+			fresh = append(fresh, index)
+		}
+	}
+	if need > a.left {
+		return false, nil
+	}
+	a.left -= need
+	for _, index := range fresh {
+		a.counted[index] = true
+	}
+	return true, nil
+}
+
+// alwaysPast is how many past states of a stage are kept however large they are.
+const alwaysPast = 5
+
 // pastRoots are what retention keeps of the first stage's past, and what any
-// stage offered a moment ago.
-func (e *Engine) pastRoots(ctx context.Context, l *line, now time.Time, known map[pipelineState]bool) ([]root, error) {
+// stage offered a moment ago: the newest of it, as far as there is room.
+func (e *Engine) pastRoots(ctx context.Context, l *line, now time.Time, known map[pipelineState]bool, room *allowance) ([]root, error) {
 	retention := root{pipeline: l.Name, kind: rootRetention, name: l.Retention.String()}
 	recent := root{pipeline: l.Name, kind: rootRecent, name: "replaced within " + shortly(e.Keep)}
 	oldest, justNow := now.AddDate(0, 0, -l.Retention.Days), now.Add(-e.Keep)
 	for position, s := range l.standings {
 		distinct := make(map[snapshots.ID]bool)
+		var failed error
 		err := e.past(ctx, l.Name, s.Name, func(state snapshots.ID, until time.Time) bool {
 			isRecent := until.After(justNow) && until != farAway
 			if !known[pipelineState{l.Name, state}] {
 				return isRecent || until == farAway || position == 0 && (until.After(oldest) || len(distinct) < l.Retention.States)
+			}
+			if !distinct[state] && until != farAway {
+				var ok bool
+				if ok, failed = room.takes(ctx, state); failed != nil || !ok && len(distinct) >= alwaysPast {
+					return false
+				}
 			}
 			distinct[state] = true
 			retained := position == 0 && (len(distinct) <= l.Retention.States || until.After(oldest))
@@ -154,7 +201,7 @@ func (e *Engine) pastRoots(ctx context.Context, l *line, now time.Time, known ma
 			}
 			return retained || isRecent || until == farAway
 		})
-		if err != nil {
+		if err := errors.Join(err, failed); err != nil {
 			return nil, fmt.Errorf("cannot read the history of stage %s: %w", s.Name, err)
 		}
 	}
