@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -225,14 +226,16 @@ func (s *server) mustKeep(pipeline string, before map[string]string, state, snap
 }
 
 // TestGCAmongUploaders runs one gc after the other while eight clients upload
-// new versions without a pause. Nothing that was answered is lost, nobody
-// waits long, and the disk does not fill up.
+// new versions without a pause, until gcs have removed some. Nothing that was
+// answered is lost, and the disk does not fill up.
 func TestGCAmongUploaders(t *testing.T) {
 	t.Parallel()
 	s := start(t, newData(t), "", impatient...)
 	s.pipeline("demo")
 	s.retain("demo", 2)
-	const clients, each, size = 8, 12, 20_000
+	const clients, atLeast, atMost, size = 8, 12, 2000, 20_000
+	var enough atomic.Bool
+	var uploads atomic.Int64
 	var longest time.Duration
 	var mu sync.Mutex
 	var wait sync.WaitGroup
@@ -240,7 +243,7 @@ func TestGCAmongUploaders(t *testing.T) {
 	for c := range clients {
 		wait.Go(func() {
 			name := fmt.Sprintf("pkg%d", c)
-			for n := range each {
+			for n := 0; n < atLeast || n < atMost && !enough.Load(); n++ {
 				version := fmt.Sprintf("%d.0", n)
 				body := makeDeb(t, name, version, "amd64", size)
 				began := time.Now()
@@ -250,6 +253,7 @@ func TestGCAmongUploaders(t *testing.T) {
 					t.Errorf("upload of %s %s: %v %v", name, version, got, err)
 					return
 				}
+				uploads.Add(1)
 				mu.Lock()
 				longest = max(longest, took)
 				last[name] = version + " " + hexSum(body)
@@ -262,6 +266,7 @@ func TestGCAmongUploaders(t *testing.T) {
 	gone, runs := 0, 0
 	for going := true; going; runs++ {
 		gone += s.gc().Gone.Files
+		enough.Store(gone > 0 && runs > 1)
 		select {
 		case <-finished:
 			going = false
@@ -290,7 +295,7 @@ func TestGCAmongUploaders(t *testing.T) {
 	if left > 2*clients+1 {
 		t.Errorf("%d packages are left in the pool", left)
 	}
-	t.Logf("%d gcs removed %d packages while %d were uploaded; the longest upload took %s", runs, gone, clients*each, longest)
+	t.Logf("%d gcs removed %d packages while %d were uploaded; the longest upload took %s", runs, gone, uploads.Load(), longest)
 	s.stop()
 }
 
