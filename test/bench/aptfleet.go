@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"aptfleet/internal/protocol"
 	"aptfleet/test/rig"
@@ -22,12 +21,11 @@ type aptfleet struct {
 	dir     string // of programs: repo-manager, and one that can be profiled
 	data    string
 	server  *rig.Server
-	moved   map[string]time.Time // when a stage was published last
-	profile bool                 // start a server that can be profiled
+	profile bool // start a server that can be profiled
 }
 
 func newAptfleet(dir, data string, say func(string)) *aptfleet {
-	return &aptfleet{runner: runner{say: say, env: []string{"APTFLEET_DATA=" + data}}, dir: dir, data: data, moved: make(map[string]time.Time)}
+	return &aptfleet{runner: runner{say: say, env: []string{"APTFLEET_DATA=" + data}}, dir: dir, data: data}
 }
 
 func (a *aptfleet) name() string { return "aptfleet" }
@@ -87,22 +85,14 @@ func (a *aptfleet) command(ctx context.Context, args ...string) (string, error) 
 	return a.run(ctx, a.data, a.program(), args...)
 }
 
-// publish runs a command that publishes a stage.
-func (a *aptfleet) publish(ctx context.Context, stage string, args ...string) error {
-	_, err := a.command(ctx, args...)
-	a.moved[stage] = time.Now()
-	return err
-}
-
 func (a *aptfleet) addAll(ctx context.Context, dir string, files []string) error {
 	_, err := a.run(ctx, dir, a.program(), append([]string{"package", "add", component}, files...)...)
-	// The Dates of many publications run ahead of the clock: by five seconds at most.
-	a.moved[dev] = time.Now().Add(5 * time.Second)
 	return err
 }
 
 func (a *aptfleet) branch(ctx context.Context) error {
-	return a.publish(ctx, canary, "promote", dev, "--to", canary, "--reason", "first")
+	_, err := a.command(ctx, "promote", dev, "--to", canary, "--reason", "first")
+	return err
 }
 
 func (a *aptfleet) snapshot(ctx context.Context, name string) error {
@@ -111,7 +101,8 @@ func (a *aptfleet) snapshot(ctx context.Context, name string) error {
 }
 
 func (a *aptfleet) addOne(ctx context.Context, path string) error {
-	return a.publish(ctx, dev, "package", "add", component, path)
+	_, err := a.command(ctx, "package", "add", component, path)
+	return err
 }
 
 func (a *aptfleet) diff(ctx context.Context, _ string) (string, error) {
@@ -119,11 +110,13 @@ func (a *aptfleet) diff(ctx context.Context, _ string) (string, error) {
 }
 
 func (a *aptfleet) promote(ctx context.Context, _ string) error {
-	return a.publish(ctx, canary, "promote", dev, "--to", canary, "--reason", "benchmark")
+	_, err := a.command(ctx, "promote", dev, "--to", canary, "--reason", "benchmark")
+	return err
 }
 
 func (a *aptfleet) undo(ctx context.Context, _ []string) error {
-	return a.publish(ctx, canary, "undo", canary, "--reason", "benchmark")
+	_, err := a.command(ctx, "undo", canary, "--reason", "benchmark")
+	return err
 }
 
 func (a *aptfleet) dists(stage string) string {
@@ -132,13 +125,6 @@ func (a *aptfleet) dists(stage string) string {
 
 func (a *aptfleet) certificate() string {
 	return filepath.Join(a.data, "public", "archive-keyring.asc")
-}
-
-// settle waits for more than a second after the last publication: the Dates of
-// a stage grow by a second each, and uploads wait when they get too far ahead of
-// the clock. That is a limit on how often, not a cost of one.
-func (a *aptfleet) settle(ctx context.Context, stage string) error {
-	return sleep(ctx, time.Until(a.moved[stage].Add(1100*time.Millisecond)))
 }
 
 func (a *aptfleet) spent() (cost, error) {

@@ -112,9 +112,6 @@ func (c *contest) publishOne(ctx context.Context) (cost, error) {
 	if err != nil {
 		return cost{}, err
 	}
-	if err := c.tool.settle(ctx, dev); err != nil {
-		return cost{}, err
-	}
 	spent, err := measure(ctx, c.tool, func(ctx context.Context) error {
 		if err := c.tool.addOne(ctx, newer.path); err != nil {
 			return err
@@ -211,9 +208,6 @@ func (c *contest) move(ctx context.Context, act func(context.Context) error, wan
 	dists := c.tool.dists(canary)
 	before, err := named(ctx, dists)
 	if err != nil {
-		return cost{}, err
-	}
-	if err := c.tool.settle(ctx, canary); err != nil {
 		return cost{}, err
 	}
 	spent, err := measure(ctx, c.tool, func(ctx context.Context) error {

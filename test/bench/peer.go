@@ -47,8 +47,6 @@ func (p *peer) stop() error {
 
 func (p *peer) certificate() string { return p.key.public }
 
-func (p *peer) settle(context.Context, string) error { return nil }
-
 func (p *peer) spent() (cost, error) { return p.total, nil }
 
 func (p *peer) resetPeak() error {

@@ -46,9 +46,6 @@ type tool interface {
 	dists(stage string) string
 	// certificate is the file with the key that signs InRelease.
 	certificate() string
-	// settle waits until what was published in a stage before does not delay
-	// what will be published next.
-	settle(ctx context.Context, stage string) error
 	// spent is what all acts so far cost. Its peak is that since resetPeak.
 	spent() (cost, error)
 	resetPeak() error
