@@ -49,6 +49,22 @@ var layers = []layer{
 		},
 		reason: "the domain knows neither who stores nor who shows it; main wires",
 	},
+	{
+		from:   "repo-manager/internal/{release,publish,mirror,fleet,access,incoming,backup,api,ui}",
+		never:  []string{module + "/repo-manager/internal/blobs", module + "/repo-manager/internal/pool", module + "/repo-manager/internal/sqlite"},
+		reason: "metadata, blobs and package files are behind interfaces: whoever uses a store does not know which it is",
+	},
+	{
+		from:   "repo-manager",
+		never:  []string{module + "/repo-manager/internal/{storetest,blobs/blobstest,pool/pooltest}"},
+		reason: "suites and their references in memory are for tests alone",
+	},
+	{
+		from:   "repo-manager/internal/frame",
+		never:  []string{"os", "os/...", "net", "net/...", "syscall", "golang.org/x/sys/..."},
+		only:   []string{},
+		reason: "a frame is a format: it must be provable by tests alone, wherever it is kept",
+	},
 	{from: "device-updater/internal/rootfs", never: []string{module + "/device-updater/internal/boot", module + "/device-updater/internal/update"}, reason: "only the state machine composes back ends"},
 	{from: "device-updater/internal/boot", never: []string{module + "/device-updater/internal/rootfs", module + "/device-updater/internal/update"}, reason: "only the state machine composes back ends"},
 	{from: "device-updater/internal/{apt,health,agent,journal}", never: []string{module + "/device-updater/internal/update"}, reason: "a back end never knows the state machine"},
@@ -76,7 +92,9 @@ func TestImportRulesBite(t *testing.T) {
 		"snapshots":                        {module + "/internal/deb"},
 		"internal/deb":                     {module + "/internal/x"},
 		"internal/x":                       {"os/exec"},
-		"repo-manager/internal/release":    {"database/sql"},
+		"repo-manager/internal/release":    {"database/sql", module + "/repo-manager/internal/publish"},
+		"repo-manager/internal/publish":    {module + "/repo-manager/internal/blobs"},
+		"repo-manager/internal/frame":      {module + "/internal/x"},
 		"web":                              {module + "/internal/x"},
 		"device-updater":                   {module + "/device-updater/internal/deep"},
 		"device-updater/internal/deep":     {"github.com/gin-gonic/gin"},
@@ -87,7 +105,9 @@ func TestImportRulesBite(t *testing.T) {
 	got := strings.Join(violations(graph, layers), "\n")
 	for _, want := range []string{
 		"snapshots must not reach os/exec", "snapshots may reach of ours only internal/deb, not internal/x",
-		"repo-manager/internal/release must not reach database/sql", "web may reach of ours only nothing, not internal/x",
+		"repo-manager/internal/release must not reach database/sql", "repo-manager/internal/release must not reach aptfleet/repo-manager/internal/blobs",
+		"repo-manager/internal/publish must not reach aptfleet/repo-manager/internal/blobs", "repo-manager/internal/frame may reach of ours only nothing, not internal/x",
+		"repo-manager/internal/frame must not reach os/exec", "web may reach of ours only nothing, not internal/x",
 		"device-updater must not reach github.com/gin-gonic/gin", "builder must not reach aptfleet/device-updater/internal/deep",
 		"device-updater/internal/rootfs must not reach aptfleet/device-updater/internal/boot",
 	} {

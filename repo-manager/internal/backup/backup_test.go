@@ -12,7 +12,7 @@ import (
 	"syscall"
 	"testing"
 
-	"aptfleet/repo-manager/internal/pool"
+	"aptfleet/repo-manager/internal/publish"
 	"aptfleet/repo-manager/internal/release"
 )
 
@@ -132,7 +132,7 @@ func (w *world) object(name string) (path string) {
 
 // pooled is the path of the first package, relative to the data directory.
 func (w *world) pooled() string {
-	return filepath.Join("public", pool.Filename(w.files[0].SHA256, w.files[0].Name))
+	return filepath.Join("public", publish.PoolFilename(w.files[0].SHA256, w.files[0].Name))
 }
 
 func flip(t *testing.T, path string) {

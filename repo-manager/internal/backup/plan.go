@@ -12,8 +12,8 @@ import (
 	"path/filepath"
 	"time"
 
-	"aptfleet/repo-manager/internal/blobs"
-	"aptfleet/repo-manager/internal/pool"
+	"aptfleet/repo-manager/internal/frame"
+	"aptfleet/repo-manager/internal/publish"
 	"aptfleet/snapshots"
 )
 
@@ -46,7 +46,7 @@ func (m *maker) plan(ctx context.Context, now moment, copied string) error {
 		return fmt.Errorf("cannot list the files of the pool: %w", err)
 	}
 	for _, file := range files {
-		m.known(path.Join("public", pool.Filename(file.SHA256, file.Name)), Part{SHA256: file.SHA256, Size: file.Size}, now.at)
+		m.known(path.Join("public", publish.PoolFilename(file.SHA256, file.Name)), Part{SHA256: file.SHA256, Size: file.Size}, now.at)
 	}
 	states, err := now.snapshot.States(ctx)
 	if err != nil {
@@ -141,7 +141,7 @@ func (m *maker) state(ctx context.Context, id snapshots.ID, at time.Time) error 
 			}
 			m.chunks[chunk.ID] = true
 			m.known(blobPath(chunk.ID), Part{SHA256: chunk.ID, Size: chunk.Size}, at)
-			for _, as := range blobs.Encodings {
+			for _, as := range frame.Encodings {
 				if err := m.frame(blobPath(chunk.ID) + string(as)); err != nil {
 					return err
 				}

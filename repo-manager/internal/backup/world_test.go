@@ -14,7 +14,9 @@ import (
 
 	"aptfleet/internal/deb"
 	"aptfleet/repo-manager/internal/blobs"
+	"aptfleet/repo-manager/internal/frame"
 	"aptfleet/repo-manager/internal/pool"
+	"aptfleet/repo-manager/internal/publish"
 	"aptfleet/repo-manager/internal/release"
 	"aptfleet/snapshots"
 )
@@ -92,7 +94,7 @@ func (w *world) add(names ...string) {
 		must(w.t, err)
 		w.files = append(w.files, file)
 		p, err := snapshots.ParsePackage(fmt.Appendf(nil, "Package: %s\nVersion: 1.0\nArchitecture: amd64\nFilename: %s\nSize: %d\nSHA256: %x\n",
-			name, pool.Filename(sum, file.Name), file.Size, sum))
+			name, publish.PoolFilename(sum, file.Name), file.Size, sum))
 		must(w.t, err)
 		edit.Put = append(edit.Put, p)
 	}
@@ -102,8 +104,8 @@ func (w *world) add(names ...string) {
 	w.states = append(w.states, head.ID())
 	for _, key := range head.Keys() {
 		for _, chunk := range head.Index(key).Chunks {
-			for _, as := range blobs.Encodings {
-				_, err := w.blobs.Frame(w.t.Context(), chunk.ID, as)
+			for _, as := range frame.Encodings {
+				_, err := w.blobs.AppendFrame(w.t.Context(), nil, chunk.ID, as)
 				must(w.t, err)
 			}
 		}

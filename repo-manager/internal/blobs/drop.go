@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"aptfleet/repo-manager/internal/frame"
 	"aptfleet/snapshots"
 )
 
@@ -30,7 +31,7 @@ func (s *Store) List(f func(id snapshots.ID, bytes int64)) error {
 		sizes := make(map[snapshots.ID]int64)
 		for _, file := range files {
 			name := file.Name()
-			for _, as := range Encodings {
+			for _, as := range frame.Encodings {
 				name = strings.TrimSuffix(name, string(as))
 			}
 			id, err := snapshots.ParseID(name)
@@ -80,7 +81,7 @@ func (s *Store) Drop(id snapshots.ID) (bool, error) {
 		return false, nil
 	}
 	paths := []string{s.Path(id)}
-	for _, as := range Encodings {
+	for _, as := range frame.Encodings {
 		paths = append(paths, s.FramePath(id, as))
 	}
 	for _, path := range paths {

@@ -1,20 +1,24 @@
 package blobs
 
 import (
-	"bytes"
 	"crypto/sha256"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
+	"os"
+	"path"
 	"path/filepath"
 	"strings"
 
+	"aptfleet/repo-manager/internal/frame"
 	"aptfleet/snapshots"
-
-	"github.com/klauspost/compress/gzip"
 )
+
+// Stored returns the bytes that lie as the text id, with the encoding "", or
+// as a frame of it, good or not. Errors are those of the file system.
+func (s *Store) Stored(id snapshots.ID, as frame.Encoding) ([]byte, error) {
+	return os.ReadFile(s.FramePath(id, as))
+}
 
 // Restore puts a text under its id in place of whatever lies there, where Put
 // would believe a file that this process wrote. It is durable after the next
@@ -30,111 +34,36 @@ func (s *Store) Restore(text []byte) error {
 
 // RestoreFrame puts a frame in place of whatever lies there. The caller knows
 // that it holds the text id. It is durable after the next Sync.
-func (s *Store) RestoreFrame(id snapshots.ID, as Encoding, frame []byte) error {
-	if err := s.write(s.FramePath(id, as), frame); err != nil {
+func (s *Store) RestoreFrame(id snapshots.ID, as frame.Encoding, data []byte) error {
+	if err := s.write(s.FramePath(id, as), data); err != nil {
 		return fmt.Errorf("cannot restore frame %s of blob %s: %w", as, id, err)
 	}
 	s.setKnown(s.FramePath(id, as))
 	return nil
 }
 
-// Encode compresses a text as Frame does. The same version of the encoder
-// gives the same bytes; another one may not.
-func (s *Store) Encode(text []byte, as Encoding) ([]byte, error) { return s.encode(text, as) }
-
-// Split cuts a concatenation of frames at their borders. Of one that is damaged
-// or cut short it returns the frames before the damage, and an error. A frame
-// that holds more than limit bytes counts as damage; of zstd frames only the
-// outer form is looked at.
-func Split(data []byte, as Encoding, limit int64) (frames [][]byte, err error) {
-	next := gzipMember
-	if as == Zstd {
-		next = zstdFrame
-	}
-	for len(data) > 0 {
-		n, err := next(data, limit)
-		if err != nil {
-			return frames, fmt.Errorf("cannot split %s frames: frame %d: %w", as, len(frames)+1, err)
-		}
-		frames = append(frames, data[:n])
-		data = data[n:]
-	}
-	return frames, nil
-}
-
-// gzipMember returns the size of the member that data begins with.
-func gzipMember(data []byte, limit int64) (int, error) {
-	r := bytes.NewReader(data) // a ByteReader: nothing is read ahead
-	z, err := gzip.NewReader(r)
-	if err != nil {
-		return 0, err
-	}
-	z.Multistream(false)
-	n, err := io.Copy(io.Discard, io.LimitReader(z, limit+1))
-	if err != nil {
-		return 0, err
-	}
-	if n > limit {
-		return 0, fmt.Errorf("it holds more than %d bytes", limit)
-	}
-	return len(data) - r.Len(), nil
-}
-
-// zstdFrame returns the size of the frame that data begins with (RFC 8878,
-// 3.1.1): magic number, header, blocks up to the last, and a checksum.
-func zstdFrame(data []byte, _ int64) (int, error) {
-	short := errors.New("it is cut short")
-	if len(data) < 5 {
-		return 0, short
-	}
-	if binary.LittleEndian.Uint32(data) != 0xfd2fb528 {
-		return 0, errors.New("it has another magic number")
-	}
-	descriptor := data[4]
-	single := descriptor&0x20 != 0
-	n := 5 + [...]int{0, 1, 2, 4}[descriptor&3] + [...]int{0, 2, 4, 8}[descriptor>>6]
-	if single && descriptor>>6 == 0 || !single {
-		n++ // a content size of one byte, or the window descriptor
-	}
-	for last := false; !last; {
-		if len(data) < n+3 {
-			return 0, short
-		}
-		header := int(data[n]) | int(data[n+1])<<8 | int(data[n+2])<<16
-		n += 3
-		last = header&1 != 0
-		if header>>1&3 == 1 { // one byte, repeated
-			n++
-		} else {
-			n += header >> 3
-		}
-	}
-	if descriptor&4 != 0 {
-		n += 4
-	}
-	if len(data) < n {
-		return 0, short
-	}
-	return n, nil
-}
-
 // Walk calls blob for every text (with the encoding "") and every frame, with
-// its size in bytes, and other for the path of every file that is neither.
-func (s *Store) Walk(blob func(id snapshots.ID, as Encoding, size int64), other func(path string)) error {
-	err := filepath.WalkDir(s.dir, func(path string, entry fs.DirEntry, err error) error {
+// its size in bytes, and other for the name of every file that is neither.
+func (s *Store) Walk(blob func(id snapshots.ID, as frame.Encoding, size int64), other func(name string)) error {
+	err := filepath.WalkDir(s.dir, func(file string, entry fs.DirEntry, err error) error {
 		switch {
 		case errors.Is(err, fs.ErrNotExist): // removed since its directory was read
 			return nil
 		case err != nil:
 			return err
-		case entry.IsDir() && path == filepath.Join(s.dir, temporary):
+		case entry.IsDir() && file == filepath.Join(s.dir, temporary):
 			return fs.SkipDir
 		case entry.IsDir():
 			return nil
 		}
-		id, as, ok := s.Parse(path)
+		below, err := filepath.Rel(s.dir, file)
+		if err != nil {
+			return err
+		}
+		name := path.Join(filepath.Base(s.dir), filepath.ToSlash(below))
+		id, as, ok := s.Parse(name)
 		if !ok {
-			other(path)
+			other(name)
 			return nil
 		}
 		if info, err := entry.Info(); err == nil {
@@ -148,15 +77,21 @@ func (s *Store) Walk(blob func(id snapshots.ID, as Encoding, size int64), other 
 	return nil
 }
 
-// Parse returns what lies at a path: the text id, with the encoding "", or a
-// frame of it.
-func (s *Store) Parse(path string) (id snapshots.ID, as Encoding, ok bool) {
-	name := filepath.Base(path)
-	for _, encoding := range Encodings {
-		if cut, isFrame := strings.CutSuffix(name, string(encoding)); isFrame {
-			name, as = cut, encoding
+// Name returns how people are told of the text id, with the encoding "", or of
+// a frame of it: its path from the directory that holds the store's.
+func (s *Store) Name(id snapshots.ID, as frame.Encoding) string {
+	digits := id.String()
+	return path.Join(filepath.Base(s.dir), digits[:2], digits+string(as))
+}
+
+// Parse returns what has a name.
+func (s *Store) Parse(name string) (id snapshots.ID, as frame.Encoding, ok bool) {
+	digits := path.Base(name)
+	for _, encoding := range frame.Encodings {
+		if cut, isFrame := strings.CutSuffix(digits, string(encoding)); isFrame {
+			digits, as = cut, encoding
 		}
 	}
-	id, err := snapshots.ParseID(name)
-	return id, as, err == nil && s.Path(id)+string(as) == path
+	id, err := snapshots.ParseID(digits)
+	return id, as, err == nil && s.Name(id, as) == name
 }

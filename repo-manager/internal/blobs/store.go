@@ -29,16 +29,16 @@ import (
 	"sync"
 
 	"aptfleet/internal/atomicfile"
+	"aptfleet/repo-manager/internal/frame"
 	"aptfleet/snapshots"
-
-	"github.com/klauspost/compress/zstd"
 )
 
-// Store is a directory of blobs. It implements snapshots.Chunks; all methods
-// may be called by many at once. One process uses a directory.
+// Store is a directory of blobs. It implements publish.BlobStore and
+// release.Blobs, as package blobstest understands them; all methods may be
+// called by many at once. One process uses a directory.
 type Store struct {
-	dir string
-	enc *zstd.Encoder
+	dir     string
+	encoder *frame.Encoder
 
 	mu    sync.Mutex
 	known map[string]bool // files that this process wrote or compared
@@ -61,11 +61,11 @@ func Open(dir string) (*Store, error) {
 	if err := os.MkdirAll(filepath.Join(dir, temporary), 0o755); err != nil {
 		return nil, fmt.Errorf("cannot open blobs: %w", err)
 	}
-	enc, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedBetterCompression), zstd.WithEncoderConcurrency(1))
+	encoder, err := frame.NewEncoder()
 	if err != nil {
 		return nil, fmt.Errorf("cannot open blobs: %w", err)
 	}
-	return &Store{dir: dir, enc: enc, known: make(map[string]bool)}, nil
+	return &Store{dir: dir, encoder: encoder, known: make(map[string]bool)}, nil
 }
 
 // Path returns where the text id lies, or will.

@@ -1,20 +1,20 @@
 package blobs
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 
+	"aptfleet/repo-manager/internal/blobs/blobstest"
+	"aptfleet/repo-manager/internal/frame"
 	"aptfleet/snapshots"
-	"aptfleet/snapshots/chunkstest"
 )
 
 func open(t testing.TB, dir string) *Store {
@@ -35,53 +35,65 @@ func put(t testing.TB, s *Store, text string) snapshots.ID {
 	return id
 }
 
-func TestStoreIsAChunks(t *testing.T) {
-	chunkstest.Run(t, func(t *testing.T) snapshots.Chunks { return open(t, filepath.Join(t.TempDir(), "blobs")) })
-}
-
-func TestBlobsSurviveARestart(t *testing.T) {
-	dir := t.TempDir()
-	id := put(t, open(t, dir), "text")
-	if err := open(t, dir).Sync(); err != nil {
-		t.Fatal(err)
-	}
-	if got, err := open(t, dir).Get(t.Context(), id); err != nil || string(got) != "text" {
-		t.Fatalf("%q, %v", got, err)
-	}
-	if want := filepath.Join(dir, id.String()[:2], id.String()); open(t, dir).Path(id) != want {
-		t.Errorf("path is %s", open(t, dir).Path(id))
-	}
-}
-
-// What a power failure may leave of a file that was never synced is not
-// believed by the next process that puts the same text.
-func TestATornBlobIsPutAgain(t *testing.T) {
-	for name, torn := range map[string][]byte{"empty": {}, "short": []byte("te"), "zeros": make([]byte, 4)} {
-		t.Run(name, func(t *testing.T) {
-			dir := t.TempDir()
-			s := open(t, dir)
-			id := put(t, s, "text")
-			frame, err := s.Frame(t.Context(), id, Gzip)
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, path := range []string{s.Path(id), s.FramePath(id, Gzip)} {
-				if err := os.Chmod(path, 0o644); err != nil {
+func TestStore(t *testing.T) {
+	blobstest.Run(t, func(t *testing.T) blobstest.Subject {
+		dir := filepath.Join(t.TempDir(), "blobs")
+		s := open(t, dir)
+		return blobstest.Subject{
+			Store:  s,
+			Reopen: func() blobstest.Store { return open(t, dir) },
+			Damage: func(id snapshots.ID, as frame.Encoding, data []byte) {
+				path := s.FramePath(id, as)
+				err := os.Remove(path)
+				if err == nil && data != nil {
+					err = os.WriteFile(path, data, 0o644)
+				}
+				if err != nil {
 					t.Fatal(err)
 				}
-				if err := os.WriteFile(path, torn, 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			s = open(t, dir)
-			put(t, s, "text")
-			if got, err := s.Get(t.Context(), id); err != nil || string(got) != "text" {
-				t.Errorf("text is %q, %v", got, err)
-			}
-			if got, err := s.Frame(t.Context(), id, Gzip); err != nil || !bytes.Equal(got, frame) {
-				t.Errorf("frame is %q, %v", got, err)
-			}
-		})
+			},
+		}
+	})
+}
+
+// The layout is a format: backups and people rely on it.
+func TestWhereBlobsLie(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "blobs")
+	s := open(t, dir)
+	id := put(t, s, "text")
+	if want := filepath.Join(dir, id.String()[:2], id.String()); s.Path(id) != want {
+		t.Errorf("path is %s", s.Path(id))
+	}
+	for as, want := range map[frame.Encoding]string{"": "", frame.Gzip: ".gz", frame.Zstd: ".zst"} {
+		want = "blobs/" + id.String()[:2] + "/" + id.String() + want
+		if got := s.Name(id, as); got != want || filepath.Join(filepath.Dir(dir), got) != s.FramePath(id, as) {
+			t.Errorf("%q is called %s and lies at %s", as, got, s.FramePath(id, as))
+		}
+	}
+	for _, name := range []string{"", "blobs", id.String(), "blobs/" + id.String(), "blobs/00/" + id.String(), s.Path(id), s.Name(id, "") + ".xz", "public/" + id.String()[:2] + "/" + id.String()} {
+		if _, _, ok := s.Parse(name); ok {
+			t.Errorf("%q is taken for a blob", name)
+		}
+	}
+}
+
+// What is no blob is named, except files under way.
+func TestWalkNamesWhatIsNoBlob(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "blobs")
+	s := open(t, dir)
+	id := put(t, s, "text")
+	for _, name := range []string{"README", filepath.Join(id.String()[:2], "README"), filepath.Join(temporary, "half")} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("x"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var found, others []string
+	err := s.Walk(func(id snapshots.ID, as frame.Encoding, _ int64) { found = append(found, s.Name(id, as)) }, func(name string) { others = append(others, name) })
+	if err != nil || !slices.Equal(found, []string{s.Name(id, "")}) {
+		t.Errorf("blobs are %q, %v", found, err)
+	}
+	if slices.Sort(others); !slices.Equal(others, []string{"blobs/" + id.String()[:2] + "/README", "blobs/README"}) {
+		t.Errorf("others are %q", others)
 	}
 }
 
@@ -127,109 +139,4 @@ func TestAFullDisk(t *testing.T) {
 		t.Errorf("%q, %v", got, err)
 	}
 	put(t, s, "there is room for this")
-}
-
-func TestFrames(t *testing.T) {
-	judges := map[Encoding][]string{Gzip: {"gzip", "-dc"}, Zstd: {"zstd", "-dc"}}
-	s := open(t, t.TempDir())
-	ids := []snapshots.ID{put(t, s, strings.Repeat("Package: one\n\n", 1000)), put(t, s, "Package: two\n\n")}
-	for as, judge := range judges {
-		t.Run(string(as), func(t *testing.T) {
-			var whole []byte
-			var want string
-			for _, id := range ids {
-				frame, err := s.Frame(t.Context(), id, as)
-				if err != nil {
-					t.Fatal(err)
-				}
-				again, err := s.Frame(t.Context(), id, as)
-				if err != nil || !bytes.Equal(again, frame) {
-					t.Fatalf("the second time the frame has other bytes: %v", err)
-				}
-				text, err := s.Get(t.Context(), id)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if got, err := Decode(frame, as, int64(len(text))); err != nil || !bytes.Equal(got, text) {
-					t.Fatalf("Decode: %v", err)
-				}
-				whole, want = append(whole, frame...), want+string(text)
-			}
-			empty, err := s.Empty(as)
-			if err != nil {
-				t.Fatal(err)
-			}
-			for name, row := range map[string]struct {
-				data []byte
-				want string
-			}{"concatenated": {whole, want}, "empty": {empty, ""}} {
-				command := exec.Command(judge[0], judge[1:]...)
-				command.Stdin = bytes.NewReader(row.data)
-				got, err := command.Output()
-				if err != nil || string(got) != row.want {
-					t.Errorf("%s, %s reads %d bytes, want %d: %v", name, judge[0], len(got), len(row.want), err)
-				}
-			}
-		})
-	}
-}
-
-func TestAFrameIsOfWhatItsIDNames(t *testing.T) {
-	s := open(t, t.TempDir())
-	id := put(t, s, "text")
-	if err := os.Remove(s.Path(id)); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(s.Path(id), []byte("evil"), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if frame, err := s.Frame(t.Context(), id, Zstd); err == nil || !strings.Contains(err.Error(), "damaged") {
-		t.Fatalf("frame %q, error %v", frame, err)
-	}
-	if _, err := s.Frame(t.Context(), snapshots.ID{1}, Gzip); err == nil {
-		t.Fatal("a chunk that does not exist has a frame")
-	}
-}
-
-// Many publications may want the same frame.
-func TestFramesAreMadeByManyAtOnce(t *testing.T) {
-	s := open(t, t.TempDir())
-	id := put(t, s, strings.Repeat("text", 10000))
-	var group sync.WaitGroup
-	for range 8 {
-		group.Go(func() {
-			frame, err := s.Frame(context.Background(), id, Zstd)
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			if _, err := Decode(frame, Zstd, 40000); err != nil {
-				t.Error(err)
-			}
-		})
-	}
-	group.Wait()
-}
-
-// Frames are foreign bytes once a disk has had them: whatever they hold, Decode
-// stays within its limit.
-func FuzzDecode(f *testing.F) {
-	s := open(f, f.TempDir())
-	id := put(f, s, strings.Repeat("Package: one\n\n", 100))
-	for _, as := range Encodings {
-		frame, err := s.Frame(f.Context(), id, as)
-		if err != nil {
-			f.Fatal(err)
-		}
-		f.Add(frame)
-		f.Add(frame[:len(frame)/2])
-	}
-	f.Add([]byte{})
-	f.Fuzz(func(t *testing.T, frame []byte) {
-		for _, as := range Encodings {
-			if text, err := Decode(frame, as, 1000); err == nil && len(text) > 1000 {
-				t.Fatalf("%d bytes", len(text))
-			}
-		}
-	})
 }

@@ -9,7 +9,7 @@ import (
 	"slices"
 
 	"aptfleet/internal/deb"
-	"aptfleet/repo-manager/internal/pool"
+	"aptfleet/repo-manager/internal/publish"
 	"aptfleet/repo-manager/internal/release"
 	"aptfleet/snapshots"
 )
@@ -195,7 +195,7 @@ func adopt(stanza deb.Stanza) (selected, error) {
 		return selected{}, fmt.Errorf("its SHA256: %w", err)
 	}
 	s.file = deb.FileName(stanza.Get("Package"), stanza.Get("Version"), stanza.Get("Architecture"))
-	ours := stanza.Without("MD5sum").Without("SHA1").With("Filename", pool.Filename(sum, s.file))
+	ours := stanza.Without("MD5sum").Without("SHA1").With("Filename", publish.PoolFilename(sum, s.file))
 	if s.Package, err = snapshots.ParsePackage(ours.Bytes()); err != nil {
 		return selected{}, err
 	}

@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"aptfleet/internal/deb"
-	"aptfleet/repo-manager/internal/pool"
+	"aptfleet/repo-manager/internal/publish"
 	"aptfleet/snapshots"
 )
 
@@ -80,7 +80,7 @@ func FuzzAdopt(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if localPath(s.source) != nil || strings.Contains(s.file, "/") || s.Filename != pool.Filename(s.SHA256, s.file) {
+		if localPath(s.source) != nil || strings.Contains(s.file, "/") || s.Filename != publish.PoolFilename(s.SHA256, s.file) {
 			t.Fatalf("taken over: %+v", s)
 		}
 		if again, err := snapshots.ParsePackage(s.Stanza); err != nil || again.Ref() != s.Ref() {

@@ -16,7 +16,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path"
 	"path/filepath"
 	"strings"
 
@@ -36,15 +35,8 @@ func New(publicDir string) (*Pool, error) {
 	return &Pool{dir: dir}, nil
 }
 
-// Filename returns the value of the Filename field of a package whose bytes
-// have the SHA-256 sum: the same below every base. file is what deb.FileName
-// returns.
-func Filename(sum [sha256.Size]byte, file string) string {
-	name := hex.EncodeToString(sum[:])
-	return path.Join("pool", name[:2], name, file)
-}
-
-// Path returns where a file lies, or will.
+// Path returns where a file lies, or will: at publish.PoolFilename below the
+// published tree.
 func (p *Pool) Path(sum [sha256.Size]byte, file string) string {
 	name := hex.EncodeToString(sum[:])
 	return filepath.Join(p.dir, name[:2], name, file)

@@ -15,8 +15,7 @@ import (
 	"syscall"
 	"time"
 
-	"aptfleet/repo-manager/internal/blobs"
-	"aptfleet/repo-manager/internal/pool"
+	"aptfleet/repo-manager/internal/frame"
 	"aptfleet/snapshots"
 )
 
@@ -70,7 +69,7 @@ func (c *checker) base(ctx context.Context, want ExpectedBase) error {
 		return ctx.Err()
 	}
 	if err != nil {
-		c.bad("", c.p.blobs.Path(want.State), "%v", err)
+		c.note("", c.p.blobs.Name(want.State, ""), "%v", err)
 		return nil
 	}
 	c.newChunks(state)
@@ -315,7 +314,7 @@ func (c *checker) recordedFiles(files []PoolFile) (lacks []Unrecorded) {
 			}
 			continue
 		}
-		name := pool.Filename(f.SHA256, f.Name)
+		name := PoolFilename(f.SHA256, f.Name)
 		c.pool[name] = pooled{f.SHA256, f.Size, "the record of uploads"}
 		c.wants[name] = true
 	}
@@ -332,7 +331,7 @@ func (c *checker) chunk(ctx context.Context, ref snapshots.ChunkRef) error {
 	}
 	c.count(ref.Size)
 	if err != nil {
-		c.bad("", c.p.blobs.Path(ref.ID), "%v", err)
+		c.note("", c.p.blobs.Name(ref.ID, ""), "%v", err)
 		return nil
 	}
 	c.needs(packages)
@@ -340,18 +339,17 @@ func (c *checker) chunk(ctx context.Context, ref snapshots.ChunkRef) error {
 	if err != nil {
 		return nil // removed since: the next run tells
 	}
-	for _, as := range blobs.Encodings {
-		abs := c.p.blobs.FramePath(ref.ID, as)
-		frame, err := os.ReadFile(abs)
-		c.count(int64(len(frame)))
+	for _, as := range frame.Encodings {
+		stored, err := c.p.blobs.Stored(ref.ID, as)
+		c.count(int64(len(stored)))
 		if err == nil {
 			var got []byte
-			if got, err = blobs.Decode(frame, as, int64(len(text))); err == nil && string(got) != string(text) {
+			if got, err = frame.Decode(stored, as, int64(len(text))); err == nil && string(got) != string(text) {
 				err = errors.New("it holds another text than its chunk")
 			}
 		}
 		if err != nil {
-			c.bad("", abs, "%v", err)
+			c.note("", c.p.blobs.Name(ref.ID, as), "%v", err)
 		}
 	}
 	return nil

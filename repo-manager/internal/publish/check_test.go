@@ -11,7 +11,7 @@ import (
 	"testing"
 
 	"aptfleet/internal/sign"
-	"aptfleet/repo-manager/internal/blobs"
+	"aptfleet/repo-manager/internal/frame"
 	"aptfleet/snapshots"
 )
 
@@ -233,11 +233,11 @@ func TestCheckNamesTheBadFile(t *testing.T) {
 			return c.store.Path(c.chunk())
 		}, "cannot find blob"},
 		{"a frame with other bytes", func(t *testing.T, c *checked) string {
-			damage(t, c.store.FramePath(c.chunk(), blobs.Gzip))
-			return c.store.FramePath(c.chunk(), blobs.Gzip)
+			damage(t, c.store.FramePath(c.chunk(), frame.Gzip))
+			return c.store.FramePath(c.chunk(), frame.Gzip)
 		}, "frame"},
 		{"a short frame", func(t *testing.T, c *checked) string {
-			path := c.store.FramePath(c.chunk(), blobs.Zstd)
+			path := c.store.FramePath(c.chunk(), frame.Zstd)
 			replace(t, path, read(t, path)[:20])
 			return path
 		}, "frame"},

@@ -96,7 +96,7 @@ func (f *fixture) add(name, version, arch string, extra ...string) snapshots.Pac
 	if _, err := f.pool.Put(tmp, read.SHA256, file); err != nil {
 		f.t.Fatal(err)
 	}
-	p, err := snapshots.ParsePackage(deb.Index(read, pool.Filename(read.SHA256, file)))
+	p, err := snapshots.ParsePackage(deb.Index(read, PoolFilename(read.SHA256, file)))
 	if err != nil {
 		f.t.Fatal(err)
 	}
@@ -108,7 +108,7 @@ func described(t testing.TB, name, version, arch string) snapshots.Package {
 	t.Helper()
 	sum := sha256.Sum256([]byte(name + version + arch))
 	p, err := snapshots.ParsePackage(fmt.Appendf(nil, "Package: %s\nVersion: %s\nArchitecture: %s\nMaintainer: Tests <tests@example.org>\nInstalled-Size: 100\nDepends: libc6 (>= 2.36)\nDescription: made for a test, number %x\nFilename: %s\nSize: 1000\nSHA256: %x\n",
-		name, version, arch, sum, pool.Filename(sum, deb.FileName(name, version, arch)), sum))
+		name, version, arch, sum, PoolFilename(sum, deb.FileName(name, version, arch)), sum))
 	if err != nil {
 		t.Fatal(err)
 	}

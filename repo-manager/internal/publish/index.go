@@ -12,7 +12,7 @@ import (
 	"strconv"
 	"strings"
 
-	"aptfleet/repo-manager/internal/blobs"
+	"aptfleet/repo-manager/internal/frame"
 	"aptfleet/snapshots"
 
 	"golang.org/x/sync/errgroup"
@@ -39,7 +39,7 @@ func (k IndexKey) dir() string {
 // suffixes are those of the index files in a Release file. The first, without
 // compression, is listed and never served: without its entry apt reads an
 // index as empty.
-var suffixes = [...]string{"", string(blobs.Gzip), string(blobs.Zstd)}
+var suffixes = [...]string{"", string(frame.Gzip), string(frame.Zstd)}
 
 // sums says what a Release file says about the files of an index, in the
 // order of suffixes.
@@ -139,7 +139,7 @@ func (p *Publisher) build(ctx context.Context, key IndexKey, index snapshots.Ind
 		ends[0], err = p.hashTexts(ctx, index, before, next)
 		return err
 	})
-	for i, as := range blobs.Encodings {
+	for i, as := range frame.Encodings {
 		group.Go(func() error {
 			return p.tree.create(path.Join(key.dir(), "Packages"+string(as)), func(w io.Writer) (err error) {
 				ends[i+1], err = p.writeFrames(ctx, w, i+1, as, index, before, next)
@@ -176,28 +176,28 @@ func (p *Publisher) hashTexts(ctx context.Context, index snapshots.Index, before
 }
 
 // writeFrames writes file i of an index.
-func (p *Publisher) writeFrames(ctx context.Context, w io.Writer, i int, as blobs.Encoding, index snapshots.Index, before resumed, next *trail) (mark, error) {
+func (p *Publisher) writeFrames(ctx context.Context, w io.Writer, i int, as frame.Encoding, index snapshots.Index, before resumed, next *trail) (mark, error) {
 	at := before.mark(i)
 	if err := p.copyStart(w, before, string(as), at.size); err != nil {
 		return at, err
 	}
-	var frame []byte
+	var data []byte
 	var err error
 	add := func() error {
 		if err == nil {
-			at, err = next.add(i, at, frame)
+			at, err = next.add(i, at, data)
 		}
 		if err == nil {
-			_, err = w.Write(frame)
+			_, err = w.Write(data)
 		}
 		return err
 	}
 	if len(index.Chunks) == 0 {
-		frame, err = p.blobs.Empty(as)
+		data, err = frame.Empty(as)
 		return at, add()
 	}
 	for _, chunk := range index.Chunks[before.chunks:] {
-		frame, err = p.blobs.AppendFrame(ctx, frame[:0], chunk.ID, as)
+		data, err = p.blobs.AppendFrame(ctx, data[:0], chunk.ID, as)
 		if add() != nil {
 			return at, err
 		}

@@ -33,7 +33,6 @@ import (
 	"time"
 
 	"aptfleet/internal/deb"
-	"aptfleet/repo-manager/internal/blobs"
 	"aptfleet/snapshots"
 )
 
@@ -53,7 +52,7 @@ const (
 // Config is what a Publisher needs.
 type Config struct {
 	Public string           // directory of the published tree
-	Blobs  *blobs.Store     // texts and frames; on any file system
+	Blobs  BlobStore        // texts and frames
 	Signer Signer           // the archive key
 	Now    func() time.Time // the clock
 	Keep   time.Duration    // how long a superseded index stays; 0: DefaultKeep
@@ -64,7 +63,7 @@ type Config struct {
 // once; publications happen one after the other.
 type Publisher struct {
 	tree   tree
-	blobs  *blobs.Store
+	blobs  BlobStore
 	signer Signer
 	now    func() time.Time
 	keep   time.Duration

@@ -12,7 +12,7 @@ import (
 	"strings"
 
 	"aptfleet/internal/faultpoint"
-	"aptfleet/repo-manager/internal/blobs"
+	"aptfleet/repo-manager/internal/frame"
 	"aptfleet/snapshots"
 )
 
@@ -180,7 +180,7 @@ type damages struct {
 
 type frameID struct {
 	id snapshots.ID
-	as blobs.Encoding
+	as frame.Encoding
 }
 
 // publicPrefix begins the paths of findings in the published tree.
@@ -205,7 +205,7 @@ func (r *repairer) sort(findings []Finding) damages {
 		name, public := strings.CutPrefix(f.Path, r.p.publicPrefix())
 		switch {
 		case !public:
-			id, as, ok := r.p.blobs.Parse(r.p.abs(f.Path))
+			id, as, ok := r.p.blobs.Parse(f.Path)
 			switch {
 			case !ok:
 				d.other = append(d.other, f.Path)
@@ -286,10 +286,7 @@ func (p *Publisher) RestoreState(ctx context.Context, bases []ExpectedBase, id s
 			}
 		}
 	}
-	finding, err := filepath.Rel(filepath.Dir(p.tree.root), p.blobs.Path(id))
-	if err != nil {
-		return fmt.Errorf("cannot restore state %s: %w", id, err)
-	}
+	finding := p.blobs.Name(id, "")
 	if err := r.mendStates(ctx, damages{states: map[snapshots.ID]string{id: finding}}); err != nil {
 		return fmt.Errorf("cannot restore state %s: %w", id, err)
 	}

@@ -13,7 +13,7 @@ import (
 	"slices"
 	"strings"
 
-	"aptfleet/repo-manager/internal/blobs"
+	"aptfleet/repo-manager/internal/frame"
 	"aptfleet/snapshots"
 )
 
@@ -70,7 +70,7 @@ func (r *repairer) store(ctx context.Context, use use) error {
 	r.p.mu.Lock()
 	defer r.p.mu.Unlock()
 	key, whole := IndexKeyOf(use.index), true
-	for i, as := range blobs.Encodings {
+	for i, as := range frame.Encodings {
 		name := path.Join(key.dir(), "Packages"+string(as))
 		if got, _, err := hashFile(r.p.tree.path(name)); err == nil && got == use.sums[i+1].sum {
 			continue
@@ -108,10 +108,10 @@ func (r *repairer) store(ctx context.Context, use use) error {
 
 // write makes name an index file with the bytes that a base lists.
 func (r *repairer) write(ctx context.Context, name string, use use, i int) error {
-	as := blobs.Encodings[i]
+	as := frame.Encodings[i]
 	var whole []byte
 	if len(use.index.Chunks) == 0 {
-		empty, err := r.p.blobs.Empty(as)
+		empty, err := frame.Empty(as)
 		if err != nil {
 			return err
 		}
@@ -290,7 +290,7 @@ func (r *repairer) forget(index snapshots.Index) {
 	text, err := os.ReadFile(r.p.tree.path(path.Join(key.dir(), sumsFile)))
 	s, ok := parseSums(string(text))
 	good := err == nil && ok && s[0].size == index.Size()
-	for i := range blobs.Encodings {
+	for i := range frame.Encodings {
 		got, _, err := hashFile(r.p.tree.path(path.Join(key.dir(), "Packages"+suffixes[i+1])))
 		good = good && err == nil && got == s[i+1].sum
 	}

@@ -11,7 +11,7 @@ import (
 	"slices"
 	"strings"
 
-	"aptfleet/repo-manager/internal/blobs"
+	"aptfleet/repo-manager/internal/frame"
 	"aptfleet/snapshots"
 )
 
@@ -114,9 +114,9 @@ func (r *repairer) copy(want sum) ([]byte, bool) {
 // frames returns the frames of an index whose file has the SHA-256 want: from a
 // file that has it, else those that are stored, where they are whole, and the
 // others compressed again, else all compressed again.
-func (r *repairer) frames(ctx context.Context, index snapshots.Index, as blobs.Encoding, want sum) ([][]byte, error) {
+func (r *repairer) frames(ctx context.Context, index snapshots.Index, as frame.Encoding, want sum) ([][]byte, error) {
 	if data, ok := r.copy(want); ok {
-		frames, err := blobs.Split(data, as, largestText)
+		frames, err := frame.Split(data, as, largestText)
 		if err == nil && r.match(index, as, frames) {
 			return frames, nil
 		}
@@ -125,12 +125,12 @@ func (r *repairer) frames(ctx context.Context, index snapshots.Index, as blobs.E
 		var frames [][]byte
 		h := sha256.New()
 		for _, ref := range index.Chunks {
-			frame, err := r.frame(ctx, ref, as, anew)
+			data, err := r.frame(ctx, ref, as, anew)
 			if err != nil {
 				return nil, err
 			}
-			h.Write(frame)
-			frames = append(frames, frame)
+			h.Write(data)
+			frames = append(frames, data)
 		}
 		if sum(h.Sum(nil)) == want {
 			return frames, nil
@@ -143,12 +143,12 @@ func (r *repairer) frames(ctx context.Context, index snapshots.Index, as blobs.E
 const largestText = 16 << 20
 
 // match reports whether frames are those of the chunks of an index.
-func (r *repairer) match(index snapshots.Index, as blobs.Encoding, frames [][]byte) bool {
+func (r *repairer) match(index snapshots.Index, as frame.Encoding, frames [][]byte) bool {
 	if len(frames) != len(index.Chunks) {
 		return false
 	}
 	for i, ref := range index.Chunks {
-		text, err := blobs.Decode(frames[i], as, ref.Size)
+		text, err := frame.Decode(frames[i], as, ref.Size)
 		if err != nil || sha256.Sum256(text) != ref.ID {
 			return false
 		}
@@ -158,15 +158,13 @@ func (r *repairer) match(index snapshots.Index, as blobs.Encoding, frames [][]by
 
 // frame returns the frame that is stored, if it is whole and not wanted anew,
 // else one that is made now. Nothing is written.
-func (r *repairer) frame(ctx context.Context, ref snapshots.ChunkRef, as blobs.Encoding, anew bool) ([]byte, error) {
+func (r *repairer) frame(ctx context.Context, ref snapshots.ChunkRef, as frame.Encoding, anew bool) ([]byte, error) {
 	text, err := r.text(ctx, ref.ID)
 	if err != nil {
 		return nil, err
 	}
-	if frame, err := os.ReadFile(r.p.blobs.FramePath(ref.ID, as)); err == nil && !anew {
-		if got, err := blobs.Decode(frame, as, ref.Size); err == nil && bytes.Equal(got, text) {
-			return frame, nil
-		}
+	if stored, err := r.p.blobs.Stored(ref.ID, as); err == nil && !anew && frame.Holds(stored, as, text) {
+		return stored, nil
 	}
 	return r.p.blobs.Encode(text, as)
 }
@@ -181,9 +179,9 @@ func (r *repairer) text(ctx context.Context, id snapshots.ID) ([]byte, error) {
 }
 
 // keep stores the frames of an index where other bytes are, or none.
-func (r *repairer) keep(index snapshots.Index, as blobs.Encoding, frames [][]byte) error {
+func (r *repairer) keep(index snapshots.Index, as frame.Encoding, frames [][]byte) error {
 	for i, ref := range index.Chunks {
-		if there, err := os.ReadFile(r.p.blobs.FramePath(ref.ID, as)); err == nil && bytes.Equal(there, frames[i]) {
+		if there, err := r.p.blobs.Stored(ref.ID, as); err == nil && bytes.Equal(there, frames[i]) {
 			continue
 		}
 		if err := r.p.tree.step("frame", ref.ID.String()+string(as)); err != nil {
@@ -228,7 +226,7 @@ func (r *repairer) mendStates(ctx context.Context, d damages) error {
 // restore stores texts in place of what lies under their ids.
 func (r *repairer) restore(texts ...[]byte) error {
 	for _, text := range texts {
-		if there, err := os.ReadFile(r.p.blobs.Path(sha256.Sum256(text))); err == nil && bytes.Equal(there, text) {
+		if there, err := r.p.blobs.Stored(sha256.Sum256(text), ""); err == nil && bytes.Equal(there, text) {
 			continue
 		}
 		if err := r.p.tree.step("blob", snapshots.ID(sha256.Sum256(text)).String()); err != nil {
@@ -290,18 +288,18 @@ func (r *repairer) cut(text []byte, dir string) ([][]byte, error) {
 	if s[0].size == 0 {
 		return [][]byte{}, nil
 	}
-	for i, as := range blobs.Encodings {
+	for i, as := range frame.Encodings {
 		data, ok := r.copy(s[i+1].sum)
 		if !ok {
 			continue
 		}
-		frames, err := blobs.Split(data, as, largestText)
+		frames, err := frame.Split(data, as, largestText)
 		if err != nil {
 			return nil, err
 		}
 		var chunks [][]byte
-		for _, frame := range frames {
-			chunk, err := blobs.Decode(frame, as, largestText)
+		for _, data := range frames {
+			chunk, err := frame.Decode(data, as, largestText)
 			if err != nil {
 				return nil, err
 			}
@@ -331,26 +329,26 @@ func (r *repairer) mendChunks(ctx context.Context, d damages) error {
 // chunk finds the text of a chunk in its frames, or in any part of an index
 // file that is still whole: the SHA-256 is its name.
 func (r *repairer) chunk(_ context.Context, id snapshots.ID) (text []byte, from string, err error) {
-	is := func(frame []byte, as blobs.Encoding) bool {
-		text, err = blobs.Decode(frame, as, largestText)
+	is := func(data []byte, as frame.Encoding) bool {
+		text, err = frame.Decode(data, as, largestText)
 		return err == nil && sha256.Sum256(text) == id
 	}
-	for _, as := range blobs.Encodings {
-		if frame, err := os.ReadFile(r.p.blobs.FramePath(id, as)); err == nil && is(frame, as) {
+	for _, as := range frame.Encodings {
+		if stored, err := r.p.blobs.Stored(id, as); err == nil && is(stored, as) {
 			return text, "its frame " + string(as), nil
 		}
 	}
 	for _, use := range r.holding(id) {
 		at := baseAt(use.base.Base, use.base.Dir)
-		for i, as := range blobs.Encodings {
+		for i, as := range frame.Encodings {
 			for _, name := range r.filesOf(at, use, i+1) {
 				data, err := os.ReadFile(r.p.tree.path(name))
 				if err != nil {
 					continue
 				}
 				// An error leaves the frames before the damage.
-				frames, _ := blobs.Split(data, as, largestText)
-				if slices.ContainsFunc(frames, func(frame []byte) bool { return is(frame, as) }) {
+				frames, _ := frame.Split(data, as, largestText)
+				if slices.ContainsFunc(frames, func(data []byte) bool { return is(data, as) }) {
 					return text, name, nil
 				}
 			}
@@ -411,9 +409,9 @@ func (r *repairer) mendFrame(ctx context.Context, lost frameID, finding string) 
 		r.failed([]string{finding}, "restore this file from a backup: compressed again it has other bytes than the Release of %s lists", fixed)
 		return nil
 	}
-	frame, err := r.p.blobs.Encode(text, lost.as)
+	data, err := r.p.blobs.Encode(text, lost.as)
 	if err == nil {
-		err = errors.Join(r.clear(finding), r.p.blobs.RestoreFrame(lost.id, lost.as, frame))
+		err = errors.Join(r.clear(finding), r.p.blobs.RestoreFrame(lost.id, lost.as, data))
 	}
 	if err != nil {
 		return err

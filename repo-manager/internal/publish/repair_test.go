@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"aptfleet/repo-manager/internal/blobs"
+	"aptfleet/repo-manager/internal/frame"
 	"aptfleet/snapshots"
 )
 
@@ -99,8 +99,8 @@ var derived = []struct {
 	did  string
 }{
 	{"chunk text", func(c *checked) string { return c.store.Path(c.chunk()) }, "made again from its frame"},
-	{"gz frame", func(c *checked) string { return c.store.FramePath(c.chunk(), blobs.Gzip) }, "with the bytes that the Release of demo/"},
-	{"zst frame", func(c *checked) string { return c.store.FramePath(c.chunk(), blobs.Zstd) }, "with the bytes that the Release of demo/"},
+	{"gz frame", func(c *checked) string { return c.store.FramePath(c.chunk(), frame.Gzip) }, "with the bytes that the Release of demo/"},
+	{"zst frame", func(c *checked) string { return c.store.FramePath(c.chunk(), frame.Zstd) }, "with the bytes that the Release of demo/"},
 	{"state text", func(c *checked) string { return c.store.Path(c.state.ID()) }, "from the index files of demo/"},
 	{"stored index", func(c *checked) string { return c.stored(".gz") }, "from the frames of its chunks"},
 	{"stored index, zst", func(c *checked) string { return c.stored(".zst") }, "from the frames of its chunks"},
@@ -277,15 +277,15 @@ func TestWhatMustBeRestoredIsSaid(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var frame bytes.Buffer
-		w, err := gzip.NewWriterLevel(&frame, gzip.NoCompression)
+		var made bytes.Buffer
+		w, err := gzip.NewWriterLevel(&made, gzip.NoCompression)
 		if err == nil {
 			_, err = w.Write(text)
 		}
 		if err := errors.Join(err, w.Close()); err != nil {
 			t.Fatal(err)
 		}
-		return frame.Bytes()
+		return made.Bytes()
 	}
 	rows := []struct {
 		name    string
@@ -347,7 +347,7 @@ func TestWhatMustBeRestoredIsSaid(t *testing.T) {
 			return path
 		}, "nothing of the archive needs it", false},
 		{"a chunk without frames and index files", func(t testing.TB, c *checked) string {
-			for _, path := range []string{c.store.Path(c.chunk()), c.store.FramePath(c.chunk(), blobs.Gzip), c.store.FramePath(c.chunk(), blobs.Zstd)} {
+			for _, path := range []string{c.store.Path(c.chunk()), c.store.FramePath(c.chunk(), frame.Gzip), c.store.FramePath(c.chunk(), frame.Zstd)} {
 				remove(t, path)
 			}
 			for name := range files(t, c.public) {
@@ -359,7 +359,7 @@ func TestWhatMustBeRestoredIsSaid(t *testing.T) {
 		}, "restore this file, or one of the same name with .gz or .zst, from a backup", false},
 		{"a frame that comes back with other bytes", func(t testing.TB, c *checked) string {
 			c.foreign(other(t, c))
-			path := c.store.FramePath(c.chunk(), blobs.Gzip)
+			path := c.store.FramePath(c.chunk(), frame.Gzip)
 			remove(t, path)
 			for name := range files(t, c.public) {
 				if isIndex(name) && strings.HasSuffix(name, "Packages.gz") || strings.Contains(name, "by-hash") {
@@ -416,10 +416,10 @@ func TestWhatMustBeRestoredIsSaid(t *testing.T) {
 }
 
 // foreign makes the archive one whose compressor gave other bytes for the
-// chunk of tool: everything was published with frame.
-func (c *checked) foreign(frame []byte) {
+// chunk of tool: everything was published with data.
+func (c *checked) foreign(data []byte) {
 	c.t.Helper()
-	if err := c.store.RestoreFrame(c.chunk(), blobs.Gzip, frame); err != nil {
+	if err := c.store.RestoreFrame(c.chunk(), frame.Gzip, data); err != nil {
 		c.t.Fatal(err)
 	}
 	if err := os.RemoveAll(c.public + "/.indices"); err != nil {
@@ -456,22 +456,22 @@ func TestALostFrameIsCutOutOfAnIndex(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			var frame bytes.Buffer
-			w, err := gzip.NewWriterLevel(&frame, gzip.HuffmanOnly)
+			var made bytes.Buffer
+			w, err := gzip.NewWriterLevel(&made, gzip.HuffmanOnly)
 			if err == nil {
 				_, err = w.Write(text)
 			}
 			if err := errors.Join(err, w.Close()); err != nil {
 				t.Fatal(err)
 			}
-			c.foreign(frame.Bytes())
+			c.foreign(made.Bytes())
 			before := c.fixed()
-			path := c.store.FramePath(c.chunk(), blobs.Gzip)
+			path := c.store.FramePath(c.chunk(), frame.Gzip)
 			way.damage(t, path)
 			if report := c.repair(); len(report.Findings) != 1 || report.Findings[0].Repaired == "" {
 				t.Fatalf("found %+v", report.Findings)
 			}
-			if got := read(t, path); !bytes.Equal(got, frame.Bytes()) {
+			if got := read(t, path); !bytes.Equal(got, made.Bytes()) {
 				t.Error("the frame has other bytes than before")
 			}
 			c.mustBeAsBefore(before)

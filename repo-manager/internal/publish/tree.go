@@ -2,6 +2,8 @@ package publish
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -23,6 +25,14 @@ const (
 	temporary  = ".tmp"
 	indexStore = ".indices"
 )
+
+// PoolFilename returns the value of the Filename field of a package whose bytes
+// have the SHA-256 sum: its path below the root of the tree, which is the same
+// below every base. file is what deb.FileName returns.
+func PoolFilename(sum [sha256.Size]byte, file string) string {
+	name := hex.EncodeToString(sum[:])
+	return path.Join("pool", name[:2], name, file)
+}
 
 // tree changes files below a root. A name holds, at any moment, either what it
 // held before or what it is given, whole. Paths are relative to the root.

@@ -5,7 +5,7 @@ import (
 	"path"
 	"strings"
 
-	"aptfleet/repo-manager/internal/blobs"
+	"aptfleet/repo-manager/internal/frame"
 	"aptfleet/snapshots"
 )
 
@@ -77,7 +77,7 @@ func (c *checker) walkBlobs() error {
 	for _, base := range c.expect.Bases {
 		states[base.State] = true
 	}
-	return c.p.blobs.Walk(func(id snapshots.ID, as blobs.Encoding, size int64) {
+	return c.p.blobs.Walk(func(id snapshots.ID, as frame.Encoding, size int64) {
 		switch {
 		case as != "":
 			c.usage.Frames += size
@@ -86,5 +86,5 @@ func (c *checker) walkBlobs() error {
 		default:
 			c.usage.Chunks += size
 		}
-	}, func(abs string) { c.bad("", abs, "is there, and is no blob") })
+	}, func(name string) { c.note("", name, "is there, and is no blob") })
 }

@@ -14,7 +14,6 @@ import (
 	"testing"
 	"time"
 
-	"aptfleet/repo-manager/internal/pool"
 	"aptfleet/repo-manager/internal/publish"
 	"aptfleet/repo-manager/internal/release"
 )
@@ -415,7 +414,7 @@ func TestAPoolFileIsRestored(t *testing.T) {
 				inWorld(t, func(t *testing.T, w *world) {
 					w.history()
 					in := w.receive("tool", "3", "amd64", "")
-					path := filepath.Join(w.dir, "public", pool.Filename(in.Package.SHA256, "tool_3_amd64.deb"))
+					path := filepath.Join(w.dir, "public", publish.PoolFilename(in.Package.SHA256, "tool_3_amd64.deb"))
 					must(t, in.Discard())
 					must(t, do(path))
 					report, err := w.Repair(t.Context(), ann, nil)

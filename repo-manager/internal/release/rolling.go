@@ -10,7 +10,7 @@ import (
 
 	"aptfleet/internal/deb"
 	"aptfleet/internal/faultpoint"
-	"aptfleet/repo-manager/internal/pool"
+	"aptfleet/repo-manager/internal/publish"
 	"aptfleet/snapshots"
 )
 
@@ -265,7 +265,7 @@ func (d *draft) add(ctx context.Context, a Actor, component string, in Incoming,
 		}
 	}
 	file := in.file()
-	fresh, err := snapshots.ParsePackage(deb.Index(p, pool.Filename(file.SHA256, file.Name)))
+	fresh, err := snapshots.ParsePackage(deb.Index(p, publish.PoolFilename(file.SHA256, file.Name)))
 	if err != nil {
 		return Upload{}, fail(Invalid, "", "cannot add %s: %v", in.Name, err)
 	}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"aptfleet/repo-manager/internal/pool"
+	"aptfleet/repo-manager/internal/publish"
 	"aptfleet/repo-manager/internal/release"
 	"aptfleet/snapshots"
 )
@@ -255,7 +256,7 @@ func TestVersionsInOneBatch(t *testing.T) {
 			t.Errorf("after version 1 came again (%v) dev lists %q", again, got)
 		}
 		w.mustBeClean()
-		path := filepath.Join(w.dir, "public", pool.Filename(files[0].SHA256, files[0].Name))
+		path := filepath.Join(w.dir, "public", publish.PoolFilename(files[0].SHA256, files[0].Name))
 		must(t, os.Rename(path, filepath.Join(w.dir, "away")))
 		report, err := w.Check(t.Context(), nil)
 		must(t, err)

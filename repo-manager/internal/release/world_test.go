@@ -260,7 +260,7 @@ func (w *world) mirrored(in release.Incoming) (snapshots.Package, release.File) 
 		Path: path, SHA256: in.Package.SHA256, Size: in.Package.Size,
 		Name: deb.FileName(in.Package.Name, in.Package.Version, in.Package.Architecture),
 	}
-	p, err := snapshots.ParsePackage(deb.Index(in.Package, pool.Filename(f.SHA256, f.Name)))
+	p, err := snapshots.ParsePackage(deb.Index(in.Package, publish.PoolFilename(f.SHA256, f.Name)))
 	must(w.t, err)
 	return p, f
 }

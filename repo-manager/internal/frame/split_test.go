@@ -1,19 +1,16 @@
-package blobs
+package frame
 
 import (
 	"bytes"
-	"os"
 	"strings"
 	"testing"
-
-	"aptfleet/snapshots"
 
 	"pgregory.net/rapid"
 )
 
 // Whatever texts a file is made of, it is cut where their frames end.
 func TestSplitFindsTheFrames(t *testing.T) {
-	s := open(t, t.TempDir())
+	e := encoder(t)
 	for _, as := range Encodings {
 		rapid.Check(t, func(rt *rapid.T) {
 			var whole []byte
@@ -22,14 +19,14 @@ func TestSplitFindsTheFrames(t *testing.T) {
 				if rapid.Bool().Draw(rt, "large") {
 					text = bytes.Repeat(text, 400000/len(text)) // several blocks of a frame
 				}
-				frame, err := s.Encode(text, as)
+				frame, err := e.Encode(text, as)
 				if err != nil {
 					rt.Fatal(err)
 				}
 				want = append(want, frame)
 				whole = append(whole, frame...)
 			}
-			empty, err := s.Empty(as)
+			empty, err := Empty(as)
 			if err != nil {
 				rt.Fatal(err)
 			}
@@ -49,9 +46,9 @@ func TestSplitFindsTheFrames(t *testing.T) {
 
 // What is before a damage is of use, and large frames are no trap.
 func TestSplitStopsAtDamage(t *testing.T) {
-	s := open(t, t.TempDir())
+	e := encoder(t)
 	for _, as := range Encodings {
-		frame, err := s.Encode([]byte(strings.Repeat("text", 1000)), as)
+		frame, err := e.Encode([]byte(strings.Repeat("text", 1000)), as)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -62,7 +59,7 @@ func TestSplitStopsAtDamage(t *testing.T) {
 			}
 		}
 	}
-	bomb, err := s.Encode(make([]byte, 1<<20), Gzip)
+	bomb, err := e.Encode(make([]byte, 1<<20), Gzip)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,9 +69,9 @@ func TestSplitStopsAtDamage(t *testing.T) {
 }
 
 func FuzzSplit(f *testing.F) {
-	s := open(f, f.TempDir())
+	e := encoder(f)
 	for _, as := range Encodings {
-		frame, err := s.Encode([]byte(strings.Repeat("text", 1000)), as)
+		frame, err := e.Encode([]byte(strings.Repeat("text", 1000)), as)
 		if err != nil {
 			f.Fatal(err)
 		}
@@ -89,37 +86,4 @@ func FuzzSplit(f *testing.F) {
 			}
 		}
 	})
-}
-
-// A process that knows a blob is told that it is damaged.
-func TestRestoreReplacesWhatIsKnown(t *testing.T) {
-	s := open(t, t.TempDir())
-	id := put(t, s, "text")
-	frame, err := s.Frame(t.Context(), id, Gzip)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, path := range []string{s.Path(id), s.FramePath(id, Gzip)} {
-		if err := os.Remove(path); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, []byte("evil"), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := s.Restore([]byte("text")); err != nil {
-		t.Fatal(err)
-	}
-	if err := s.RestoreFrame(id, Gzip, frame); err != nil {
-		t.Fatal(err)
-	}
-	if got, err := s.Get(t.Context(), id); err != nil || string(got) != "text" {
-		t.Errorf("text is %q, %v", got, err)
-	}
-	if got, err := s.Frame(t.Context(), id, Gzip); err != nil || !bytes.Equal(got, frame) {
-		t.Errorf("frame is %q, %v", got, err)
-	}
-	if _, err := s.Get(t.Context(), snapshots.ID{1}); err == nil {
-		t.Error("there is a blob that nobody put")
-	}
 }
