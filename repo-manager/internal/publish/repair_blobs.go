@@ -384,8 +384,8 @@ func (r *repairer) mendFrame(ctx context.Context, lost frameID, finding string) 
 		r.failed([]string{finding}, "restore this file from a backup: %v", err)
 		return nil
 	}
-	if frame, err := os.ReadFile(r.p.blobs.FramePath(lost.id, lost.as)); err == nil {
-		if got, err := blobs.Decode(frame, lost.as, int64(len(text))); err == nil && bytes.Equal(got, text) {
+	if there, err := r.p.blobs.Stored(lost.id, lost.as); err == nil {
+		if got, err := frame.Decode(there, lost.as, int64(len(text))); err == nil && bytes.Equal(got, text) {
 			r.did([]string{finding}, "made again together with others of its index")
 			return nil
 		}
