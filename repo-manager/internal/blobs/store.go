@@ -33,9 +33,9 @@ import (
 	"aptfleet/snapshots"
 )
 
-// Store is a directory of blobs. It implements publish.BlobStore and
-// release.Blobs, as package blobstest understands them; all methods may be
-// called by many at once. One process uses a directory.
+// Store is a directory of blobs, beside the published tree. It implements
+// publish.BlobStore and release.Blobs; all methods may be called by many at
+// once. One process uses a directory.
 type Store struct {
 	dir     string
 	encoder *frame.Encoder

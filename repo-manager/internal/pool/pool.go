@@ -22,8 +22,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Pool is the directory pool/ of a published tree. Its methods may be called
-// by many at once.
+// Pool is the directory pool/ of a published tree. It implements release.Pool
+// and mirror.Pool. Its methods may be called by many at once.
 type Pool struct{ dir string }
 
 // New uses the directory pool of publicDir, which it makes if needed.

@@ -32,9 +32,10 @@ type BlobStore interface {
 	// Walk calls blob for every text and every frame, with its size in bytes,
 	// and other for the name of everything else that is there.
 	Walk(blob func(id snapshots.ID, as frame.Encoding, size int64), other func(name string)) error
-	// Name is how findings call a text or a frame. That of a file is its path
-	// from the directory that holds the published tree, which no name of
-	// another thing leads to. Parse is its reverse.
+	// Name is how findings call a text or a frame. The name of a file is its
+	// path from the directory that holds the published tree, so that a person
+	// finds it, and a repair what is in its way. Parse returns what has a name,
+	// and refuses all others.
 	Name(id snapshots.ID, as frame.Encoding) string
 	Parse(name string) (id snapshots.ID, as frame.Encoding, ok bool)
 	// Encode makes a frame as AppendFrame does, and keeps nothing.

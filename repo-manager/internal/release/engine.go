@@ -20,6 +20,7 @@ import (
 const MaxAhead = 5 * time.Second
 
 // Pool is where package files lie by content. Nothing in it is ever changed.
+// Package pooltest holds the suite that every implementation passes.
 type Pool interface {
 	// Put renames the file at path into the pool, or removes it and returns
 	// true if the pool has it already. It is durable after the next Sync.
@@ -36,7 +37,8 @@ type Pool interface {
 }
 
 // Blobs is the store behind Chunks as a gc sees it: texts with the frames
-// that belong to them.
+// that belong to them. Package blobstest holds the suite that every
+// implementation passes.
 type Blobs interface {
 	// List calls f for every text there is, or of which a frame is left, with
 	// the bytes that it and its frames take.
