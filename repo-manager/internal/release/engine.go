@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"aptfleet/repo-manager/internal/publish"
@@ -124,9 +125,12 @@ type Config struct {
 // DefaultIndexBudget is the IndexBudget that is not configured.
 const DefaultIndexBudget = 16 << 30
 
-// OverBudget tells whether index files have grown well beyond their budget, so
-// that a gc should not wait for its hour.
-func (e *Engine) OverBudget() bool { return e.Publisher.IndexBytes() > e.IndexBudget+e.IndexBudget/4 }
+// OverBudget tells whether index files have grown well beyond their budget, and
+// beyond what the last gc had to leave, so that the next should not wait for its
+// hour.
+func (e *Engine) OverBudget() bool {
+	return e.Publisher.IndexBytes() > max(e.IndexBudget, e.indicesLeft.Load())+e.IndexBudget/4
+}
 
 // defaultValidFor is how long a stage's InRelease is good if nobody refreshes it.
 const defaultValidFor = 7 * 24 * time.Hour
@@ -140,6 +144,8 @@ type Engine struct {
 	changes   changes
 	collector collecting
 	upkeep    *semaphore.Weighted // all of it for a gc that removes files, 1 for each check
+
+	indicesLeft atomic.Int64 // bytes of index files after the last gc
 
 	mu    sync.RWMutex
 	lines map[string]*line // each value is replaced, never modified

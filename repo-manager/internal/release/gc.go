@@ -113,6 +113,7 @@ func (g *gc) run(ctx context.Context, dryRun bool) error {
 	if !dryRun {
 		g.report.Gone = protocol.Amount{}
 		err = g.sweep(ctx, states)
+		g.e.indicesLeft.Store(g.e.Publisher.IndexBytes())
 		err = errors.Join(err, g.record(context.WithoutCancel(ctx)))
 	}
 	g.progress.Logf("%s", g.summary(dryRun))
