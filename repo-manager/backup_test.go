@@ -188,7 +188,7 @@ func TestBackupCommandsWithoutServer(t *testing.T) {
 		{[]string{"backup", "list", data}, term.ExitFailed, "there is none"},
 		{[]string{"backup", "verify", dir, "1999"}, term.ExitFailed, "none of that id"},
 		{[]string{"backup", "prune", dir, "--yes"}, term.ExitUsage, "--keep"},
-		{[]string{"backup", "prune", dir, "--keep", "1"}, term.ExitUsage, "unasked"},
+		{[]string{"backup", "prune", dir, "--keep", "1"}, term.ExitUsage, "nobody is there to be asked"},
 		{[]string{"restore", dir, "--data", data}, term.ExitRefused, "it holds"},
 		{[]string{"restore", dir, "--data", data, "--dry-run"}, term.ExitRefused, "it holds"},
 		{[]string{"restore", dir, "--data", dir + "/new"}, term.ExitRefused, "within each other"},

@@ -1,13 +1,10 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -280,7 +277,7 @@ terminal it needs --yes.`,
 				c.io.Note("would remove %s", what)
 				return c.printPruned(would)
 			}
-			if err := c.agree(yes, "remove "+what); err != nil {
+			if err := c.confirm(yes, "remove "+what); err != nil {
 				return err
 			}
 			pruned, err := backup.Prune(cmd.Context(), args[0], keep, false)
@@ -305,23 +302,6 @@ func (c *cli) printPruned(p backup.Pruned) error {
 	}
 	for _, id := range p.IDs {
 		c.io.Say("%s", id)
-	}
-	return nil
-}
-
-// agree asks on a terminal whether to do what cannot be undone. Elsewhere only
-// --yes is an answer.
-func (c *cli) agree(yes bool, what string) error {
-	if yes {
-		return nil
-	}
-	if !c.io.OutTerminal || !c.io.ErrTerminal || c.io.JSON {
-		return &term.UsageError{Text: "cannot " + what + " unasked", Hint: "repeat with --yes, or look first with --dry-run"}
-	}
-	fmt.Fprintf(c.io.Err, "%s? [y/N] ", what)
-	answer, err := bufio.NewReader(os.Stdin).ReadString('\n')
-	if err != nil || !strings.EqualFold(strings.TrimSpace(answer), "y") {
-		return term.Usagef("nothing was removed")
 	}
 	return nil
 }

@@ -1,9 +1,7 @@
 package publish
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path"
 	"strings"
@@ -45,24 +43,6 @@ func (p *Publisher) PublishedParts(base Base, dir string) (signed Signed) {
 		}
 	}
 	return signed
-}
-
-// FixedDirectories lists what the tree of a pipeline has of "snapshots/<id>" and
-// "states/<state id>", sorted.
-func (p *Publisher) FixedDirectories(pipeline string) ([]string, error) {
-	var dirs []string
-	for _, kind := range []string{"snapshots", "states"} {
-		entries, err := os.ReadDir(p.tree.path(path.Join(pipeline, kind)))
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("cannot list what is published of %s: %w", pipeline, err)
-		}
-		for _, entry := range entries {
-			if dir := path.Join(kind, entry.Name()); fixedDirectory.MatchString(dir) {
-				dirs = append(dirs, dir)
-			}
-		}
-	}
-	return dirs, nil
 }
 
 // ReleaseFields are the fields of a Release text that say what it is of.

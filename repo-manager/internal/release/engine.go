@@ -68,8 +68,6 @@ type Publisher interface {
 	Modified(base publish.Base, dir string) time.Time
 	// PublishedParts returns what there is of it, good or not.
 	PublishedParts(base publish.Base, dir string) publish.Signed
-	// FixedDirectories lists what the tree of a pipeline has of fixed bases.
-	FixedDirectories(pipeline string) ([]string, error)
 	// Verify checks both signatures, VerifyPart one that is left.
 	Verify(signed publish.Signed) error
 	VerifyPart(signed publish.Signed) (text []byte, err error)

@@ -250,7 +250,7 @@ func (a *audit) moves(ctx context.Context, l *line) error {
 // bases holds the rows of fixed bases against what they sign, and looks for
 // rows that are lost.
 func (a *audit) bases(ctx context.Context, l *line, signatures bool) error {
-	dirs, err := a.e.Publisher.FixedDirectories(l.Name)
+	dirs, err := a.e.Publisher.Dirs(l.Name)
 	if err != nil {
 		return err
 	}
