@@ -1,6 +1,7 @@
 package snapshots
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"iter"
@@ -105,11 +106,7 @@ func Diff(ctx context.Context, c Chunks, a, b State) ([]Difference, error) {
 	slices.SortFunc(keys, Key.compare)
 	var differences []Difference
 	for _, key := range slices.Compact(keys) {
-		gone, err := onlyIn(ctx, c, a.Index(key), b.Index(key))
-		if err != nil {
-			return nil, fmt.Errorf("cannot compare index %s: %w", key, err)
-		}
-		came, err := onlyIn(ctx, c, b.Index(key), a.Index(key))
+		gone, came, err := apart(ctx, c, a.Index(key), b.Index(key))
 		if err != nil {
 			return nil, fmt.Errorf("cannot compare index %s: %w", key, err)
 		}
@@ -118,24 +115,72 @@ func Diff(ctx context.Context, c Chunks, a, b State) ([]Difference, error) {
 	return differences, nil
 }
 
-// onlyIn returns the packages of the chunks that index has and other has not.
-// A package outside them is in a chunk of both: no name and version occurs
-// twice in an index.
-func onlyIn(ctx context.Context, c Chunks, index, other Index) ([]Package, error) {
+// apart returns the packages that only one of two indices has, in order. A
+// package outside the chunks that they do not share is in a chunk of both, as no
+// name and version occurs twice in an index; and of the packages in these chunks
+// most are in both, so that only the others are worth parsing.
+func apart(ctx context.Context, c Chunks, a, b Index) (gone, came []Package, err error) {
+	inA, err := stanzasOnlyIn(ctx, c, a, b)
+	if err != nil {
+		return nil, nil, err
+	}
+	inB, err := stanzasOnlyIn(ctx, c, b, a)
+	if err != nil {
+		return nil, nil, err
+	}
+	if gone, err = without(inA, inB); err == nil {
+		came, err = without(inB, inA)
+	}
+	return gone, came, err
+}
+
+// stanzasOnlyIn returns the stanzas of the chunks that index has and other has
+// not, in order.
+func stanzasOnlyIn(ctx context.Context, c Chunks, index, other Index) ([][]byte, error) {
 	shared := make(map[ID]bool, len(other.Chunks))
 	for _, ref := range other.Chunks {
 		shared[ref.ID] = true
 	}
-	var packages []Package
+	var stanzas [][]byte
 	for _, ref := range index.Chunks {
 		if shared[ref.ID] {
 			continue
 		}
-		opened, err := OpenChunk(ctx, c, ref)
+		text, err := get(ctx, c, ref.ID)
+		if err != nil {
+			return nil, fmt.Errorf("cannot open chunk %s: %w", ref.ID, err)
+		}
+		before, size := len(stanzas), len(text)
+		for len(text) > 0 {
+			end := bytes.Index(text, []byte("\n\n"))
+			if end < 0 {
+				return nil, fmt.Errorf("cannot open chunk %s: its last stanza has no end", ref.ID)
+			}
+			stanzas, text = append(stanzas, text[:end+1]), text[end+2:]
+		}
+		if n := len(stanzas) - before; n != ref.Count || int64(size) != ref.Size {
+			return nil, fmt.Errorf("cannot open chunk %s: its state counts %d packages, %d bytes; it has %d, %d bytes", ref.ID, ref.Count, ref.Size, n, size)
+		}
+	}
+	return stanzas, nil
+}
+
+// without returns the packages of stanzas that are not among others.
+func without(stanzas, others [][]byte) ([]Package, error) {
+	there := make(map[string]bool, len(others))
+	for _, stanza := range others {
+		there[string(stanza)] = true
+	}
+	var packages []Package
+	for _, stanza := range stanzas {
+		if there[string(stanza)] {
+			continue
+		}
+		p, err := ParsePackage(slices.Clone(stanza)) // not all of the chunk
 		if err != nil {
 			return nil, err
 		}
-		packages = append(packages, opened...)
+		packages = append(packages, p)
 	}
 	return packages, nil
 }
