@@ -54,9 +54,13 @@ func (e *Engine) all() map[string]*line {
 }
 
 // expected is every base that pipelines have, and every file of the pool: that
-// of an upload which another of its batch replaced is in no state at all.
+// of an upload which another of its batch replaced is in no state at all. What a
+// check has seen of a batch under way is committed before this looks.
 func (e *Engine) expected(ctx context.Context) (publish.Expected, error) {
 	want := publish.Expected{Files: e.Files, Recorded: true}
+	if err := e.alone(func(context.Context) error { return nil }); err != nil {
+		return want, err
+	}
 	for _, l := range e.all() {
 		bases, err := e.Store.Bases(ctx, l.Name)
 		if err != nil {
