@@ -100,7 +100,7 @@ type roomy struct {
 
 // acts are those of a server.
 var acts = []roomy{
-	{"upload", nothing, uploadSlowly, 200, stageState("dev")},
+	{"upload", nothing, uploadSlowly, 800, stageState("dev")},
 	{"remove", uploadNth, removeNth, 200, stageState("dev")},
 	{"promote", uploadNth, promoteDev, 200, stageState("canary")},
 	{"undo", promoteTwice, undoCanary, 200, stageState("canary")},
@@ -120,25 +120,29 @@ func nothing(context.Context, *server, string, int, func()) error { return nil }
 
 func uploadNth(ctx context.Context, s *server, pipeline string, n int, fill func()) error {
 	fill()
-	return s.add(ctx, pipeline, n, func(body []byte) io.Reader { return bytes.NewReader(body) })
+	return s.add(ctx, pipeline, n, 40_000, func(body []byte) io.Reader { return bytes.NewReader(body) })
 }
 
-// add uploads the nth package.
-func (s *server) add(ctx context.Context, pipeline string, n int, send func(body []byte) io.Reader) error {
+// add uploads the nth package, of size bytes and a little more.
+func (s *server) add(ctx context.Context, pipeline string, n, size int, send func(body []byte) io.Reader) error {
 	name := fmt.Sprintf("app%d", n)
-	body := makeDeb(s.t, name, "1.0", "amd64", 40000)
+	body := makeDeb(s.t, name, "1.0", "amd64", size)
 	_, err := s.API.Upload(ctx, pipeline, "apps", client.File{Name: name + ".deb", Body: send(body), Size: int64(len(body))})
 	return err
 }
 
 // uploadSlowly has the disk fill up while the package arrives: the server does
-// not even begin to write one down while there is little room.
+// not even begin to write one down while there is little room. It keeps the first
+// 64 KiB of each to itself.
 func uploadSlowly(ctx context.Context, s *server, pipeline string, n int, fill func()) error {
-	return s.add(ctx, pipeline, n, func(body []byte) io.Reader {
+	return s.add(ctx, pipeline, n, 400_000, func(body []byte) io.Reader {
 		half := len(body) / 2
 		return io.MultiReader(bytes.NewReader(body[:half]), readerFunc(func([]byte) (int, error) {
 			s.eventually("the upload has begun", func() bool {
 				entries := s.incoming()
+				if len(entries) == 0 {
+					return false
+				}
 				info, err := os.Stat(filepath.Join(s.Data, "incoming", entries[0].Name()))
 				return err == nil && info.Size() > 0
 			})
