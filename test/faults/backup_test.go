@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"aptfleet/internal/protocol"
 )
@@ -46,7 +47,7 @@ func (s *server) backup(dir string) (change protocol.Change, died bool) {
 	select {
 	case <-s.Exited():
 		return change, true
-	default:
+	case <-time.After(time.Second): // its end is noticed a moment later
 		s.t.Fatal(err)
 		return
 	}
