@@ -18,7 +18,6 @@ import (
 
 	"aptfleet/internal/client"
 	"aptfleet/internal/protocol"
-	"aptfleet/test/faults/siege"
 	"aptfleet/test/lossydisk"
 )
 
@@ -232,16 +231,9 @@ func TestFullDiskAtEveryStep(t *testing.T) {
 	if os.Getenv("APTFLEET_LONG") != "" {
 		steps = 70
 	}
-	commands, err := siege.Commands(t.Context(), program)
-	if err != nil {
-		t.Fatal(err)
-	}
 	for _, a := range acts {
 		t.Run(a.name, func(t *testing.T) {
 			t.Parallel()
-			if (a.name == "gc" || a.name == "backup") && !commands[a.name] {
-				t.Skipf("this repo-manager has no command %s", a.name)
-			}
 			s := start(t, ext4Disk(t, 32), "", "reserve: 1")
 			outcomes := make(map[string]int)
 			for n := range steps {

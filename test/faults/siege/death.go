@@ -102,9 +102,7 @@ func (w *world) work(ctx context.Context, wish string) (over func() error) {
 	if w.FileSystem != nil {
 		start(func(random *rand.Rand) error { return c.writeBack(ctx, random) })
 	}
-	if len(w.jobs) > 0 {
-		start(func(random *rand.Rand) error { return c.keep(ctx, random) })
-	}
+	start(func(random *rand.Rand) error { return c.keep(ctx, random) })
 	if w.apt != nil && w.random.IntN(4) == 0 {
 		start(func(random *rand.Rand) error { return c.aptUpdates(ctx, pipelines[random.IntN(len(pipelines))]) })
 	}

@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -24,7 +23,7 @@ type job struct {
 	done     func(w *world, before map[subject]int) // notes what success promises; the ledger is held
 }
 
-// jobs are those that a program may know.
+// jobs are those of every keeper.
 var jobs = []job{
 	{
 		phase: phase{"gc", []string{
@@ -48,34 +47,6 @@ var jobs = []job{
 // more, where gc removes them; a client that takes longer is too slow.
 const keepSuperseded = 12 * time.Second
 
-// Commands are those that a program lists.
-func Commands(ctx context.Context, program string) (map[string]bool, error) {
-	help, err := exec.CommandContext(ctx, program, "--help").Output()
-	if err != nil {
-		return nil, fmt.Errorf("cannot ask %s for its commands: %w", program, err)
-	}
-	commands := make(map[string]bool)
-	for line := range strings.Lines(string(help)) {
-		if words := strings.Fields(line); len(words) > 1 && strings.HasPrefix(line, "  ") {
-			commands[words[0]] = true
-		}
-	}
-	return commands, nil
-}
-
-// known returns the jobs that a program knows, and the names of the others.
-func known(ctx context.Context, program string) (able []job, unable []string, err error) {
-	commands, err := Commands(ctx, program)
-	for _, j := range jobs {
-		if commands[j.name] {
-			able = append(able, j)
-		} else {
-			unable = append(unable, j.name)
-		}
-	}
-	return able, unable, err
-}
-
 // backups is the directory that backups go to: on the disk that fails, too.
 func (w *world) backups() string { return filepath.Join(filepath.Dir(w.place.data()), "backup") }
 
@@ -93,9 +64,9 @@ const locked = 11
 // keep is one keeper.
 func (c *crowd) keep(ctx context.Context, random *rand.Rand) error {
 	for ctx.Err() == nil {
-		j := c.jobs[random.IntN(len(c.jobs))]
+		j := jobs[random.IntN(len(jobs))]
 		wished := c.result.Tally.phaseOf(c.wish)
-		for _, other := range c.jobs {
+		for _, other := range jobs {
 			if other.name == wished {
 				j = other
 			}
@@ -136,16 +107,8 @@ func (c *crowd) away() bool {
 	}
 }
 
-// collects tells whether the program knows gc.
-func (w *world) collects() bool {
-	return slices.ContainsFunc(w.jobs, func(j job) bool { return j.name == "gc" })
-}
-
 // finish ends what a death left of a gc, as the next one does.
 func (w *world) finish(ctx context.Context) {
-	if !w.collects() {
-		return
-	}
 	if out, err := w.command(ctx, "gc"); err != nil {
 		w.mismatch("gc after a restart: %v: %s", err, out)
 	}

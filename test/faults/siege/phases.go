@@ -43,7 +43,7 @@ type Tally struct {
 	points map[string]int
 }
 
-func newTally(jobs []job) *Tally {
+func newTally() *Tally {
 	t := &Tally{all: acts, phases: make(map[string]int), points: make(map[string]int)}
 	for _, j := range jobs {
 		t.all = append(t.all[:len(t.all):len(t.all)], j.phase)

@@ -49,19 +49,12 @@ const roundKills = 25
 // Run besieges one server after the other. An error says that the siege itself
 // could not go on; the result holds what was found until then.
 func Run(ctx context.Context, c Config) (*Result, error) {
-	able, unable, err := known(ctx, c.Program)
-	if err != nil {
-		return &Result{Tally: newTally(nil)}, err
-	}
-	for _, name := range unable {
-		c.Say("this program has no command %s: nobody uses it", name)
-	}
-	result := &Result{Tally: newTally(able)}
+	result := &Result{Tally: newTally()}
 	began := time.Now()
 	defer func() { result.Took = time.Since(began) }()
 	for round := 0; result.Kills < c.Kills; round++ {
 		w := &world{
-			Config: c, result: result, jobs: able, ledger: newLedger(), last: began,
+			Config: c, result: result, ledger: newLedger(), last: began,
 			random: rand.New(rand.NewPCG(c.Seed, uint64(round))), http: &http.Client{Timeout: patience},
 		}
 		if err := w.round(ctx, min(roundKills, c.Kills-result.Kills)); err != nil {
@@ -81,7 +74,6 @@ const patience = 30 * time.Second
 type world struct {
 	Config
 	result   *Result
-	jobs     []job
 	ledger   *ledger
 	random   *rand.Rand
 	http     *http.Client
@@ -170,7 +162,7 @@ func (w *world) launch() error {
 // settings are the lines of the server's configuration.
 func (w *world) settings() []string {
 	lines := []string{"url: http://" + w.address}
-	for _, j := range w.jobs {
+	for _, j := range jobs {
 		lines = append(lines, j.settings...)
 	}
 	return lines
@@ -208,7 +200,7 @@ func (w *world) found(ctx context.Context) error {
 		if _, err := w.server.API.CreateRepository(ctx, name, repository, 1); err != nil {
 			return err
 		}
-		for _, j := range w.jobs {
+		for _, j := range jobs {
 			if j.prepare == nil {
 				continue
 			}

@@ -82,9 +82,6 @@ func (w *world) verify(ctx context.Context) error {
 		return err
 	}
 	for _, f := range report.Findings {
-		if w.FileSystem != nil && !w.collects() && strings.HasPrefix(f.Path, "public/pool/") && strings.Contains(f.Reason, "nothing in the database needs it") {
-			continue // the one thing that a power cut may leave, until the next gc (see package release, intents)
-		}
 		w.mismatch("check: %s: %s", f.Path, f.Reason)
 	}
 	if report.Files == 0 {
