@@ -2,11 +2,7 @@ package api
 
 import (
 	"context"
-	"encoding/json"
 	"net/http"
-	"strings"
-	"sync"
-	"time"
 
 	"github.com/gin-gonic/gin"
 
@@ -14,9 +10,6 @@ import (
 	"aptfleet/repo-manager/internal/access"
 	"aptfleet/repo-manager/internal/release"
 )
-
-// lineStream is the media type of one JSON value a line.
-const lineStream = "application/x-ndjson"
 
 // checking is a check or a repair.
 type checking func(ctx context.Context, progress func(files, bytes int64)) (release.Report, error)
@@ -35,7 +28,7 @@ func check(s *server, c *gin.Context, who access.Identity) (int, any, error) {
 			return s.Releases.Repair(ctx, who.Actor(), progress)
 		}
 	}
-	if strings.Contains(c.GetHeader("Accept"), lineStream) {
+	if wantsLines(c) {
 		s.checkLines(c, work)
 		return 0, nil, nil
 	}
@@ -69,15 +62,9 @@ func restoreFile(s *server, c *gin.Context, who access.Identity) (int, any, erro
 
 // checkLines answers with protocol.CheckLine values.
 func (s *server) checkLines(c *gin.Context, work checking) {
-	ctx, cancel := context.WithCancel(c.Request.Context())
+	lines, ctx, cancel := s.lines(c)
 	defer cancel()
-	c.Writer.Header().Set("Content-Type", lineStream)
-	c.Writer.WriteHeader(http.StatusOK)
-	lines := &checkWriter{
-		encode: json.NewEncoder(c.Writer).Encode, flush: http.NewResponseController(c.Writer).Flush, gone: cancel,
-		every: s.progress,
-	}
-	report, err := work(ctx, lines.progress)
+	report, err := work(ctx, func(files, bytes int64) { lines.progress(protocol.CheckLine{Files: files, Bytes: bytes}) })
 	last := protocol.CheckLine{Files: report.Files, Bytes: report.Bytes}
 	if err != nil {
 		c.Set(keyError, err)
@@ -87,41 +74,5 @@ func (s *server) checkLines(c *gin.Context, work checking) {
 		full := toCheck(report)
 		last.Report = &full
 	}
-	lines.write(last)
-}
-
-// checkWriter writes lines of progress, not too many. The check may report
-// from several goroutines.
-type checkWriter struct {
-	encode func(any) error
-	flush  func() error
-	gone   func() // called when nobody reads any more
-	every  time.Duration
-
-	mu   sync.Mutex
-	last time.Time
-}
-
-func (w *checkWriter) progress(files, bytes int64) {
-	w.mu.Lock()
-	due := time.Since(w.last) >= w.every
-	if due {
-		w.last = time.Now()
-	}
-	w.mu.Unlock()
-	if due {
-		w.write(protocol.CheckLine{Files: files, Bytes: bytes})
-	}
-}
-
-func (w *checkWriter) write(line protocol.CheckLine) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if err := w.encode(line); err != nil {
-		w.gone()
-		return
-	}
-	if err := w.flush(); err != nil {
-		w.gone()
-	}
+	lines.end(last)
 }

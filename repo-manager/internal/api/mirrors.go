@@ -1,13 +1,9 @@
 package api
 
 import (
-	"context"
-	"encoding/json"
 	"net/http"
 	"slices"
-	"strings"
 	"sync"
-	"time"
 
 	"github.com/gin-gonic/gin"
 
@@ -116,24 +112,13 @@ func updateMirror(s *server, c *gin.Context, who access.Identity) (int, any, err
 // diffMirror asks upstream, and stops when its client leaves. It answers when
 // it is done; a client that accepts lines is told meanwhile how far it is.
 func diffMirror(s *server, c *gin.Context, _ access.Identity) (int, any, error) {
-	if !strings.Contains(c.GetHeader("Accept"), lineStream) {
+	if !wantsLines(c) {
 		preview, err := s.Mirrors.Diff(c.Request.Context(), c.Param("p"), c.Param("m"), &diffProgress{})
 		return http.StatusOK, toMirrorDiff(preview), err
 	}
-	ctx, cancel := context.WithCancel(c.Request.Context())
+	lines, ctx, cancel := s.lines(c)
 	defer cancel()
-	c.Writer.Header().Set("Content-Type", lineStream)
-	c.Writer.WriteHeader(http.StatusOK)
-	flush := http.NewResponseController(c.Writer).Flush
-	progress := &diffProgress{every: s.progress, write: func(line protocol.MirrorDiffLine) {
-		if err := json.NewEncoder(c.Writer).Encode(line); err != nil {
-			cancel()
-			return
-		}
-		if err := flush(); err != nil {
-			cancel()
-		}
-	}}
+	progress := &diffProgress{lines: lines}
 	preview, err := s.Mirrors.Diff(ctx, c.Param("p"), c.Param("m"), progress)
 	last := protocol.MirrorDiffLine{}
 	if err != nil {
@@ -157,14 +142,12 @@ func toMirrorDiff(p mirror.Preview) protocol.MirrorDiff {
 	}
 }
 
-// diffProgress is a mirror.Progress that writes lines, not too many.
+// diffProgress is a mirror.Progress that tells who listens.
 type diffProgress struct {
-	every time.Duration
-	write func(protocol.MirrorDiffLine) // nil: nobody listens
+	lines *lines // nil: nobody does
 
 	mu   sync.Mutex
 	line protocol.MirrorDiffLine
-	last time.Time
 }
 
 func (p *diffProgress) Total(n int64, unit string) {
@@ -179,10 +162,7 @@ func (p *diffProgress) update(f func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	f()
-	if p.write != nil && time.Since(p.last) >= p.every {
-		p.last = time.Now()
-		p.write(p.line)
-	}
+	p.lines.progress(p.line)
 }
 
 // end writes the line that ends the answer.
@@ -190,5 +170,5 @@ func (p *diffProgress) end(line protocol.MirrorDiffLine) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	line.Done, line.Total, line.Unit = p.line.Done, p.line.Total, p.line.Unit
-	p.write(line)
+	p.lines.end(line)
 }
