@@ -186,11 +186,15 @@ func (e *Engine) mustWait(pipeline, stage string) time.Duration {
 	}
 	for _, s := range l.standings {
 		if s.Name == stage {
-			return s.Date.Add(-MaxAhead).Sub(e.now())
+			return s.ahead(e.now())
 		}
 	}
 	return 0
 }
+
+// ahead is how long the stage may not be published because its Date is too far
+// in front of the clock; not above zero if it may.
+func (s Standing) ahead(now time.Time) time.Duration { return s.Date.Add(-MaxAhead).Sub(now) }
 
 // nextDate is the Date of a stage's next publication: the clock's second, or
 // the last Date if the clock was set back behind it. apt keeps a Release whose

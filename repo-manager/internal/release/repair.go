@@ -148,7 +148,7 @@ func (e *Engine) restage(ctx context.Context, base publish.ExpectedBase) error {
 			s.Date = later(s.Date, publish.ParseRelease(signed.Text).Date)
 		}
 		s.Modified = later(s.Modified, e.Publisher.Modified(l.base(l.states[position]), s.Name))
-		if wait := s.Date.Add(-MaxAhead).Sub(t.now); wait > 0 {
+		if wait := s.ahead(t.now); wait > 0 {
 			return errClock(wait)
 		}
 		t.publish(position)

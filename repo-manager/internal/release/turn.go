@@ -309,7 +309,7 @@ func (e *Engine) refreshLine(ctx context.Context, l *line) time.Duration {
 			next = min(next, left)
 			continue
 		}
-		if wait := s.Date.Add(-MaxAhead).Sub(t.now); wait > 0 {
+		if wait := s.ahead(t.now); wait > 0 {
 			next = min(next, wait)
 			continue
 		}
