@@ -26,7 +26,7 @@ type diffKind struct {
 // The order is the order of a reviewer's questions: what gets better, what
 // comes, what goes back, what goes away.
 var diffKinds = []diffKind{
-	{"upgraded", "↑"}, {"new", "+"}, {"downgraded", "↓"}, {"gone", "-"}, {"rebuilt", "="}, {"relisted", "≈"},
+	{"upgraded", "↑"}, {"new", "+"}, {"downgraded", "↓"}, {"gone", "-"}, {"rebuilt", "≠"}, {"relisted", "≈"},
 }
 
 // diffLine is one package that differs, the same way in all Architectures.

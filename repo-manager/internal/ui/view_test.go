@@ -171,3 +171,28 @@ func TestStatic(t *testing.T) {
 		}
 	}
 }
+
+// Every kind of difference has its word and its sign, those of the command line.
+func TestKindsOfDifferences(t *testing.T) {
+	at := func(version string, sum byte) *snapshots.Package {
+		return &snapshots.Package{Name: "x", Version: version, Architecture: "amd64", SHA256: [32]byte{sum}}
+	}
+	for want, d := range map[string]snapshots.Difference{
+		"+ new":        {New: at("1", 1)},
+		"- gone":       {Old: at("1", 1)},
+		"↑ upgraded":   {Old: at("1.9", 1), New: at("1.10", 2)},
+		"↓ downgraded": {Old: at("1.10", 1), New: at("1.9", 2)},
+		"≠ rebuilt":    {Old: at("1", 1), New: at("1", 2)},
+		"≈ relisted":   {Old: at("1", 1), New: at("1", 1)},
+	} {
+		sign := ""
+		for _, k := range diffKinds {
+			if k.Name == kindOf(d) {
+				sign = k.Sign
+			}
+		}
+		if got := sign + " " + kindOf(d); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
