@@ -267,6 +267,29 @@ func TestCheckNamesTheBadFile(t *testing.T) {
 	}
 }
 
+// A stage without a good InRelease is held against the sums beside its indices.
+func TestABadInReleaseHidesNothingElse(t *testing.T) {
+	for name, bad := range map[string]func(path string){
+		"changed": func(path string) { edit(t, path, "Label: demo", "Label: evil") },
+		"missing": func(path string) { remove(t, path) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newChecked(t)
+			bad(filepath.Join(c.stage, "InRelease"))
+			remove(t, c.byHash())
+			found := c.check().Findings
+			for _, path := range []string{filepath.Join(c.stage, "InRelease"), c.byHash()} {
+				if !slices.ContainsFunc(found, func(f Finding) bool { return f.Path == strings.TrimPrefix(path, c.data+"/") }) {
+					t.Errorf("nothing is said of %s: %q", path, found)
+				}
+			}
+			if len(found) != 2 {
+				t.Errorf("further findings: %q", found)
+			}
+		})
+	}
+}
+
 // A publication during a check is not taken for damage.
 func TestCheckDoesNotJudgeWhatIsPublishedMeanwhile(t *testing.T) {
 	c := newChecked(t)
