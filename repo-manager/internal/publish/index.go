@@ -116,8 +116,8 @@ func (p *Publisher) index(ctx context.Context, line string, index snapshots.Inde
 
 // filesExist reports whether the files are there with their sizes.
 func (p *Publisher) filesExist(key IndexKey, s sums) bool {
-	for i, suffix := range suffixes[1:] {
-		info, err := os.Lstat(p.tree.path(path.Join(key.dir(), "Packages"+suffix)))
+	for i, as := range frame.Encodings {
+		info, err := p.indexFile(key, as)
 		if err != nil || info.Size() != s[i+1].size {
 			return false
 		}
@@ -149,6 +149,11 @@ func (p *Publisher) build(ctx context.Context, key IndexKey, index snapshots.Ind
 	}
 	if err := group.Wait(); err != nil {
 		return s, nil, err
+	}
+	for i, as := range frame.Encodings {
+		if next.files[i], err = p.indexFile(key, as); err != nil {
+			return s, nil, err
+		}
 	}
 	for i, end := range ends {
 		s[i].sum, s[i].size = end.sum(), end.size

@@ -3,7 +3,11 @@ package publish
 import (
 	"crypto/sha256"
 	"hash"
+	"io/fs"
+	"os"
+	"path"
 
+	"aptfleet/repo-manager/internal/frame"
 	"aptfleet/snapshots"
 )
 
@@ -12,6 +16,7 @@ import (
 // first that it does not share, nothing has to be read and hashed again.
 type trail struct {
 	key    IndexKey
+	files  [len(frame.Encodings)]fs.FileInfo // as they were written
 	chunks []snapshots.ID
 	marks  [len(suffixes)][]mark // after each chunk
 }
@@ -30,10 +35,10 @@ type resumed struct {
 }
 
 // trailTo returns how much of an index the last version of its line has, if
-// the files of that are still there.
+// the files of that are still those that were written.
 func (p *Publisher) trailTo(line string, index snapshots.Index) resumed {
 	t := p.trails[line]
-	if t == nil || !p.filesExist(t.key, p.sums[t.key]) {
+	if t == nil || !p.areAsWritten(t) {
 		return resumed{}
 	}
 	n := 0
@@ -41,6 +46,24 @@ func (p *Publisher) trailTo(line string, index snapshots.Index) resumed {
 		n++
 	}
 	return resumed{t, n}
+}
+
+// areAsWritten reports whether the files of a trail are still the same ones: a
+// repair, or a person, may have put others in their place, which the hashes do
+// not fit. Damage that changes no time of modification is for a check to find.
+func (p *Publisher) areAsWritten(t *trail) bool {
+	for i, was := range t.files {
+		is, err := p.indexFile(t.key, frame.Encodings[i])
+		if err != nil || !os.SameFile(is, was) || is.Size() != was.Size() || !is.ModTime().Equal(was.ModTime()) {
+			return false
+		}
+	}
+	return true
+}
+
+// indexFile describes a file of an index.
+func (p *Publisher) indexFile(key IndexKey, as frame.Encoding) (fs.FileInfo, error) {
+	return os.Lstat(p.tree.path(path.Join(key.dir(), "Packages"+string(as))))
 }
 
 // mark returns where file i begins to differ.
