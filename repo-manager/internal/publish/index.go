@@ -103,6 +103,7 @@ func (p *Publisher) index(ctx context.Context, line string, index snapshots.Inde
 	}
 	s, trail, err := p.build(ctx, key, index, p.trailTo(line, index))
 	if err != nil {
+		delete(p.trails, line) // it may be what cannot be read
 		return key, s, fmt.Errorf("cannot write index: %w", err)
 	}
 	p.sums[key] = s

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"aptfleet/snapshots"
 )
@@ -77,6 +78,23 @@ func TestAnIndexGoesOnOnlyFromWhatWasWritten(t *testing.T) {
 			f.consistent("demo/dev")
 		})
 	}
+}
+
+// An index that cannot go on from the one before is made from nothing the next
+// time: a file may have become unreadable.
+func TestAnIndexThatCannotGoOnBeginsAnew(t *testing.T) {
+	f, packages := newFixture(t), beginning(t, 3)
+	f.offer(f.state(packages[:2]...))
+	for i := range f.trails["demo "+amd64.String()].marks[1] {
+		f.trails["demo "+amd64.String()].marks[1][i].size += 1 << 20 // more than can be read
+	}
+	f.now = f.now.Add(time.Second)
+	next := f.state(packages...)
+	if err := f.Stage(t.Context(), demo, "dev", next, Meta{Date: f.now}); err == nil {
+		t.Fatal("the index went on from what is not there")
+	}
+	f.offer(next)
+	f.consistent("demo/dev")
 }
 
 // Whatever came before, an InRelease says of its indices what they are.
