@@ -432,6 +432,41 @@ func TestAnIndexAgesFromItsLastPublication(t *testing.T) {
 	}
 }
 
+// What a publication that was cut short has put below by-hash, and no InRelease
+// ever named, goes in its time, without a restart too.
+func TestIndicesThatWereNeverNamedAge(t *testing.T) {
+	f := newFixture(t)
+	state := func(version string) snapshots.State { return f.state(described(t, "tool", version, "amd64")) }
+	f.offer(state("1"))
+	for _, op := range []string{"sync", "write"} { // before and while the signed files get their names
+		f.tree.before = func(did, name string) error {
+			if did == op && !strings.HasSuffix(name, supersededFile) && !strings.HasSuffix(name, sumsFile) {
+				return errCut
+			}
+			return nil
+		}
+		if err := f.Stage(t.Context(), demo, "dev", state("2."+op), Meta{Date: f.now.Add(time.Second)}); !errors.Is(err, errCut) {
+			t.Fatal(err)
+		}
+	}
+	f.tree.before = nil
+	f.offer(state("3"))
+	for range 2 {
+		f.now = f.now.Add(2 * DefaultKeep)
+		f.offer(state("3"))
+	}
+	left, err := f.byHashFiles(baseAt(demo, "dev"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := byHashNames(read(t, filepath.Join(f.public, "demo/dev/dists/trixie/Release")))
+	for _, name := range left {
+		if _, ok := named[name]; !ok {
+			t.Errorf("%s is still there", name)
+		}
+	}
+}
+
 // Index files that were lost or cut are written again, in every base that is
 // published.
 func TestALostIndexIsWrittenAgain(t *testing.T) {

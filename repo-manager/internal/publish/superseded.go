@@ -59,14 +59,14 @@ func byHashNames(text []byte) map[string]int64 {
 // supersede removes by-hash files that were superseded long enough ago, the
 // oldest also before their time if all of them need more than the budget, and
 // notes when the others were. What InRelease names now or will name next always
-// stays.
-func (p *Publisher) supersede(at place, before map[string]int64, next []named) error {
+// stays. It returns what is left, to be remembered once InRelease has moved: if
+// it does not, the directories tell what is there besides.
+func (p *Publisher) supersede(at place, before map[string]int64, next []named) (aging, error) {
 	now := p.now().UTC().Truncate(time.Second)
 	old, err := p.agingOf(at, before, now)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	// What is begun anew is taken from the file again if this fails half-way.
 	delete(p.aging, at.root)
 	for name, size := range before {
 		old[name] = aged{now, size}
@@ -87,7 +87,7 @@ func (p *Publisher) supersede(at place, before map[string]int64, next []named) e
 		_, named := before[name]
 		if !named && (now.Sub(o.since) > p.keep || total > p.budget) {
 			if err := p.tree.remove(path.Join(at.dists, name)); err != nil {
-				return err
+				return nil, err
 			}
 			total -= o.size
 			delete(old, name)
@@ -95,11 +95,7 @@ func (p *Publisher) supersede(at place, before map[string]int64, next []named) e
 		}
 		fmt.Fprintf(&lines, "%s %s\n", o.since.Format(time.RFC3339), name)
 	}
-	if err := p.tree.write(path.Join(at.root, supersededFile), []byte(lines.String())); err != nil {
-		return err
-	}
-	p.aging[at.root] = old
-	return nil
+	return old, p.tree.write(path.Join(at.root, supersededFile), []byte(lines.String()))
 }
 
 // agingOf returns what was superseded before: as this process remembers, else

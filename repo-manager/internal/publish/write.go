@@ -83,6 +83,9 @@ func (p *Publisher) commit(moves ...*move) error {
 		if err := m.rename(); err != nil {
 			return m.update.failed(err)
 		}
+		if m.aging != nil {
+			p.aging[m.at.root] = m.aging
+		}
 		faultpoint.Hit("publish:inrelease-renamed")
 	}
 	for _, m := range moves {
@@ -107,6 +110,7 @@ type move struct {
 	update  Update
 	at      place
 	indices []named
+	aging   aging                 // of a stage, from now on; nil: as it was
 	renames []func(ok bool) error // InRelease last
 }
 
@@ -180,12 +184,12 @@ func (p *Publisher) prepare(ctx context.Context, u Update) (*move, error) {
 	if err := p.writeIndices(at, indices); err != nil {
 		return nil, err
 	}
+	m := &move{update: u, at: at, indices: indices}
 	if u.Signed == nil {
-		if err := p.supersede(at, before, indices); err != nil {
+		if m.aging, err = p.supersede(at, before, indices); err != nil {
 			return nil, err
 		}
 	}
-	m := &move{update: u, at: at, indices: indices}
 	if err := p.stageFiles(m, signed); err != nil {
 		m.giveUp()
 		return nil, err
