@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 
 	"aptfleet/internal/protocol"
 )
@@ -22,10 +23,15 @@ func (c *Client) Mirror(ctx context.Context, pipeline, name string) (protocol.Co
 }
 
 // SetMirror replaces what a mirror takes from where, and returns what it is
-// then. A suite without a keyring keeps that of its archive.
-func (c *Client) SetMirror(ctx context.Context, pipeline, name string, m protocol.Mirror) (protocol.Component, error) {
+// then. A suite without a keyring keeps that of its archive. With dryRun the
+// server only tells whether it could be, and what it would be.
+func (c *Client) SetMirror(ctx context.Context, pipeline, name string, m protocol.Mirror, dryRun bool) (protocol.Component, error) {
+	query := url.Values{}
+	if dryRun {
+		query.Set("dry-run", "1")
+	}
 	var out protocol.Component
-	_, err := c.call(ctx, request{method: http.MethodPut, path: pipelinePath(pipeline, "mirrors", name), json: m}, &out)
+	_, err := c.call(ctx, request{method: http.MethodPut, path: pipelinePath(pipeline, "mirrors", name), query: query, json: m}, &out)
 	return out, err
 }
 
