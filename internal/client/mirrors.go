@@ -2,9 +2,6 @@ package client
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 
@@ -43,30 +40,19 @@ func (c *Client) UpdateMirror(ctx context.Context, pipeline, name string, in pro
 
 // DiffMirror tells what an update of a mirror would change. Each, if not nil,
 // is told now and then how far the server is with asking upstream.
-func (c *Client) DiffMirror(ctx context.Context, pipeline, name string, each func(done, total int64, unit string)) (protocol.MirrorDiff, error) {
-	resp, err := c.send(ctx, request{
-		method: http.MethodPost, path: pipelinePath(pipeline, "mirrors", name, "diff"), accept: "application/json, application/x-ndjson",
-	})
-	if err != nil {
-		return protocol.MirrorDiff{}, err
-	}
-	defer resp.Body.Close()
-	lines := json.NewDecoder(io.LimitReader(resp.Body, maxAnswer))
-	for {
-		var line protocol.MirrorDiffLine
-		if err := lines.Decode(&line); err != nil {
-			if ctx.Err() != nil {
-				err = ctx.Err()
-			}
-			return protocol.MirrorDiff{}, fmt.Errorf("cannot read the answer of %s: %w", c.where, err)
-		}
+func (c *Client) DiffMirror(ctx context.Context, pipeline, name string, each func(done, total int64, unit string)) (diff protocol.MirrorDiff, err error) {
+	r := request{method: http.MethodPost, path: pipelinePath(pipeline, "mirrors", name, "diff")}
+	err = readLines(ctx, c, r, func(line protocol.MirrorDiffLine) (last bool, err error) {
 		switch {
 		case line.Error != nil:
-			return protocol.MirrorDiff{}, &Error{Status: http.StatusInternalServerError, Code: line.Error.Code, Text: line.Error.Text, Hint: line.Error.Hint}
+			return true, errorOf(http.StatusInternalServerError, *line.Error)
 		case line.Diff != nil:
-			return *line.Diff, nil
+			diff = *line.Diff
+			return true, nil
 		case each != nil:
 			each(line.Done, line.Total, line.Unit)
 		}
-	}
+		return false, nil
+	})
+	return diff, err
 }
