@@ -203,3 +203,45 @@ func TestBackupCommandsWithoutServer(t *testing.T) {
 		t.Errorf("beside a server: exit %d, %q", status, errs)
 	}
 }
+
+// A restored mirror is as hard to move back as the lost one: what it accepted
+// last of each suite is in the backup.
+func TestABackupHasWhatMirrorsAccepted(t *testing.T) {
+	dir := filepath.Join(shortDir(t), "backup")
+	first := serve(t, local(filepath.Join(shortDir(t), "data")))
+	api := first.api()
+	for _, name := range []string{"demo", "copy"} {
+		_, err := api.CreatePipeline(t.Context(), protocol.Pipeline{Name: name, Distribution: "trixie", Architectures: []string{"amd64"}})
+		must(t, err)
+	}
+	_, err := api.CreateRepository(t.Context(), "demo", "apps", 1)
+	must(t, err)
+	key, err := api.Key(t.Context())
+	must(t, err)
+	_, err = api.CreateMirror(t.Context(), "copy", "upstream", protocol.Mirror{All: true, Suites: []protocol.MirrorSuite{{
+		URL: first.listeners.addresses.Public + "/demo/dev", Suite: "trixie", Components: []string{"apps"}, Keyring: []byte(key.Certificate),
+	}}})
+	must(t, err)
+	change, err := api.UpdateMirror(t.Context(), "copy", "upstream", protocol.MirrorUpdate{})
+	must(t, err)
+	change, err = api.Wait(t.Context(), change.ID, nil)
+	must(t, err)
+	if change.Status != "done" {
+		t.Fatalf("the update: %+v", change)
+	}
+	first.backUp(dir)
+	must(t, first.stop())
+	r := restoreTo(t, dir, local(filepath.Join(shortDir(t), "data")))
+
+	accepted, err := filepath.Glob(filepath.Join(first.settings.Data, "mirrors/copy/upstream/InRelease*"))
+	must(t, err)
+	if len(accepted) != 1 {
+		t.Fatalf("the mirror accepted %q", accepted)
+	}
+	want, err := os.ReadFile(accepted[0])
+	must(t, err)
+	got, err := os.ReadFile(filepath.Join(r.settings.Data, "mirrors/copy/upstream", filepath.Base(accepted[0])))
+	if err != nil || string(got) != string(want) {
+		t.Errorf("restored is %q, %v; want %q", got, err, want)
+	}
+}

@@ -71,7 +71,7 @@ In a pipe the command prints the new id only.`,
 		Example: `  repo-manager snapshot pick production hello --from dev --note "hotfix for hello"
   repo-manager snapshot pick production hello --from dev --with-dependencies --dry-run`,
 		Args:              cobra.MinimumNArgs(2),
-		ValidArgsFunction: c.complete(refNames),
+		ValidArgsFunction: firstOnly(c.complete(refNames)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := needs(cmd, "from"); err != nil {
 				return err
@@ -108,7 +108,7 @@ In a pipe the command prints the new id only.`,
 		Example: `  repo-manager snapshot filter dev '!Section (debug), !Name (% *-dbgsym)'
   repo-manager snapshot filter production 'hello | $Source (hello)' --dry-run`,
 		Args:              cobra.ExactArgs(2),
-		ValidArgsFunction: c.complete(refNames),
+		ValidArgsFunction: firstOnly(c.complete(refNames)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			api, pipeline, err := c.inPipeline(cmd.Context())
 			if err != nil {

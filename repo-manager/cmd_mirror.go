@@ -113,11 +113,9 @@ What the mirror holds changes with its next update; "mirror diff" shows how.`,
 			if err := flags.apply(cmd, before.Mirror); err != nil {
 				return err
 			}
-			after := before
-			if !dryRun {
-				if after, err = api.SetMirror(cmd.Context(), pipeline, args[0], *before.Mirror); err != nil {
-					return err
-				}
+			after, err := api.SetMirror(cmd.Context(), pipeline, args[0], *before.Mirror, dryRun)
+			if err != nil {
+				return err
 			}
 			switch {
 			case c.io.JSON:

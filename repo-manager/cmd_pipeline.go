@@ -95,10 +95,11 @@ func newPipelineListCommand(c *cli) *cobra.Command {
 
 func newPipelineShowCommand(c *cli) *cobra.Command {
 	return &cobra.Command{
-		Use:     "show [NAME]",
-		Short:   "Show one pipeline",
-		Example: `  repo-manager pipeline show demo`,
-		Args:    cobra.MaximumNArgs(1),
+		Use:               "show [NAME]",
+		Short:             "Show one pipeline",
+		Example:           `  repo-manager pipeline show demo`,
+		Args:              cobra.MaximumNArgs(1),
+		ValidArgsFunction: firstOnly(c.completePipeline),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 1 {
 				c.pipeline = args[0]

@@ -37,8 +37,9 @@ func newPipelineSetCommand(c *cli) *cobra.Command {
 newest states of its first stage, and those it offered within some days. Either
 limit keeps a state. What is not given stays as it is. The next gc removes what
 is not kept any more; "repo-manager gc --dry-run" shows it before.`,
-		Example: `  repo-manager pipeline set demo --keep-states 20 --keep-days 7`,
-		Args:    cobra.MaximumNArgs(1),
+		Example:           `  repo-manager pipeline set demo --keep-states 20 --keep-days 7`,
+		Args:              cobra.MaximumNArgs(1),
+		ValidArgsFunction: firstOnly(c.completePipeline),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var in protocol.SetPipeline
 			if cmd.Flags().Changed("keep-states") {
@@ -137,7 +138,7 @@ command asks first; elsewhere it needs --yes.`,
 		Example: `  repo-manager snapshot delete 20261120T101500Z --dry-run
   repo-manager snapshot delete 20261120T101500Z --reason "never left the bench" --yes`,
 		Args:              cobra.ExactArgs(1),
-		ValidArgsFunction: c.complete(refNames),
+		ValidArgsFunction: firstOnly(c.complete(snapshotNames)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
 			api, pipeline, err := c.inPipeline(ctx)

@@ -114,6 +114,17 @@ func (c *cli) complete(names func(ctx context.Context, api *client.Client, pipel
 	}
 }
 
+// firstOnly completes the first argument of a command and none of the others,
+// which are something else.
+func firstOnly(complete cobra.CompletionFunc) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
+		if len(args) > 0 {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		return complete(cmd, args, prefix)
+	}
+}
+
 // completePipeline completes the name of a pipeline.
 func (c *cli) completePipeline(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
 	ctx, cancel := context.WithTimeout(cmd.Context(), completionTime)
@@ -141,9 +152,16 @@ func refNames(ctx context.Context, api *client.Client, pipeline string) ([]strin
 	if err != nil {
 		return nil, err
 	}
+	snapshots, err := snapshotNames(ctx, api, pipeline)
+	return append(names, snapshots...), err
+}
+
+// snapshotNames completes a snapshot where a stage will not do.
+func snapshotNames(ctx context.Context, api *client.Client, pipeline string) ([]string, error) {
 	snapshots, err := api.Snapshots(ctx, pipeline)
-	for _, s := range snapshots {
-		names = append(names, s.ID)
+	names := make([]string, len(snapshots))
+	for i, s := range snapshots {
+		names[i] = s.ID
 	}
 	return names, err
 }

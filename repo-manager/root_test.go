@@ -300,14 +300,20 @@ func TestCompletion(t *testing.T) {
 		"GET /api/v1/pipelines/demo":           protocol.Pipeline{Name: "demo", Stages: []string{"dev", "canary"}},
 		"GET /api/v1/pipelines/demo/snapshots": []protocol.Snapshot{{ID: "20261120T000000Z"}},
 	}
-	for want, args := range map[string][]string{
-		"dev\ncanary\n":                   {"__complete", "stage", "show", ""},
-		"dev\ncanary\n20261120T000000Z\n": {"__complete", "promote", ""},
-		"demo\n:4\n":                      {"__complete", "stage", "list", "--pipeline", ""},
-		"dev\ncanary\n:4\n":               {"__complete", "promote", "dev", "--to", ""},
+	for _, c := range []struct {
+		want string
+		args []string
+	}{
+		{"dev\ncanary\n", []string{"__complete", "stage", "show", ""}},
+		{"dev\ncanary\n20261120T000000Z\n", []string{"__complete", "promote", ""}},
+		{"demo\n:4\n", []string{"__complete", "stage", "list", "--pipeline", ""}},
+		{"demo\n:4\n", []string{"__complete", "pipeline", "set", ""}},
+		{"dev\ncanary\n:4\n", []string{"__complete", "promote", "dev", "--to", ""}},
+		{"20261120T000000Z\n:4\n", []string{"__complete", "snapshot", "delete", ""}}, // which takes no stage
+		{":4\n", []string{"__complete", "snapshot", "pick", "dev", ""}},
 	} {
-		if _, out, errs := run(t, false, answers, args...); !strings.HasPrefix(out, want) {
-			t.Errorf("%v: %q, want %q (%s)", args, out, want, errs)
+		if _, out, errs := run(t, false, answers, c.args...); !strings.HasPrefix(out, c.want) {
+			t.Errorf("%v: %q, want %q (%s)", c.args, out, c.want, errs)
 		}
 	}
 }

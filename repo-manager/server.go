@@ -300,11 +300,11 @@ func (r releases) CreateMirror(ctx context.Context, a release.Actor, pipeline, n
 }
 
 // SetMirror is that of the engine, for mirrors that can be updated.
-func (r releases) SetMirror(ctx context.Context, a release.Actor, pipeline, name string, config release.MirrorConfig) (release.Component, error) {
+func (r releases) SetMirror(ctx context.Context, a release.Actor, pipeline, name string, config release.MirrorConfig, dryRun bool) (release.Component, error) {
 	if err := mirror.Validate("change", name, config); err != nil {
 		return release.Component{}, err
 	}
-	return r.Engine.SetMirror(ctx, a, pipeline, name, config)
+	return r.Engine.SetMirror(ctx, a, pipeline, name, config, dryRun)
 }
 
 // welcomeRepositories repeats what a crash between the creation of a

@@ -245,6 +245,7 @@ func TestOpenServerRefuses(t *testing.T) {
 	blank := filepath.Join(shortDir(t), "data")
 	must(t, serve(t, local(blank)).stop())
 	must(t, os.Remove(filepath.Join(blank, databaseFile)))
+	must(t, os.Mkdir(filepath.Join(blank, "damaged"), 0o755)) // as a repair leaves it
 	held := filepath.Join(shortDir(t), "data")
 	serve(t, local(held))
 	deep := filepath.Join(shortDir(t), strings.Repeat("long", 30))

@@ -212,22 +212,13 @@ func (p *picker) satisfy(needy Package, architecture string) ([]Unmet, error) {
 				return nil, err
 			}
 			if name == "" {
-				unmet = append(unmet, Unmet{needy.Ref(), architecture, relationText(group)})
+				unmet = append(unmet, Unmet{needy.Ref(), architecture, deb.Alternatives(group)})
 				continue
 			}
 			p.picked[name] = true
 		}
 	}
 	return unmet, nil
-}
-
-// relationText writes a group of alternatives as a control file does.
-func relationText(group []deb.Relation) string {
-	alternatives := make([]string, len(group))
-	for i, r := range group {
-		alternatives[i] = r.String()
-	}
-	return strings.Join(alternatives, " | ")
 }
 
 // meets tells whether base with what is picked so far satisfies a group of
@@ -278,7 +269,7 @@ func (p *picker) offer(group []deb.Relation, architecture string) (string, error
 
 // satisfied tells whether a relation is satisfied by a package of its name.
 func (p *picker) satisfied(r deb.Relation, architecture string, indices []Index) (bool, error) {
-	if !concerns(r, architecture) {
+	if !r.Concerns(architecture) {
 		return false, nil
 	}
 	for _, index := range indices {
@@ -311,19 +302,10 @@ func (p *picker) provider(in source, indices []Index, group []deb.Relation) (str
 	return "", nil
 }
 
-// concerns tells whether a relation can be met within an architecture.
-func concerns(r deb.Relation, architecture string) bool {
-	switch r.ArchQualifier {
-	case "", "any", "native", architecture:
-		return true
-	}
-	return false
-}
-
 // satisfies tells whether what is provided is what r asks for. A relation with
 // a version needs a Provides with one (Policy 7.5).
 func (q provider) satisfies(r deb.Relation, architecture string) bool {
-	return concerns(r, architecture) && (r.Op == "" || q.version != "" && deb.Satisfies(q.version, r.Op, r.Version))
+	return r.Concerns(architecture) && (r.Op == "" || q.version != "" && deb.Satisfies(q.version, r.Op, r.Version))
 }
 
 // of returns the indices of an architecture.

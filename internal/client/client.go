@@ -188,6 +188,30 @@ func (c *Client) call(ctx context.Context, r request, out any) (int, error) {
 	return resp.StatusCode, nil
 }
 
+// readLines performs a request whose answer is one JSON value a line, and hands
+// each to read until that says it was the last or returns an error.
+func readLines[T any](ctx context.Context, c *Client, r request, read func(line T) (last bool, err error)) error {
+	r.accept = "application/json, application/x-ndjson"
+	resp, err := c.send(ctx, r)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	lines := json.NewDecoder(io.LimitReader(resp.Body, maxAnswer))
+	for {
+		var line T
+		if err := lines.Decode(&line); err != nil {
+			if ctx.Err() != nil {
+				err = ctx.Err()
+			}
+			return fmt.Errorf("cannot read the answer of %s: %w", c.where, err)
+		}
+		if last, err := read(line); last || err != nil {
+			return err
+		}
+	}
+}
+
 // get asks for a value.
 func get[T any](ctx context.Context, c *Client, path string, query url.Values) (T, error) {
 	var out T

@@ -60,7 +60,11 @@ func TestRequests(t *testing.T) {
 		}},
 		{"GET /api/v1/pipelines/p/mirrors/debian", func(c *Client) error { _, err := c.Mirror(ctx, "p", "debian"); return err }},
 		{`PUT /api/v1/pipelines/p/mirrors/debian {"suites":null,"filter":"nginx","filter_deps":true}`, func(c *Client) error {
-			_, err := c.SetMirror(ctx, "p", "debian", protocol.Mirror{Filter: "nginx", FilterDeps: true})
+			_, err := c.SetMirror(ctx, "p", "debian", protocol.Mirror{Filter: "nginx", FilterDeps: true}, false)
+			return err
+		}},
+		{`PUT /api/v1/pipelines/p/mirrors/debian?dry-run=1 {"suites":null,"all":true}`, func(c *Client) error {
+			_, err := c.SetMirror(ctx, "p", "debian", protocol.Mirror{All: true}, true)
 			return err
 		}},
 		{"POST /api/v1/pipelines/p/repositories/apps/packages?allow-older=1&name=x+y.deb bytes", func(c *Client) error {

@@ -86,6 +86,11 @@ func (e *Unreachable) NextStep() string {
 	return "is it running, and is this its admin listener?"
 }
 
+// errorOf is what a server said, as an error.
+func errorOf(status int, e protocol.Error) *Error {
+	return &Error{Status: status, Code: e.Code, Text: e.Text, Hint: e.Hint}
+}
+
 // maxError bounds the bytes read of an answer that says what went wrong.
 const maxError = 64 << 10
 
@@ -97,7 +102,7 @@ func readError(resp *http.Response) error {
 	}
 	var body protocol.ErrorBody
 	if json.Unmarshal(raw, &body) == nil && body.Error.Text != "" {
-		return &Error{Status: resp.StatusCode, Code: body.Error.Code, Text: body.Error.Text, Hint: body.Error.Hint}
+		return errorOf(resp.StatusCode, body.Error)
 	}
 	return &Error{
 		Status: resp.StatusCode,

@@ -2,10 +2,8 @@ package client
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
-	"io"
 	"net/http"
+	"net/url"
 
 	"aptfleet/internal/protocol"
 )
@@ -22,10 +20,15 @@ func (c *Client) Mirror(ctx context.Context, pipeline, name string) (protocol.Co
 }
 
 // SetMirror replaces what a mirror takes from where, and returns what it is
-// then. A suite without a keyring keeps that of its archive.
-func (c *Client) SetMirror(ctx context.Context, pipeline, name string, m protocol.Mirror) (protocol.Component, error) {
+// then. A suite without a keyring keeps that of its archive. With dryRun the
+// server only tells whether it could be, and what it would be.
+func (c *Client) SetMirror(ctx context.Context, pipeline, name string, m protocol.Mirror, dryRun bool) (protocol.Component, error) {
+	query := url.Values{}
+	if dryRun {
+		query.Set("dry-run", "1")
+	}
 	var out protocol.Component
-	_, err := c.call(ctx, request{method: http.MethodPut, path: pipelinePath(pipeline, "mirrors", name), json: m}, &out)
+	_, err := c.call(ctx, request{method: http.MethodPut, path: pipelinePath(pipeline, "mirrors", name), query: query, json: m}, &out)
 	return out, err
 }
 
@@ -37,30 +40,19 @@ func (c *Client) UpdateMirror(ctx context.Context, pipeline, name string, in pro
 
 // DiffMirror tells what an update of a mirror would change. Each, if not nil,
 // is told now and then how far the server is with asking upstream.
-func (c *Client) DiffMirror(ctx context.Context, pipeline, name string, each func(done, total int64, unit string)) (protocol.MirrorDiff, error) {
-	resp, err := c.send(ctx, request{
-		method: http.MethodPost, path: pipelinePath(pipeline, "mirrors", name, "diff"), accept: "application/json, application/x-ndjson",
-	})
-	if err != nil {
-		return protocol.MirrorDiff{}, err
-	}
-	defer resp.Body.Close()
-	lines := json.NewDecoder(io.LimitReader(resp.Body, maxAnswer))
-	for {
-		var line protocol.MirrorDiffLine
-		if err := lines.Decode(&line); err != nil {
-			if ctx.Err() != nil {
-				err = ctx.Err()
-			}
-			return protocol.MirrorDiff{}, fmt.Errorf("cannot read the answer of %s: %w", c.where, err)
-		}
+func (c *Client) DiffMirror(ctx context.Context, pipeline, name string, each func(done, total int64, unit string)) (diff protocol.MirrorDiff, err error) {
+	r := request{method: http.MethodPost, path: pipelinePath(pipeline, "mirrors", name, "diff")}
+	err = readLines(ctx, c, r, func(line protocol.MirrorDiffLine) (last bool, err error) {
 		switch {
 		case line.Error != nil:
-			return protocol.MirrorDiff{}, &Error{Status: http.StatusInternalServerError, Code: line.Error.Code, Text: line.Error.Text, Hint: line.Error.Hint}
+			return true, errorOf(http.StatusInternalServerError, *line.Error)
 		case line.Diff != nil:
-			return *line.Diff, nil
+			diff = *line.Diff
+			return true, nil
 		case each != nil:
 			each(line.Done, line.Total, line.Unit)
 		}
-	}
+		return false, nil
+	})
+	return diff, err
 }

@@ -2,9 +2,6 @@ package client
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -77,32 +74,21 @@ func (c *Client) Repair(ctx context.Context, each func(files, bytes int64)) (pro
 	return c.check(ctx, url.Values{"repair": {"1"}}, each)
 }
 
-func (c *Client) check(ctx context.Context, query url.Values, each func(files, bytes int64)) (protocol.Check, error) {
-	resp, err := c.send(ctx, request{
-		method: http.MethodPost, path: "/api/v1/check", query: query, accept: "application/json, application/x-ndjson",
-	})
-	if err != nil {
-		return protocol.Check{}, err
-	}
-	defer resp.Body.Close()
-	lines := json.NewDecoder(io.LimitReader(resp.Body, maxAnswer))
-	for {
-		var line protocol.CheckLine
-		if err := lines.Decode(&line); err != nil {
-			if ctx.Err() != nil {
-				err = ctx.Err()
-			}
-			return protocol.Check{}, fmt.Errorf("cannot read the answer of %s: %w", c.where, err)
-		}
+func (c *Client) check(ctx context.Context, query url.Values, each func(files, bytes int64)) (report protocol.Check, err error) {
+	r := request{method: http.MethodPost, path: "/api/v1/check", query: query}
+	err = readLines(ctx, c, r, func(line protocol.CheckLine) (last bool, err error) {
 		switch {
 		case line.Error != nil:
-			return protocol.Check{}, &Error{Status: http.StatusInternalServerError, Code: line.Error.Code, Text: line.Error.Text, Hint: line.Error.Hint}
+			return true, errorOf(http.StatusInternalServerError, *line.Error)
 		case line.Report != nil:
-			return *line.Report, nil
+			report = *line.Report
+			return true, nil
 		case each != nil:
 			each(line.Files, line.Bytes)
 		}
-	}
+		return false, nil
+	})
+	return report, err
 }
 
 // RestoreFile puts a package file back that the server's pool has lost. The

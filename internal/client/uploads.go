@@ -54,7 +54,7 @@ func Refusal(u protocol.Uploaded) error {
 	if u.Error == nil {
 		return nil
 	}
-	return &Error{Status: u.Status, Code: u.Error.Code, Text: u.Error.Text, Hint: u.Error.Hint}
+	return errorOf(u.Status, *u.Error)
 }
 
 // writeArchive writes a tar archive and returns how many files it holds.

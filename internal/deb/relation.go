@@ -33,6 +33,27 @@ func (r Relation) String() string {
 	return s
 }
 
+// Concerns tells whether a package of an architecture, or one for all, can be
+// what the relation asks for there: `:any` and `:native` can be met within an
+// architecture, that of another one cannot.
+func (r Relation) Concerns(architecture string) bool {
+	switch r.ArchQualifier {
+	case "", "any", "native", architecture:
+		return true
+	}
+	return false
+}
+
+// Alternatives writes a group of alternatives as a control file does:
+// "libfoo (>= 2) | libbar".
+func Alternatives(group []Relation) string {
+	alternatives := make([]string, len(group))
+	for i, r := range group {
+		alternatives[i] = r.String()
+	}
+	return strings.Join(alternatives, " | ")
+}
+
 // ParseRelations reads a relationship field: all of the outer list must hold,
 // by any one of each inner list. An empty field is an empty list. The obsolete
 // operators "<" and ">" are read as dpkg does, as "<=" and ">=".

@@ -27,7 +27,7 @@ type Releases interface {
 	SetRetention(ctx context.Context, actor release.Actor, pipeline string, change func(release.Retention) release.Retention) (release.Pipeline, error)
 	CreateRepository(ctx context.Context, actor release.Actor, pipeline, name string, keep int) (release.Component, error)
 	CreateMirror(ctx context.Context, actor release.Actor, pipeline, name string, config release.MirrorConfig) (release.Component, error)
-	SetMirror(ctx context.Context, actor release.Actor, pipeline, name string, config release.MirrorConfig) (release.Component, error)
+	SetMirror(ctx context.Context, actor release.Actor, pipeline, name string, config release.MirrorConfig, dryRun bool) (release.Component, error)
 	Add(ctx context.Context, actor release.Actor, pipeline, repository string, in release.Incoming, allowOlder bool) (release.Upload, error)
 	AddAll(ctx context.Context, actor release.Actor, pipeline, repository string, uploads []release.Incoming, allowOlder bool) []release.Added
 	Remove(ctx context.Context, actor release.Actor, pipeline, repository, name, version string) ([]release.Listed, error)

@@ -91,8 +91,10 @@ func (w *world) CreateRepository(_ context.Context, a release.Actor, pipeline, n
 func (w *world) CreateMirror(_ context.Context, a release.Actor, pipeline, name string, m release.MirrorConfig) (release.Component, error) {
 	return release.Component{Pipeline: pipeline, Name: name, Kind: release.Mirror, Mirror: &m}, w.act(a)
 }
-func (w *world) SetMirror(_ context.Context, a release.Actor, pipeline, name string, m release.MirrorConfig) (release.Component, error) {
-	w.mirror = m
+func (w *world) SetMirror(_ context.Context, a release.Actor, pipeline, name string, m release.MirrorConfig, dryRun bool) (release.Component, error) {
+	if !dryRun {
+		w.mirror = m
+	}
 	return release.Component{Pipeline: pipeline, Name: name, Kind: release.Mirror, Mirror: &m}, w.act(a)
 }
 func (w *world) Add(_ context.Context, a release.Actor, _, _ string, _ release.Incoming, older bool) (release.Upload, error) {

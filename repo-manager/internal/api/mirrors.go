@@ -51,8 +51,12 @@ func getMirror(s *server, c *gin.Context, _ access.Identity) (int, any, error) {
 }
 
 // setMirror replaces what a mirror takes from where. Keyrings that the request
-// leaves out stay.
+// leaves out stay. With dry-run=1 it only tells what would be.
 func setMirror(s *server, c *gin.Context, who access.Identity) (int, any, error) {
+	dryRun, err := flag(c, "dry-run")
+	if err != nil {
+		return 0, nil, err
+	}
 	var in protocol.Mirror
 	if err := readJSON(c, &in); err != nil {
 		return 0, nil, err
@@ -67,7 +71,7 @@ func setMirror(s *server, c *gin.Context, who access.Identity) (int, any, error)
 			config.Suites[i].Keyring = keyringOf(*before.Mirror, config.Suites[i])
 		}
 	}
-	component, err := s.Releases.SetMirror(c.Request.Context(), who.Actor(), c.Param("p"), c.Param("m"), config)
+	component, err := s.Releases.SetMirror(c.Request.Context(), who.Actor(), c.Param("p"), c.Param("m"), config, dryRun)
 	return http.StatusOK, toComponent(component), err
 }
 

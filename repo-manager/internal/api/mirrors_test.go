@@ -31,6 +31,10 @@ func TestSetMirrorKeepsKeyrings(t *testing.T) {
 			t.Errorf("%s: %d %s; keyrings %q, want %q", body, rec.Code, rec.Body, keyrings, want)
 		}
 	}
+	w.mirror = release.MirrorConfig{}
+	if rec := ask(t, h, "PUT", path+"?dry-run=1", `{"all":true}`, bearer("admin")); rec.Code != 200 || w.mirror.All {
+		t.Errorf("a dry run: %d %s, sets %+v", rec.Code, rec.Body, w.mirror)
+	}
 	rec := ask(t, h, "GET", path, "", bearer("viewer"))
 	if want := `{"name":"debian","kind":"mirror","mirror":{"suites":[{"url":"https://mirror.example/debian","suite":"trixie","components":["main"]}],"packages":["hello"]}}`; rec.Code != 200 || rec.Body.String() != want {
 		t.Errorf("%d %s", rec.Code, rec.Body)

@@ -110,7 +110,7 @@ func (s Source) smallFiles(stages []Stage, withKeys bool) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	names, err := fs.Glob(tree, "mirrors/*/*/InRelease")
+	names, err := fs.Glob(tree, "mirrors/*/*/InRelease*") // one a suite; without a suffix if not updated since mirrors had one
 	if err != nil {
 		return nil, err
 	}

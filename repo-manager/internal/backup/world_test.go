@@ -56,7 +56,9 @@ func newWorld(t testing.TB) *world {
 	}
 	w.write("keys/archive.key", "private")
 	w.write("keys/archive.asc", "public")
-	w.write("mirrors/demo/debian/InRelease", "accepted")
+	w.write("mirrors/demo/debian/InRelease-trixie-0123456789abcdef", "accepted")
+	w.write("mirrors/demo/debian/InRelease-trixie-updates-0123456789abcdef", "accepted, too")
+	w.write("mirrors/demo/old/InRelease", "accepted while mirrors had one suite")
 	w.write("mirrors/demo/debian/packages/part", "a download")
 	w.stages = []Stage{{"demo", "trixie", "dev"}, {"demo", "trixie", "canary"}}
 	for _, name := range []string{"Release", "InRelease", "Release.gpg"} {

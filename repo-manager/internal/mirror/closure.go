@@ -36,13 +36,7 @@ type need struct {
 	group []deb.Relation
 }
 
-func (n need) String() string {
-	alternatives := make([]string, len(n.group))
-	for i, r := range n.group {
-		alternatives[i] = r.String()
-	}
-	return strings.Join(alternatives, " | ")
-}
+func (n need) String() string { return deb.Alternatives(n.group) }
 
 // closure is the computation of a set of packages that has, for every
 // Depends and Pre-Depends of its members, a member that satisfies it. A set

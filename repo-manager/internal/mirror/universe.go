@@ -177,7 +177,7 @@ func (u *universe) stanza(c *candidate) (deb.Stanza, error) {
 // satisfiedBy tells whether c is, or provides, what r asks for. A relation
 // with a version is satisfied only by a Provides with a version (Policy 7.5).
 func (u *universe) satisfiedBy(r deb.Relation, c *candidate) bool {
-	if !u.concerns(r) {
+	if !r.Concerns(u.architecture) {
 		return false
 	}
 	if c.name == r.Name && deb.Satisfies(c.version, r.Op, r.Version) {
@@ -187,16 +187,6 @@ func (u *universe) satisfiedBy(r deb.Relation, c *candidate) bool {
 		if p.Name == r.Name && (r.Op == "" || p.Op == "=" && deb.Satisfies(p.Version, r.Op, r.Version)) {
 			return true
 		}
-	}
-	return false
-}
-
-// concerns tells whether a relation can be met within this architecture.
-// `:any` and `:native` can; another architecture's package cannot.
-func (u *universe) concerns(r deb.Relation) bool {
-	switch r.ArchQualifier {
-	case "", "any", "native", u.architecture:
-		return true
 	}
 	return false
 }

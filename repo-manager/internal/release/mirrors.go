@@ -21,8 +21,9 @@ func (e *Engine) CreateMirror(ctx context.Context, a Actor, pipeline, name strin
 
 // SetMirror changes what a mirror takes from where: config as a whole takes
 // the place of what was. What the mirror holds stays until its next update.
-// The audit trail says what was changed.
-func (e *Engine) SetMirror(ctx context.Context, a Actor, pipeline, name string, config MirrorConfig) (Component, error) {
+// The audit trail says what was changed. With dryRun it only tells whether it
+// could be, and what the mirror would be.
+func (e *Engine) SetMirror(ctx context.Context, a Actor, pipeline, name string, config MirrorConfig, dryRun bool) (Component, error) {
 	if err := config.validate("change", name); err != nil {
 		return Component{}, err
 	}
@@ -39,7 +40,7 @@ func (e *Engine) SetMirror(ctx context.Context, a Actor, pipeline, name string, 
 		changed = before
 		changed.Mirror = &config
 		what := config.changes(*before.Mirror)
-		if len(what) == 0 {
+		if len(what) == 0 || dryRun {
 			return nil
 		}
 		t := e.turn("set", l)

@@ -33,7 +33,7 @@ func TestMirrorsThatCannotBe(t *testing.T) {
 			spoil(&config)
 			_, err := w.CreateMirror(t.Context(), ann, "demo", "debian", config)
 			wantCode(t, err, release.Invalid, "cannot create mirror debian: ", says)
-			_, err = w.SetMirror(t.Context(), ann, "demo", "debian", config)
+			_, err = w.SetMirror(t.Context(), ann, "demo", "debian", config, false)
 			wantCode(t, err, release.Invalid, "cannot change mirror debian", says)
 		}
 	})
@@ -69,9 +69,15 @@ func TestSetMirror(t *testing.T) {
 				"filter: Section (net); dependencies of the filter: true; recommends: true"},
 			{func(m *release.MirrorConfig) { m.Packages = strings.Split(strings.Repeat("x ", 21)+"apt", " ") }, ""},
 		} {
+			before := config
 			config.Suites = append([]release.MirrorSuite(nil), config.Suites...)
 			step.change(&config)
-			_, err := w.SetMirror(t.Context(), ann, "demo", "debian", config)
+			would, err := w.SetMirror(t.Context(), ann, "demo", "debian", config, true)
+			must(t, err)
+			if p, err := w.Pipeline(t.Context(), "demo"); err != nil || !reflect.DeepEqual(*p.Components[1].Mirror, before) || !reflect.DeepEqual(*would.Mirror, config) {
+				t.Errorf("a dry run answers %+v, %v; the mirror is then %+v", would.Mirror, err, p.Components[1].Mirror)
+			}
+			_, err = w.SetMirror(t.Context(), ann, "demo", "debian", config, false)
 			must(t, err)
 			now := acts()
 			switch {
@@ -92,9 +98,9 @@ func TestSetMirror(t *testing.T) {
 		if got := *p.Components[1].Mirror; !reflect.DeepEqual(got, config) {
 			t.Errorf("after a restart it is %+v, want %+v", got, config)
 		}
-		_, err = w.SetMirror(t.Context(), ann, "demo", "other", config)
+		_, err = w.SetMirror(t.Context(), ann, "demo", "other", config, true)
 		wantCode(t, err, release.NotFound, "other")
-		_, err = w.SetMirror(t.Context(), ann, "demo", "apps", config)
+		_, err = w.SetMirror(t.Context(), ann, "demo", "apps", config, false)
 		wantCode(t, err, release.Refused, "apps")
 	})
 }
