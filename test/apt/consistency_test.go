@@ -74,7 +74,7 @@ func TestPublicationsWithinASecond(t *testing.T) {
 		for n := range 4 {
 			name := "demo-" + suite
 			version := fmt.Sprintf("1.%d", n)
-			for range 3 { // dates and clock part by more and more
+			for range 3 { // time of modification and clock part by more and more
 				s.upload("filler-"+suite, fmt.Sprintf("1.%d", time.Now().UnixNano()))
 			}
 			s.upload(name, version)

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"aptfleet/test/rig"
 )
 
 // program runs a server in the foreground until the test ends.
@@ -52,16 +54,14 @@ func program(t *testing.T, address string, name string, args ...string) {
 	}
 }
 
-// freeAddress returns an address of the loopback interface that nobody listens
-// on, for servers that cannot choose one themselves.
+// freeAddress is for servers that cannot choose an address themselves.
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	address, err := rig.FreeAddress()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer listener.Close()
-	return listener.Addr().String()
+	return address
 }
 
 // nginx serves a directory as Debian's nginx does, with its unprivileged

@@ -200,7 +200,6 @@ func (b *bench) introduce(ctx context.Context, dir string) error {
 	fmt.Fprint(b.out, `all sign InRelease and Release.gpg; Aptfleet writes Packages.gz and .zst, the others Packages.gz
 Aptfleet's times end when everything is durable; aptly and reprepro sync their databases and nothing that they publish
 Aptfleet's CPU time is that of server and command; that of gpg-agent, which signs for reprepro, is not counted
-before each of Aptfleet's publications there is a pause of a second: how often a stage may be published is not measured
 `)
 	return nil
 }

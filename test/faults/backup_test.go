@@ -3,7 +3,7 @@ package faults
 import (
 	"encoding/json"
 	"errors"
-	"net/http"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -47,7 +47,7 @@ func (s *server) backup(dir string) (change protocol.Change, died bool) {
 	select {
 	case <-s.Exited():
 		return change, true
-	case <-time.After(time.Second): // its end is noticed a moment later
+	case <-time.After(patience): // its end is noticed a moment later
 		s.t.Fatal(err)
 		return
 	}
@@ -110,9 +110,7 @@ func TestKilledBackups(t *testing.T) {
 	s.mustBackUp(dir)
 	kills := make(map[string]int)
 	for n, phase := range backupPhases {
-		if got, err := s.upload("demo", "app.deb", makeDeb(t, "app", "1."+string(rune('0'+n)), "amd64", 3000)); err != nil || got.status != http.StatusCreated {
-			t.Fatalf("upload: %v %v", got, err)
-		}
+		s.mustUpload("demo", "app", fmt.Sprintf("1.%d", n), 3000)
 		s.stop()
 		before := listBackups(t, dir)
 		s = start(t, data, phase)
@@ -197,9 +195,7 @@ func TestFullBackupDisk(t *testing.T) {
 	s.pipeline("demo")
 	dir := filepath.Join(disk, "backup")
 	s.mustBackUp(dir)
-	if got, err := s.upload("demo", "large.deb", makeDeb(t, "large", "1.0", "amd64", 20<<20)); err != nil || got.status != http.StatusCreated {
-		t.Fatalf("upload: %v %v", got, err)
-	}
+	s.mustUpload("demo", "large", "1.0", 20<<20)
 	// The reserve of 32 MiB would not be left.
 	change, died := s.backup(dir)
 	if died || change.Status != "failed" || !strings.Contains(change.Error, "no space left on the disk of the backup directory") {
@@ -209,9 +205,7 @@ func TestFullBackupDisk(t *testing.T) {
 	if ids := listBackups(t, dir); len(ids) != 1 {
 		t.Errorf("there are the backups %v", ids)
 	}
-	if got, err := s.upload("demo", "small.deb", makeDeb(t, "small", "1.0", "amd64", 100)); err != nil || got.status != http.StatusCreated {
-		t.Errorf("an upload after it: %v %v", got, err)
-	}
+	s.mustUpload("demo", "small", "1.0", 100)
 	if err := syscall.Mount("", disk, "", syscall.MS_REMOUNT, "size=96m"); err != nil {
 		t.Fatal(err)
 	}

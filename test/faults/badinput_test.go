@@ -242,9 +242,17 @@ func (s *server) goAway(token string, body []byte) {
 // eventually waits until something is true.
 func (s *server) eventually(what string, is func() bool) {
 	s.t.Helper()
+	if err := await(what, is); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// await waits until something is true, in whatever goroutine.
+func await(what string, is func() bool) error {
 	for deadline := time.Now().Add(patience); !is(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			s.t.Fatalf("%s: not within %s", what, patience)
+			return fmt.Errorf("%s: not within %s", what, patience)
 		}
 	}
+	return nil
 }

@@ -137,7 +137,7 @@ func uploadSlowly(ctx context.Context, s *server, pipeline string, n int, fill f
 	return s.add(ctx, pipeline, n, 400_000, func(body []byte) io.Reader {
 		half := len(body) / 2
 		return io.MultiReader(bytes.NewReader(body[:half]), readerFunc(func([]byte) (int, error) {
-			s.eventually("the upload has begun", func() bool {
+			err := await("the upload has begun", func() bool {
 				entries := s.incoming()
 				if len(entries) == 0 {
 					return false
@@ -145,6 +145,9 @@ func uploadSlowly(ctx context.Context, s *server, pipeline string, n int, fill f
 				info, err := os.Stat(filepath.Join(s.Data, "incoming", entries[0].Name()))
 				return err == nil && info.Size() > 0
 			})
+			if err != nil {
+				return 0, err
+			}
 			fill()
 			return 0, io.EOF
 		}), bytes.NewReader(body[half:]))
@@ -261,7 +264,7 @@ func (s *server) withLittleRoom(a roomy, n int, kilobytes int64) (outcome string
 	s.t.Helper()
 	ctx := s.t.Context()
 	always := func() {}
-	// A stage is published once a second in the long run: each pipeline serves twice.
+	// Each pipeline serves twice: the second time it has all its stages.
 	pipeline := fmt.Sprintf("p%d", n/2)
 	if n%2 == 0 {
 		s.pipeline(pipeline)

@@ -1,7 +1,6 @@
 package faults
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -38,31 +37,6 @@ func smallDisk(t *testing.T, megabytes int) string {
 		}
 	})
 	return filepath.Join(dir, "data")
-}
-
-// fill takes all that is left of a disk and returns what gives it back.
-func fill(t *testing.T, dir string) (release func()) {
-	t.Helper()
-	path := filepath.Join(dir, "ballast")
-	file, err := os.Create(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer file.Close()
-	for size := 1 << 20; size > 0; {
-		_, err := file.Write(make([]byte, size))
-		switch {
-		case errors.Is(err, syscall.ENOSPC):
-			size /= 2
-		case err != nil:
-			t.Fatal(err)
-		}
-	}
-	return func() {
-		if err := os.Remove(path); err != nil {
-			t.Fatal(err)
-		}
-	}
 }
 
 // endless is a package whose data never ends before size.
@@ -113,7 +87,7 @@ func TestFullDisk(t *testing.T) {
 	}
 	refused("a package larger than the disk", "large.deb", got, head)
 
-	release := fill(t, filepath.Dir(s.Data))
+	release := fillBut(t, filepath.Dir(s.Data), 0)
 	refused("a small package on a full disk", "small.deb", small("2.0"), head)
 	s.mustBeClean()
 	release()

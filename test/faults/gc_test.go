@@ -64,20 +64,16 @@ func (s *server) startGC() (protocol.Change, error) {
 func (s *server) versions(pipeline, name string, from, to int) {
 	s.t.Helper()
 	for n := from; n < to; n++ {
-		version := fmt.Sprintf("%d.0", n)
-		got, err := s.upload(pipeline, name+".deb", makeDeb(s.t, name, version, "amd64", 3000+n))
-		if err != nil || got.status != http.StatusCreated {
-			s.t.Fatalf("upload: %v %v", got, err)
-		}
+		s.mustUpload(pipeline, name, fmt.Sprintf("%d.0", n), 3000+n)
 	}
 }
 
-// tree is every file below the fixed bases and stages of a pipeline, with its
-// content.
-func (s *server) tree(pipeline string) map[string]string {
+// tree is every file below a published directory, e.g. that of a pipeline, with
+// its content.
+func (s *server) tree(dir string) map[string]string {
 	s.t.Helper()
 	files := make(map[string]string)
-	root := filepath.Join(s.Data, "public", pipeline)
+	root := filepath.Join(s.Data, "public", dir)
 	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || !d.Type().IsRegular() {
 			return err
@@ -287,7 +283,7 @@ func TestGCAmongUploaders(t *testing.T) {
 		t.Error("no gc removed anything")
 	}
 	left := 0
-	for path := range s.tree("../public/pool") {
+	for path := range s.tree("pool") {
 		if strings.HasSuffix(path, ".deb") {
 			left++
 		}
@@ -307,15 +303,12 @@ func TestGCOnAFullDisk(t *testing.T) {
 	s.pipeline("demo")
 	s.retain("demo", 1)
 	for n := range 4 {
-		got, err := s.upload("demo", "app.deb", makeDeb(t, "app", fmt.Sprint(n), "amd64", 4<<20))
-		if err != nil || got.status != http.StatusCreated {
-			t.Fatalf("upload: %v %v", got, err)
-		}
+		s.mustUpload("demo", "app", fmt.Sprint(n), 4<<20)
 	}
 	time.Sleep(1200 * time.Millisecond)
 	before := s.tree("demo")
 	free := freeBytes(t, s.Data)
-	release := fill(t, filepath.Dir(s.Data))
+	release := fillBut(t, filepath.Dir(s.Data), 0)
 	change, err := s.startGC()
 	if err != nil && !strings.Contains(err.Error(), "no space left") || err == nil && change.Status == "failed" && !strings.Contains(change.Error, "no space left") {
 		t.Errorf("a gc on a full disk: %v, %s %s", err, change.Status, change.Error)

@@ -136,9 +136,7 @@ func TestKilledMoves(t *testing.T) {
 			pipeline := fmt.Sprintf("%s%d", move.verb, n)
 			s.pipeline(pipeline)
 			first := s.promote(pipeline)
-			if got, err := s.upload(pipeline, "app.deb", makeDeb(t, "app", "1.0", "amd64", 100)); err != nil || got.status != http.StatusCreated {
-				t.Fatalf("upload: %v %v", got, err)
-			}
+			s.mustUpload(pipeline, "app", "1.0", 100)
 			before, after := first, s.head(pipeline)
 			if move.verb == "undo" {
 				before, after = s.promote(pipeline), first

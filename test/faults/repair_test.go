@@ -3,6 +3,7 @@ package faults
 import (
 	"database/sql"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -29,16 +30,14 @@ func TestKilledRepairs(t *testing.T) {
 	s := start(t, data, "")
 	s.pipeline("demo")
 	for n := range 3 {
-		if got, err := s.upload("demo", "app.deb", makeDeb(t, "app", fmt.Sprintf("%d.0", n), "amd64", 3000)); err != nil || got.status/100 != 2 {
-			t.Fatalf("upload: %v %v", got, err)
-		}
+		s.mustUpload("demo", "app", fmt.Sprintf("%d.0", n), 3000)
 		if _, err := s.API.CreateSnapshot(t.Context(), "demo", protocol.NewSnapshot{Note: "test"}); err != nil {
 			t.Fatal(err)
 		}
 		s.promote("demo")
 	}
 	s.mustBeClean()
-	before := fixedBases(t, data)
+	before := s.fixedBases()
 	kills := make(map[string]int)
 	for n := range 1 + repairSteps {
 		fault := repairPhases[0]
@@ -68,7 +67,7 @@ func TestKilledRepairs(t *testing.T) {
 			}
 		}
 		s.mustBeClean()
-		after := fixedBases(t, data)
+		after := s.fixedBases()
 		for path, content := range before {
 			if after[path] != content {
 				t.Errorf("killed at %s: %s is another file than before", fault, path)
@@ -129,21 +128,11 @@ func harm(t *testing.T, data string) {
 }
 
 // fixedBases reads every file of the bases of snapshots and states.
-func fixedBases(t *testing.T, data string) map[string]string {
-	t.Helper()
-	all := make(map[string]string)
-	for _, kind := range []string{"snapshots", "states"} {
-		err := filepath.WalkDir(filepath.Join(data, "public/demo", kind), func(path string, entry os.DirEntry, err error) error {
-			if err != nil || !entry.Type().IsRegular() {
-				return err
-			}
-			content, err := os.ReadFile(path)
-			all[path] = string(content)
-			return err
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
+func (s *server) fixedBases() map[string]string {
+	s.t.Helper()
+	all := s.tree("demo")
+	maps.DeleteFunc(all, func(name, _ string) bool {
+		return !strings.HasPrefix(name, "snapshots/") && !strings.HasPrefix(name, "states/")
+	})
 	return all
 }

@@ -131,6 +131,14 @@ func (s *server) upload(pipeline, name string, body []byte) (answer, error) {
 	return s.post(s.socket, "http://socket", pipeline, name, bytes.NewReader(body), nil)
 }
 
+// mustUpload uploads a package of about size bytes, for amd64.
+func (s *server) mustUpload(pipeline, name, version string, size int) {
+	s.t.Helper()
+	if got, err := s.upload(pipeline, name+".deb", makeDeb(s.t, name, version, "amd64", size)); err != nil || got.status != http.StatusCreated {
+		s.t.Fatalf("upload of %s %s: %v %v", name, version, got, err)
+	}
+}
+
 func (s *server) post(c *http.Client, base, pipeline, name string, body io.Reader, header http.Header) (answer, error) {
 	target := base + "/api/v1/pipelines/" + pipeline + "/repositories/apps/packages?name=" + url.QueryEscape(name)
 	req, err := http.NewRequestWithContext(s.t.Context(), http.MethodPost, target, body)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -103,7 +102,7 @@ func (w *world) round(ctx context.Context, kills int) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(w.dir)) }()
-	if w.address, err = freeAddress(w.random); err != nil {
+	if w.address, err = rig.FreeAddress(); err != nil {
 		return err
 	}
 	if w.trace, err = newTracer(filepath.Join(w.dir, "trace")); err != nil {
@@ -173,16 +172,6 @@ func (w *world) ready(ctx context.Context) error {
 	err := w.server.Ready(ctx)
 	w.starts = time.Since(w.launched)
 	return err
-}
-
-// freeAddress is one of the loopback that nobody else will take: programs that
-// connect to somewhere take ports of 127.0.0.1.
-func freeAddress(random *rand.Rand) (string, error) {
-	l, err := net.Listen("tcp", fmt.Sprintf("127.%d.%d.%d:0", 1+random.IntN(250), random.IntN(250), 1+random.IntN(250)))
-	if err != nil {
-		return "", err
-	}
-	return l.Addr().String(), l.Close()
 }
 
 // found makes the archive.
