@@ -184,6 +184,11 @@ func TestReadsLikeTheLoader(t *testing.T) {
 				t.Errorf("%s: the updater reads %+v %v, the loader boots %s", v.Name, got, ok, v.Boots)
 			}
 		}
+		if strings.Contains(v.Name, "second count") {
+			if got, ok := c.Trial(); ok {
+				t.Errorf("%s: the updater reads %+v, which the loader never boots", v.Name, got)
+			}
+		}
 		d, err := c.Default()
 		if (err == nil) != (m.files["committed.env"] != nil && hasCommitted(v.Committed)) {
 			t.Errorf("%s: default %+v, %v", v.Name, d, err)

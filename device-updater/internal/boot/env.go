@@ -39,6 +39,9 @@ func parseEnv(block []byte) (map[string]string, error) {
 		if !found || name == "" {
 			return nil, fmt.Errorf("%q is not name=value", line)
 		}
+		if _, twice := vars[name]; twice {
+			return nil, fmt.Errorf("%s is there twice", name)
+		}
 		vars[name] = value
 		rest = after
 	}

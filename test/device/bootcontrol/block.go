@@ -66,21 +66,28 @@ func values(b []byte) iter.Seq2[string, int] {
 	}
 }
 
-// lowered returns a copy of block whose last "tries=<digit>" line counts one
-// less. The digit is the only byte that changes, so a write of the copy that
-// is torn anywhere leaves either count.
-func lowered(block []byte) []byte {
-	lower := bytes.Clone(block)
-	digit := -1
-	for name, at := range values(block) {
+// lowered returns a copy of block in which the first line "tries=…" has the
+// value left, one digit, as GRUB's save_env writes it (grub_envblk_set in
+// grub-core/lib/envblk.c): what follows moves up if the value was longer; a
+// block whose padding does not follow a line, or that has no room, is not
+// changed and ok is false. In a block that the updater wrote the digit is the
+// only byte that changes, so a write that is torn anywhere leaves either count.
+func lowered(block []byte, left string) (lower []byte, ok bool) {
+	content := bytes.TrimRight(block, "#")
+	if !bytes.HasSuffix(content, []byte("\n")) {
+		return nil, false
+	}
+	for name, at := range values(content) {
 		if name == "tries" {
-			digit = at
+			end := at + bytes.IndexByte(content[at:], '\n')
+			lower = append(append(bytes.Clone(content[:at]), left...), content[end:]...)
+			if len(lower) > len(block) {
+				return nil, false
+			}
+			return append(lower, bytes.Repeat([]byte("#"), len(block)-len(lower))...), true
 		}
 	}
-	if digit >= 0 {
-		lower[digit]--
-	}
-	return lower
+	return nil, false
 }
 
 // triesLeft reports whether value is a count of tries that allows a trial:

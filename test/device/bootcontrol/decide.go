@@ -98,16 +98,20 @@ func (l *loader) startTrial(committed string) (n int, ok bool) {
 		l.noTrial = "no tries are left for deployment " + trial
 		return 0, false
 	}
-	block = lowered(block)
-	if err := l.disk.Overwrite(TrialFile, block); err != nil {
+	l.left = string(tries[0] - 1)
+	block, ok = lowered(block, l.left)
+	if !ok || l.disk.Overwrite(TrialFile, block) != nil {
 		l.noTrial = "the try cannot be counted"
+		return 0, false
+	}
+	if vars, err := Variables(block); err != nil || vars["tries"] != l.left {
+		l.noTrial = "the count of tries does not read back"
 		return 0, false
 	}
 	if n, ok = l.loads(trial); !ok {
 		l.noTrial = "the trial " + trial + " has no init"
 		return 0, false
 	}
-	l.left = string(tries[0] - 1)
 	return n, true
 }
 
