@@ -4,9 +4,14 @@ import (
 	"github.com/spf13/cobra"
 )
 
-const roleHelp = `Roles: viewer (everybody is), uploader, releaser, operator, admin.
-A role may be narrowed: uploader:PIPELINE/REPOSITORY, releaser:PIPELINE/STAGE,
-or uploader:PIPELINE and releaser:PIPELINE.`
+const roleHelp = `Roles:
+  viewer[:PIPELINE]                reads; whoever has a role reads its pipeline
+  uploader[:PIPELINE[/REPOSITORY]] adds and removes packages
+  releaser[:PIPELINE[/STAGE]]      names, pins and deletes snapshots, promotes, undoes
+  manufacturing[:PIPELINE]         registers devices, pins and unpins snapshots
+  operator[:PIPELINE[/PRODUCT]]    devices
+  admin                            everything
+A role without a scope holds in every pipeline.`
 
 func newUserCommand(c *cli) *cobra.Command {
 	group := &cobra.Command{

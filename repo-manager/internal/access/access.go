@@ -7,14 +7,15 @@
 //
 // # Roles
 //
-//	viewer                        reads
-//	uploader[:pipeline[/repo]]    adds and removes packages
-//	releaser[:pipeline[/stage]]   names, pins and deletes snapshots, promotes, undoes
-//	operator                      devices
-//	admin                         everything
+//	viewer[:pipeline]               reads
+//	uploader[:pipeline[/repo]]      adds and removes packages
+//	releaser[:pipeline[/stage]]     names, pins and deletes snapshots, promotes, undoes
+//	manufacturing[:pipeline]        registers devices, pins and unpins snapshots
+//	operator[:pipeline[/product]]   devices
+//	admin                           everything
 //
-// Everyone with a role is a viewer too. A role without scope holds
-// everywhere.
+// A role without scope holds everywhere. Whoever has a role is a viewer too,
+// of the pipeline that the role is scoped to.
 package access
 
 import (
@@ -27,9 +28,7 @@ import (
 	"fmt"
 	"os/user"
 	"regexp"
-	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"aptfleet/repo-manager/internal/release"
@@ -152,43 +151,7 @@ func CSRF(cookie string) string {
 	return hex.EncodeToString(mac.Sum(nil))
 }
 
-// Allows tells whether roles are enough to act as role within scope:
-// "pipeline", "pipeline/name" or "" for the whole server.
-func Allows(roles []string, role, scope string) bool {
-	if role == "viewer" {
-		return len(roles) > 0
-	}
-	return slices.ContainsFunc(roles, func(held string) bool {
-		name, within, scoped := strings.Cut(held, ":")
-		if name == "admin" {
-			return true
-		}
-		return name == role && (!scoped || scope == within || strings.HasPrefix(scope, within+"/"))
-	})
-}
-
 var (
 	validUser  = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}$`)
 	validLabel = regexp.MustCompile(`^[^\x00-\x1f\x7f]{1,100}$`)
-	validRole  = regexp.MustCompile(`^(viewer|operator|admin|(uploader|releaser)(:[a-z][a-z0-9+.-]*(/[A-Za-z0-9][A-Za-z0-9+._-]*)?)?)$`)
 )
-
-func checkRoles(verb string, roles []string) error {
-	if len(roles) == 0 {
-		return &release.Error{Code: release.Invalid, Text: verb + ": it needs a role", Hint: rolesHint}
-	}
-	for _, r := range roles {
-		if !validRole.MatchString(r) {
-			return &release.Error{Code: release.Invalid, Text: fmt.Sprintf("%s: %q is no role", verb, r), Hint: rolesHint}
-		}
-	}
-	return nil
-}
-
-const rolesHint = "roles are viewer, uploader[:pipeline/repository], releaser[:pipeline/stage], operator, admin"
-
-// covers tells whether held roles include the role wanted.
-func covers(held []string, wanted string) bool {
-	name, scope, _ := strings.Cut(wanted, ":")
-	return slices.Contains(held, wanted) || Allows(held, name, scope)
-}

@@ -43,7 +43,20 @@ func TestAllows(t *testing.T) {
 	}{
 		{"", "viewer", "", false},
 		{"viewer", "viewer", "demo/apps", true},
-		{"uploader:demo/apps", "viewer", "other", true},
+		{"viewer", "viewer", "", true},
+		{"viewer:demo", "viewer", "demo/apps", true},
+		{"viewer:demo", "viewer", "demo2", false},
+		{"viewer:demo", "viewer", "", false},
+		{"uploader:demo/apps", "viewer", "demo/tools", true},
+		{"uploader:demo/apps", "viewer", "other", false},
+		{"releaser", "viewer", "", true},
+		{"manufacturing:demo", "manufacturing", "demo", true},
+		{"manufacturing:demo", "manufacturing", "demo/sensor", true},
+		{"manufacturing:demo", "operator", "demo", false},
+		{"operator:demo/sensor", "operator", "demo/sensor", true},
+		{"operator:demo/sensor", "operator", "demo/gateway", false},
+		{"operator:demo/sensor", "operator", "demo", false},
+		{"admin:demo", "uploader", "demo", false}, // no role
 		{"viewer", "uploader", "demo/apps", false},
 		{"uploader", "uploader", "demo/apps", true},
 		{"uploader:demo", "uploader", "demo/apps", true},
@@ -76,7 +89,7 @@ func TestTokens(t *testing.T) {
 	for _, bad := range []struct {
 		name  string
 		roles []string
-	}{{"", []string{"viewer"}}, {"a\x1bb", []string{"viewer"}}, {"x", nil}, {"x", []string{"king"}}, {"x", []string{"viewer:demo"}}, {"x", []string{"uploader:../x"}}} {
+	}{{"", []string{"viewer"}}, {"a\x1bb", []string{"viewer"}}, {"x", nil}, {"x", []string{"king"}}, {"x", []string{"viewer:demo/apps"}}, {"x", []string{"admin:demo"}}, {"x", []string{"manufacturing:demo/sensor"}}, {"x", []string{"uploader:../x"}}} {
 		if _, err := s.CreateUser(ctx, root, bad.name, bad.roles); release.CodeOf(err) != release.Invalid {
 			t.Errorf("user %q with roles %q: %v", bad.name, bad.roles, err)
 		}

@@ -18,6 +18,7 @@ func who(what, hint string) error {
 const tokenHint = "an admin makes a token with: repo-manager token create USER --role ROLE"
 
 // ByToken finds who a token's secret belongs to; an unknown one is NoAccess.
+// The roles are those of the token that its user has now.
 func (s *Service) ByToken(ctx context.Context, secret string) (Identity, error) {
 	t, ok, err := s.store.TokenBySecret(ctx, HashOf(secret))
 	if err != nil {
@@ -26,7 +27,11 @@ func (s *Service) ByToken(ctx context.Context, secret string) (Identity, error) 
 	if !ok {
 		return Identity{}, who("the token is unknown or was revoked", tokenHint)
 	}
-	return Identity{User: t.User, Roles: t.Roles, Via: "token:" + t.Label}, nil
+	u, ok, err := s.store.User(ctx, t.User)
+	if err != nil || !ok {
+		return Identity{}, errors.Join(err, who("the user is gone", ""))
+	}
+	return Identity{User: u.Name, Roles: Common(t.Roles, u.Roles), Via: "token:" + t.Label}, nil
 }
 
 // BySession finds who a session's cookie belongs to, and the CSRF token that

@@ -19,7 +19,7 @@ const eventBuffer = 256
 // An event says where to look, not what is there; so a client that comes
 // back with Last-Event-ID reads the state anew and needs no replay, and the
 // header is accepted without effect. Comments keep idle connections alive.
-func events(s *server, c *gin.Context, _ access.Identity) (int, any, error) {
+func events(s *server, c *gin.Context, who access.Identity) (int, any, error) {
 	stream, cancel := s.Releases.Subscribe(eventBuffer)
 	defer cancel()
 	w := c.Writer
@@ -48,6 +48,9 @@ func events(s *server, c *gin.Context, _ access.Identity) (int, any, error) {
 		case e, open := <-stream:
 			if !open {
 				return 0, nil, nil
+			}
+			if !sees(who, e.Pipeline) {
+				continue
 			}
 			var data []byte
 			if data, err = json.Marshal(toEvent(e)); err == nil {

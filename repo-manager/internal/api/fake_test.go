@@ -230,6 +230,7 @@ var identities = map[string]access.Identity{
 	"releaser":        {User: "rita", Roles: []string{"releaser"}, Via: "token:t"},
 	"canary-releaser": {User: "carl", Roles: []string{"releaser:demo/canary"}, Via: "token:t"},
 	"operator":        {User: "otto", Roles: []string{"operator"}, Via: "token:t"},
+	"manufacturing":   {User: "mia", Roles: []string{"manufacturing:demo"}, Via: "token:t"},
 	"admin":           {User: "ada", Roles: []string{"admin"}, Via: "token:t"},
 }
 
@@ -263,7 +264,7 @@ type devices struct{ *world }
 
 func (d devices) Devices(context.Context) ([]fleet.Device, error) { return nil, d.err }
 func (d devices) Device(_ context.Context, name string) (fleet.Device, error) {
-	return fleet.Device{Name: name, Created: noon}, d.err
+	return fleet.Device{Name: name, Pipeline: "demo", Created: noon}, d.err
 }
 func (d devices) Create(_ context.Context, a release.Actor, name, pipeline string) (fleet.Device, error) {
 	return fleet.Device{Name: name, Pipeline: pipeline, Created: noon, Token: "t0"}, d.act(a)

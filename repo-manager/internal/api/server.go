@@ -7,6 +7,7 @@ import (
 
 	"aptfleet/internal/protocol"
 	"aptfleet/repo-manager/internal/access"
+	"aptfleet/repo-manager/internal/fleet"
 	"aptfleet/repo-manager/internal/release"
 )
 
@@ -25,8 +26,9 @@ func getKey(s *server, _ *gin.Context, _ access.Identity) (int, any, error) {
 	}, nil
 }
 
-func listChanges(s *server, c *gin.Context, _ access.Identity) (int, any, error) {
+func listChanges(s *server, c *gin.Context, who access.Identity) (int, any, error) {
 	changes, err := s.Releases.Changes(c.Request.Context())
+	changes = seen(who, changes, func(c release.Change) string { return c.Pipeline })
 	return http.StatusOK, list(changes, toChange), err
 }
 
@@ -105,8 +107,9 @@ func createLoginLink(s *server, c *gin.Context, who access.Identity) (int, any, 
 	return http.StatusCreated, protocol.LoginLink{User: in.User, URL: s.LoginURL(secret), Expires: expires.UTC()}, nil
 }
 
-func listDevices(s *server, c *gin.Context, _ access.Identity) (int, any, error) {
+func listDevices(s *server, c *gin.Context, who access.Identity) (int, any, error) {
 	devices, err := s.Fleet.Devices(c.Request.Context())
+	devices = seen(who, devices, func(d fleet.Device) string { return d.Pipeline })
 	return http.StatusOK, list(devices, toDevice), err
 }
 

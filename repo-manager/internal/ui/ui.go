@@ -3,6 +3,7 @@ package ui
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"time"
@@ -134,10 +135,30 @@ func (s *server) see(p page) http.HandlerFunc {
 			s.turnAway(w, r, err)
 			return
 		}
+		if err := maySee(v, r.PathValue("p")); err != nil {
+			s.fail(w, r, v, err)
+			return
+		}
 		if err := p(w, r, v); err != nil {
 			s.fail(w, r, v, err)
 		}
 	}
+}
+
+// sees tells whether v may read a pipeline.
+func sees(v visitor, pipeline string) bool { return access.Allows(v.Roles, "viewer", pipeline) }
+
+// maySee refuses a pipeline that v may not read, whether there is one of that
+// name or not. A page of no pipeline is open to whoever has any role.
+func maySee(v visitor, pipeline string) error {
+	if pipeline != "" && !sees(v, pipeline) {
+		return &release.Error{
+			Code: release.Forbidden,
+			Text: fmt.Sprintf("cannot show pipeline %s to %s: the role viewer:%s is missing", pipeline, v.User, pipeline),
+			Hint: "An admin can give it to you.",
+		}
+	}
+	return nil
 }
 
 // Forms are short; a larger body is not one of ours.
@@ -207,7 +228,7 @@ func (s *server) fail(w http.ResponseWriter, r *http.Request, v visitor, err err
 		view.Title = titleOf(view.Status)
 	}
 	known404 := view.Status == http.StatusNotFound // then the pipeline may be what is not there
-	if p := r.PathValue("p"); p != "" && v.User != "" && !known404 {
+	if p := r.PathValue("p"); p != "" && v.User != "" && !known404 && sees(v, p) {
 		view.Back = pipelineURL(p)
 		view.frame = s.frame(v, p, view.Title)
 	} else {
