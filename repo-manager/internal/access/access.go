@@ -29,6 +29,7 @@ import (
 	"os/user"
 	"regexp"
 	"strconv"
+	"sync"
 	"time"
 
 	"aptfleet/repo-manager/internal/release"
@@ -37,17 +38,19 @@ import (
 // CookieName is the cookie that holds a browser's session.
 const CookieName = "aptfleet_session"
 
-// How long links and sessions are good.
+// How long links, sessions and tokens are good; tokens if nothing else is said.
 const (
 	LinkLife    = 24 * time.Hour
 	SessionLife = 30 * 24 * time.Hour
+	TokenLife   = 365 * 24 * time.Hour
 )
 
 // User is a person or a machine with a name.
 type User struct {
-	Name    string
-	Roles   []string
-	Created time.Time
+	Name     string
+	Roles    []string
+	Created  time.Time
+	Disabled time.Time // since then nothing acts in its name; zero: it may
 }
 
 // Token lets a program act in the name of a user.
@@ -57,14 +60,39 @@ type Token struct {
 	Label   string
 	Roles   []string
 	Created time.Time
-	Secret  string // only in the answer that made it
+	Expires time.Time // zero: never
+	Used    time.Time // last use, zero before the first. A crash forgets the last minutes of it
+	Secret  string    // only in the answer that made it
+}
+
+// Session is a browser that a user signed in.
+type Session struct {
+	ID      int64
+	User    string
+	Created time.Time // zero in a database that did not record it yet
+	Expires time.Time
+	Seen    time.Time // last use, like Token.Used
+	From    Origin    // where it was signed in
+}
+
+// Origin is where a request came from.
+type Origin struct {
+	Address string // IP address
+	Browser string // as a person calls it, see BrowserName
 }
 
 // Identity is who acts, how that is known, and what they may.
 type Identity struct {
-	User  string
-	Roles []string
-	Via   string // "socket", "token:<label>", "session"
+	User    string
+	Roles   []string
+	Via     string // "socket", "token:<label>", "session"
+	Session int64  // ID of the session, if it is one
+}
+
+// Ended is what a change of a user takes from it.
+type Ended struct {
+	Tokens   int // worth nothing any more, or as long as the user is disabled
+	Sessions int
 }
 
 // Actor is the identity as it is recorded.
@@ -80,8 +108,14 @@ type Store interface {
 	PutUser(ctx context.Context, u User, act release.Act) error
 	User(ctx context.Context, name string) (u User, ok bool, err error)
 	Users(ctx context.Context) ([]User, error) // by name
+	// SetUser replaces the roles of a user and whether it is disabled. The
+	// sessions and links of one who is end with it; its tokens are counted.
+	SetUser(ctx context.Context, u User, act release.Act) (ended Ended, ok bool, err error)
+	// DeleteUser removes a user with its tokens, sessions and links.
+	DeleteUser(ctx context.Context, name string, act release.Act) (ended Ended, ok bool, err error)
 
-	// PutToken inserts a token and returns it with its ID.
+	// PutToken inserts a token and returns it with its ID. Tokens that expired
+	// more than ExpiredKept before it was made are forgotten.
 	PutToken(ctx context.Context, t Token, secret Hash, act release.Act) (Token, error)
 	TokenBySecret(ctx context.Context, secret Hash) (t Token, ok bool, err error)
 	Tokens(ctx context.Context) ([]Token, error) // by ID
@@ -90,13 +124,25 @@ type Store interface {
 	// PutLink inserts a link and forgets those that expired before now.
 	PutLink(ctx context.Context, secret Hash, g Grant, now time.Time, act release.Act) error
 	Link(ctx context.Context, secret Hash) (g Grant, ok bool, err error)
-	// Redeem replaces a link by a session, once.
-	Redeem(ctx context.Context, link, session Hash, g Grant, now time.Time, act release.Act) (ok bool, err error)
-	Session(ctx context.Context, secret Hash) (g Grant, ok bool, err error)
-	DeleteSession(ctx context.Context, secret Hash) error
+	// Redeem replaces a link by a session, once, and forgets sessions that
+	// expired before now.
+	Redeem(ctx context.Context, link, secret Hash, session Session, now time.Time, act release.Act) (ok bool, err error)
+	Session(ctx context.Context, secret Hash) (s Session, ok bool, err error)
+	Sessions(ctx context.Context) ([]Session, error) // by ID
+	// DeleteSessions ends sessions by ID and tells how many there were. The act
+	// is recorded if there was any.
+	DeleteSessions(ctx context.Context, ids []int64, act release.Act) (int, error)
+
+	// PutUse records when tokens and sessions were used last, by ID. Those that
+	// are gone are left out.
+	PutUse(ctx context.Context, tokens, sessions map[int64]time.Time) error
 }
 
-// Grant is what a link or session stands for.
+// ExpiredKept is how long a token that has expired stays, to be told apart
+// from one that never was.
+const ExpiredKept = 30 * 24 * time.Hour
+
+// Grant is what a link stands for.
 type Grant struct {
 	User    string
 	Expires time.Time
@@ -109,11 +155,14 @@ var ErrExists = fmt.Errorf("the name is taken")
 type Service struct {
 	store Store
 	clock func() time.Time
+
+	people sync.Mutex // held while a user is read and changed
+	use    use
 }
 
 // New returns a Service on a store.
 func New(store Store, clock func() time.Time) *Service {
-	return &Service{store: store, clock: clock}
+	return &Service{store: store, clock: clock, use: use{tokens: map[int64]time.Time{}, sessions: map[int64]time.Time{}}}
 }
 
 func (s *Service) now() time.Time { return s.clock().UTC().Truncate(time.Microsecond) }

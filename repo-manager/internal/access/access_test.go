@@ -94,14 +94,14 @@ func TestTokens(t *testing.T) {
 			t.Errorf("user %q with roles %q: %v", bad.name, bad.roles, err)
 		}
 	}
-	narrow, err := s.CreateToken(ctx, root, "ci", "build", []string{"uploader:demo/apps"})
+	narrow, err := s.CreateToken(ctx, root, access.NewToken{User: "ci", Label: "build", Roles: []string{"uploader:demo/apps"}})
 	must(t, err)
-	whole, err := s.CreateToken(ctx, root, "ci", "", nil)
+	whole, err := s.CreateToken(ctx, root, access.NewToken{User: "ci"})
 	must(t, err)
-	if _, err := s.CreateToken(ctx, root, "ci", "x", []string{"admin"}); release.CodeOf(err) != release.Refused {
+	if _, err := s.CreateToken(ctx, root, access.NewToken{User: "ci", Roles: []string{"admin"}}); release.CodeOf(err) != release.Refused {
 		t.Errorf("a token with more than its user has: %v", err)
 	}
-	if _, err := s.CreateToken(ctx, root, "eve", "x", nil); release.CodeOf(err) != release.NotFound {
+	if _, err := s.CreateToken(ctx, root, access.NewToken{User: "eve"}); release.CodeOf(err) != release.NotFound {
 		t.Errorf("a token of nobody: %v", err)
 	}
 	if len(narrow.Secret) < 43 || narrow.Secret == whole.Secret {
@@ -150,9 +150,9 @@ func TestSessions(t *testing.T) {
 			t.Fatalf("the link is for %q, %v", user, err)
 		}
 	}
-	cookie, expires, err := s.Redeem(ctx, link)
+	cookie, expires, err := s.Redeem(ctx, link, access.Origin{})
 	must(t, err)
-	if _, _, err := s.Redeem(ctx, link); release.CodeOf(err) != release.NoAccess {
+	if _, _, err := s.Redeem(ctx, link, access.Origin{}); release.CodeOf(err) != release.NoAccess {
 		t.Errorf("a link used twice: %v", err)
 	}
 	id, csrf, err := s.BySession(ctx, cookie)
@@ -167,7 +167,7 @@ func TestSessions(t *testing.T) {
 	late, lateExpires, err := s.CreateLoginLink(ctx, root, "ann")
 	must(t, err)
 	clock.now = lateExpires
-	if _, _, err := s.Redeem(ctx, late); release.CodeOf(err) != release.NoAccess {
+	if _, _, err := s.Redeem(ctx, late, access.Origin{}); release.CodeOf(err) != release.NoAccess {
 		t.Errorf("an expired link: %v", err)
 	}
 	if _, _, err := s.CreateLoginLink(ctx, root, "eve"); release.CodeOf(err) != release.NotFound {
@@ -175,7 +175,7 @@ func TestSessions(t *testing.T) {
 	}
 	link, _, err = s.CreateLoginLink(ctx, root, "ann")
 	must(t, err)
-	cookie, _, err = s.Redeem(ctx, link)
+	cookie, _, err = s.Redeem(ctx, link, access.Origin{})
 	must(t, err)
 	must(t, s.EndSession(ctx, cookie))
 	if _, _, err := s.BySession(ctx, cookie); release.CodeOf(err) != release.NoAccess {

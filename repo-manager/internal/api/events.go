@@ -44,6 +44,10 @@ func events(s *server, c *gin.Context, who access.Identity) (int, any, error) {
 		case <-c.Request.Context().Done():
 			return 0, nil, nil
 		case <-heartbeat.C:
+			// Whoever was signed out, or lost a role, does not listen on.
+			if who, err = s.authenticate(c); err != nil {
+				return 0, nil, nil
+			}
 			_, err = fmt.Fprint(w, ": still here\n\n")
 		case e, open := <-stream:
 			if !open {

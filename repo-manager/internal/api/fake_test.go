@@ -44,6 +44,9 @@ type world struct {
 	mirror   release.MirrorConfig // that the mirror was given last
 	rebuilt  bool                 // whether its update takes other bytes
 	ordered  backup.Order
+	changed  access.UserChange // of a user
+	recorded string            // last act that the API recorded itself
+	sought   release.ActFilter
 
 	deleted   []string // snapshots, each with the reason and whether it was a dry run
 	collected []string // reasons of gcs, and whether they were dry runs
@@ -251,8 +254,8 @@ func (w *world) CreateUser(_ context.Context, a release.Actor, name string, role
 	return access.User{Name: name, Roles: roles, Created: noon}, w.act(a)
 }
 func (w *world) Tokens(context.Context) ([]access.Token, error) { return nil, w.err }
-func (w *world) CreateToken(_ context.Context, a release.Actor, user, label string, roles []string) (access.Token, error) {
-	return access.Token{ID: 1, User: user, Label: label, Roles: roles, Created: noon, Secret: "s3"}, w.act(a)
+func (w *world) CreateToken(_ context.Context, a release.Actor, in access.NewToken) (access.Token, error) {
+	return access.Token{ID: 1, User: in.User, Label: in.Label, Roles: in.Roles, Created: noon, Secret: "s3"}, w.act(a)
 }
 func (w *world) RevokeToken(_ context.Context, a release.Actor, id int64) error { return w.act(a) }
 func (w *world) CreateLoginLink(_ context.Context, a release.Actor, user string) (string, time.Time, error) {

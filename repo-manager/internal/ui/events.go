@@ -43,6 +43,11 @@ func (s *server) events(w http.ResponseWriter, r *http.Request, v visitor) error
 			case <-r.Context().Done():
 				return nil
 			case <-beat.C:
+				// Whoever was signed out, or lost a role, does not listen on.
+				again, err := s.visitor(r)
+				if err != nil || maySee(again, r.PathValue("p")) != nil {
+					return nil
+				}
 				message = ": still here\n\n"
 			case e, open := <-events:
 				if !open {
