@@ -133,8 +133,8 @@ type Store interface {
 	// is recorded if there was any.
 	DeleteSessions(ctx context.Context, ids []int64, act release.Act) (int, error)
 
-	// PutUse records when tokens and sessions were used last, by ID. Those that
-	// are gone are left out.
+	// PutUse records when tokens and sessions were used last, by ID, unless a
+	// later use is recorded. Those that are gone are left out.
 	PutUse(ctx context.Context, tokens, sessions map[int64]time.Time) error
 }
 

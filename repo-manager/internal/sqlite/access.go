@@ -262,12 +262,12 @@ func (d *DB) DeleteSessions(ctx context.Context, ids []int64, act release.Act) (
 func (d *DB) PutUse(ctx context.Context, tokens, sessions map[int64]time.Time) error {
 	err := d.inWrite(ctx, func(tx *sql.Tx) error {
 		for id, at := range tokens {
-			if _, err := tx.ExecContext(ctx, `UPDATE tokens SET used = ? WHERE id = ?`, timeText(at), id); err != nil {
+			if _, err := tx.ExecContext(ctx, `UPDATE tokens SET used = max(?, coalesce(used, '')) WHERE id = ?`, timeText(at), id); err != nil {
 				return err
 			}
 		}
 		for id, at := range sessions {
-			if _, err := tx.ExecContext(ctx, `UPDATE sessions SET seen = ? WHERE id = ?`, timeText(at), id); err != nil {
+			if _, err := tx.ExecContext(ctx, `UPDATE sessions SET seen = max(?, coalesce(seen, '')) WHERE id = ?`, timeText(at), id); err != nil {
 				return err
 			}
 		}

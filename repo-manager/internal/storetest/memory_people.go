@@ -251,12 +251,12 @@ func (m *Memory) PutUse(_ context.Context, tokens, sessions map[int64]time.Time)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for i, t := range m.people.tokens {
-		if at, ok := tokens[t.ID]; ok {
+		if at, ok := tokens[t.ID]; ok && at.After(t.Used) {
 			m.people.tokens[i].Used = at
 		}
 	}
 	for i, s := range m.people.sessions {
-		if at, ok := sessions[s.ID]; ok {
+		if at, ok := sessions[s.ID]; ok && at.After(s.Seen) {
 			m.people.sessions[i].Seen = at
 		}
 	}

@@ -144,6 +144,7 @@ func accessEnds(t *testing.T, open func(t *testing.T) AccessStore) {
 		before := len(must1(s.Acts(ctx, "", 0)))
 		at := day.Add(time.Minute)
 		must(t, s.PutUse(ctx, map[int64]time.Time{one.ID: at, 1000: at}, map[int64]time.Time{session.ID: at, 1000: at}))
+		must(t, s.PutUse(ctx, map[int64]time.Time{one.ID: day}, map[int64]time.Time{session.ID: day}))
 		one.Used, session.Seen = at, at
 		same(t, "tokens", must1(s.Tokens(ctx)), []access.Token{one, two})
 		same(t, "sessions", must1(s.Sessions(ctx)), []access.Session{session})
