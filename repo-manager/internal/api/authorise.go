@@ -62,7 +62,18 @@ func (s *server) scopeOf(c *gin.Context, who access.Identity, scope string) (str
 	for name := range strings.SplitSeq(scope, "/") {
 		parts = append(parts, c.Param(name))
 	}
-	return strings.Join(parts, "/"), nil
+	return scopeOfNames(parts...)
+}
+
+// scopeOfNames joins names to a scope. A name with a slash would pass for two,
+// and is one of nothing.
+func scopeOfNames(names ...string) (string, error) {
+	for _, name := range names {
+		if strings.Contains(name, "/") {
+			return "", &release.Error{Code: release.NotFound, Text: fmt.Sprintf("cannot find %q: a name has no slash", name)}
+		}
+	}
+	return strings.Join(names, "/"), nil
 }
 
 // scopeOfDevice is what a role must cover to act on a device.
@@ -80,9 +91,9 @@ func scopeInBody(c *gin.Context) (string, error) {
 	// is about the whole server.
 	var about struct{ Pipeline, Product string }
 	if json.NewDecoder(bytes.NewReader(raw)).Decode(&about) != nil || about.Product == "" {
-		return about.Pipeline, nil
+		return scopeOfNames(about.Pipeline)
 	}
-	return about.Pipeline + "/" + about.Product, nil
+	return scopeOfNames(about.Pipeline, about.Product)
 }
 
 // noChange is the engine's answer to a number that no change has.

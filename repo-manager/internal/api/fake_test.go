@@ -48,6 +48,10 @@ type world struct {
 	recorded string            // last act that the API recorded itself
 	sought   release.ActFilter
 
+	others  []release.Pipeline // besides demo
+	changes []release.Change
+	devices []fleet.Device
+
 	deleted   []string // snapshots, each with the reason and whether it was a dry run
 	collected []string // reasons of gcs, and whether they were dry runs
 }
@@ -80,7 +84,7 @@ func (w *world) Pipelines(context.Context) ([]release.Pipeline, error) {
 	if w.panics {
 		panic("out of order")
 	}
-	return []release.Pipeline{demo}, w.err
+	return append([]release.Pipeline{demo}, w.others...), w.err
 }
 func (w *world) Pipeline(_ context.Context, name string) (release.Pipeline, error) {
 	if name != "demo" {
@@ -196,7 +200,7 @@ func (w *world) Undo(_ context.Context, a release.Actor, _, stage, reason string
 	w.expect = expect
 	return release.Move{Seq: 3, Stage: stage, Kind: release.MoveUndo, By: a.Name, Reason: reason, At: noon}, w.act(a)
 }
-func (w *world) Changes(context.Context) ([]release.Change, error) { return nil, w.err }
+func (w *world) Changes(context.Context) ([]release.Change, error) { return w.changes, w.err }
 func (w *world) Change(_ context.Context, id int64) (release.Change, error) {
 	return release.Change{ID: id, Pipeline: "demo", Status: release.Doing, Created: noon}, w.err
 }
@@ -265,7 +269,7 @@ func (w *world) CreateLoginLink(_ context.Context, a release.Actor, user string)
 // devices is apart from world because two interfaces name a method Create.
 type devices struct{ *world }
 
-func (d devices) Devices(context.Context) ([]fleet.Device, error) { return nil, d.err }
+func (d devices) Devices(context.Context) ([]fleet.Device, error) { return d.world.devices, d.err }
 func (d devices) Device(_ context.Context, name string) (fleet.Device, error) {
 	return fleet.Device{Name: name, Pipeline: "demo", Created: noon}, d.err
 }
