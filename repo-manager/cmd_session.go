@@ -110,7 +110,8 @@ func newLoginLinkCommand(c *cli) *cobra.Command {
 		Long:  `Make a URL that logs a user's browser in. It works once and expires soon.`,
 		Example: `  repo-manager login-link alice
   xdg-open "$(repo-manager login-link alice)"`,
-		Args: cobra.ExactArgs(1),
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: c.completeUser(),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			api, err := c.client()
 			if err != nil {

@@ -33,7 +33,8 @@ A token expires after a year, unless --expires says otherwise: after 90d, 12h or
 ` + roleHelp,
 		Example: `  repo-manager token create ci --label build-server --role uploader:demo/apps --expires 90d
   export APTFLEET_TOKEN="$(repo-manager token create ci)"`,
-		Args: cobra.ExactArgs(1),
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: c.completeUser(),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			api, err := c.client()
 			if err != nil {

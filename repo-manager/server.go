@@ -230,7 +230,10 @@ func (s *server) openStores(ctx context.Context) (err error) {
 	}
 	s.opened(s.engine.Close)
 	s.access = access.New(db, s.clock)
-	s.opened(func() error { return s.access.FlushUse(context.Background()) })
+	s.opened(func() error {
+		s.storeUse(context.Background())
+		return nil
+	})
 	s.mirrors = mirror.New(mirror.Config{
 		Engine: s.engine, Chunks: store, Pool: settledPool{files, db}, Dir: s.path("mirrors"), Clock: s.clock,
 		Reserve: cmp.Or(s.settings.Reserve, incoming.DefaultReserve),

@@ -157,9 +157,15 @@ func (s *server) flushUse(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-every.C:
-			if err := s.access.FlushUse(ctx); err != nil && ctx.Err() == nil {
-				s.log.Warn("cannot store when tokens were used; will try again", "error", err)
-			}
+			s.storeUse(ctx)
 		}
+	}
+}
+
+// storeUse stores when tokens and sessions were used. It is worth a warning, and
+// no failure of anything.
+func (s *server) storeUse(ctx context.Context) {
+	if err := s.access.FlushUse(ctx); err != nil && ctx.Err() == nil {
+		s.log.Warn("cannot store when tokens and sessions were used", "error", err)
 	}
 }

@@ -3,6 +3,7 @@ package api
 import (
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -20,7 +21,8 @@ func TestEveryActNeedsMoreThanViewing(t *testing.T) {
 	}
 }
 
-// TestDocumentedRoutes compares the table with that of docs/architecture.md.
+// TestDocumentedRoutes compares the table, with its roles, with that of
+// docs/architecture.md.
 func TestDocumentedRoutes(t *testing.T) {
 	text, err := os.ReadFile("../../../docs/architecture.md")
 	if err != nil {
@@ -32,13 +34,14 @@ func TestDocumentedRoutes(t *testing.T) {
 	}
 	section, _, _ = strings.Cut(section, "\n#") // the next section is about something else
 	documented := map[string]bool{}
+	rolesOf := map[string]string{} // by route: all roles of the line that has it
 	span := regexp.MustCompile("`([^`]+)`")
 	parameter := regexp.MustCompile(`\{[a-z]+\}`)
 	for line := range strings.Lines(section) {
 		if !strings.HasPrefix(line, "| `") {
 			continue
 		}
-		cell := strings.Split(line, "|")[1]
+		cell, roles := strings.Split(line, "|")[1], strings.Split(line, "|")[2]
 		methods, base := "GET", ""
 		for _, m := range span.FindAllStringSubmatch(cell, -1) {
 			path := m[1]
@@ -56,14 +59,35 @@ func TestDocumentedRoutes(t *testing.T) {
 				base = path
 			}
 			for method := range strings.SplitSeq(methods, ", ") {
-				documented[method+" "+parameter.ReplaceAllString(path, "{}")] = true
+				route := method + " " + parameter.ReplaceAllString(path, "{}")
+				documented[route], rolesOf[route] = true, strings.TrimSpace(roles)
 			}
 		}
 	}
 	built := map[string]bool{}
+	used := map[string]map[string]bool{} // by documented roles: which of them a route needs
 	colon := regexp.MustCompile(`:[a-z]+`)
 	for _, r := range append(routes(), deviceRoutes()...) {
-		built[r.method+" "+colon.ReplaceAllString(r.path, "{}")] = true
+		route := r.method + " " + colon.ReplaceAllString(r.path, "{}")
+		built[route] = true
+		if r.role == anyone || !documented[route] {
+			continue
+		}
+		role := strings.ReplaceAll(r.role, or, " or ")
+		if used[rolesOf[route]] == nil {
+			used[rolesOf[route]] = map[string]bool{}
+		}
+		used[rolesOf[route]][role] = true
+		if !slices.Contains(strings.Split(rolesOf[route], ", "), role) {
+			t.Errorf("docs/architecture.md says that %s takes %s, and it takes %s", route, rolesOf[route], role)
+		}
+	}
+	for roles, needed := range used {
+		for role := range strings.SplitSeq(roles, ", ") {
+			if !needed[role] {
+				t.Errorf("docs/architecture.md names the role %s in a line of %s, where no route takes it", role, roles)
+			}
+		}
 	}
 	for route := range built {
 		if !documented[route] {

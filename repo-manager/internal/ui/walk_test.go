@@ -257,9 +257,8 @@ func TestEveryRoleOnEveryPage(t *testing.T) {
 	}
 }
 
-// TestEveryPageKeepsItsMethod keeps a page that acts from hiding behind GET,
-// and one that does not ask for a CSRF token from being overlooked: the walk
-// plays each, and there are no methods but these.
+// The walk plays GET and POST. A page with another method, or with all of them,
+// would act unseen.
 func TestEveryPageKeepsItsMethod(t *testing.T) {
 	for _, r := range (&server{assets: must1(newAssets())}).routes() {
 		if method, _, _ := strings.Cut(r.pattern, " "); method != http.MethodGet && method != http.MethodPost {
