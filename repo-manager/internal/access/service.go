@@ -2,7 +2,6 @@ package access
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -71,8 +70,10 @@ func (s *Service) BySession(ctx context.Context, cookie string) (id Identity, cs
 func (s *Service) able(ctx context.Context, name string) (User, error) {
 	u, ok, err := s.store.User(ctx, name)
 	switch {
-	case err != nil || !ok:
-		return User{}, errors.Join(err, who("the user is gone", ""))
+	case err != nil:
+		return User{}, err
+	case !ok:
+		return User{}, who("the user is gone", "")
 	case !u.Disabled.IsZero():
 		return User{}, over(u.Name, "the user is disabled", "an admin lets it act again with: repo-manager user enable "+u.Name)
 	}

@@ -91,7 +91,17 @@ func (s *Service) EndSession(ctx context.Context, cookie string) error {
 
 // EndSessionByID ends one session.
 func (s *Service) EndSessionByID(ctx context.Context, a release.Actor, id int64) error {
-	n, err := s.store.DeleteSessions(ctx, []int64{id}, s.act(a, "end", fmt.Sprintf("session %d", id), ""))
+	sessions, err := s.Sessions(ctx)
+	if err != nil {
+		return err
+	}
+	detail := ""
+	for _, session := range sessions {
+		if session.ID == id {
+			detail = fmt.Sprintf("of %s, %s", session.User, session.From)
+		}
+	}
+	n, err := s.store.DeleteSessions(ctx, []int64{id}, s.act(a, "end", fmt.Sprintf("session %d", id), detail))
 	if err == nil && n == 0 {
 		return &release.Error{Code: release.NotFound, Text: fmt.Sprintf("cannot end session %d: there is none of that number", id), Hint: "repo-manager session list"}
 	}

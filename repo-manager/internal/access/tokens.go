@@ -67,7 +67,17 @@ func (s *Service) CreateToken(ctx context.Context, a release.Actor, in NewToken)
 
 // RevokeToken makes a token worthless at once.
 func (s *Service) RevokeToken(ctx context.Context, a release.Actor, id int64) error {
-	ok, err := s.store.DeleteToken(ctx, id, s.act(a, "revoke", fmt.Sprintf("token %d", id), ""))
+	tokens, err := s.store.Tokens(ctx)
+	if err != nil {
+		return err
+	}
+	detail := ""
+	for _, t := range tokens {
+		if t.ID == id {
+			detail = fmt.Sprintf("%s of %s", t.Label, t.User)
+		}
+	}
+	ok, err := s.store.DeleteToken(ctx, id, s.act(a, "revoke", fmt.Sprintf("token %d", id), detail))
 	if err == nil && !ok {
 		return &release.Error{Code: release.NotFound, Text: fmt.Sprintf("cannot revoke token %d: there is none of that number", id), Hint: "repo-manager token list"}
 	}
