@@ -1,13 +1,11 @@
 package main
 
 import (
-	"fmt"
-	"strconv"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"aptfleet/internal/protocol"
-	"aptfleet/internal/term"
 )
 
 func newTokenCommand(c *cli) *cobra.Command {
@@ -26,12 +24,17 @@ func newTokenCreateCommand(c *cli) *cobra.Command {
 		Use:   "create USER",
 		Short: "Make a token of a user",
 		Long: `Make a token of a user. The secret is shown this once; in a pipe it is all that
-is printed. Without --role the token may do what its user may.
+is printed. Without --role the token may do what its user may now; it never may
+what its user may not.
+
+A token expires after a year, unless --expires says otherwise: after 90d, 12h or
+2w, at a time like 2027-01-31T12:00:00Z, or never.
 
 ` + roleHelp,
-		Example: `  repo-manager token create ci --label build-server --role uploader:demo/apps
+		Example: `  repo-manager token create ci --label build-server --role uploader:demo/apps --expires 90d
   export APTFLEET_TOKEN="$(repo-manager token create ci)"`,
-		Args: cobra.ExactArgs(1),
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: c.completeUser(),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			api, err := c.client()
 			if err != nil {
@@ -47,20 +50,34 @@ is printed. Without --role the token may do what its user may.
 			}
 			c.io.Result(made.Secret, "%s", made.Secret)
 			if c.io.OutTerminal {
-				c.io.Note("this is token %d of %s; it is not shown again", made.ID, made.User)
+				c.io.Note("this is token %d of %s; it is not shown again; %s", made.ID, made.User, c.until(made.Expires))
 			}
 			return nil
 		},
 	}
 	cmd.Flags().StringVar(&in.Label, "label", "", "what it is for, in lists and in the history")
 	cmd.Flags().StringSliceVar(&in.Roles, "role", nil, "`role` of the token, one that its user has; may be repeated")
+	cmd.Flags().StringVar(&in.Expires, "expires", "", "`when` it expires: 90d, 12h, 2w, an RFC 3339 time, or never; after 365d unless given")
 	return cmd
+}
+
+// until says how long something is good.
+func (c *cli) until(expires time.Time) string {
+	switch {
+	case expires.IsZero():
+		return "it never expires"
+	case !expires.After(c.io.Now()):
+		return "it expired at " + expires.Format(time.RFC3339)
+	}
+	return "it expires at " + expires.Format(time.RFC3339)
 }
 
 func newTokenListCommand(c *cli) *cobra.Command {
 	return &cobra.Command{
-		Use:     "list",
-		Short:   "List the tokens of all users",
+		Use:   "list",
+		Short: "List the tokens of all users",
+		Long: `List the tokens of all users. A token without a time in "expires" never does; one
+that has expired stays listed for 30 days. "used" may be minutes old after a crash.`,
 		Example: `  repo-manager token list`,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -75,9 +92,9 @@ func newTokenListCommand(c *cli) *cobra.Command {
 			if c.io.JSON {
 				return c.io.PrintJSON(all)
 			}
-			table := c.io.NewTable("id", "user", "label", "roles", "created")
+			table := c.io.NewTable("id", "user", "label", "roles", "created", "expires", "used")
 			for _, t := range all {
-				table.Row(t.ID, t.User, t.Label, t.Roles, t.Created)
+				table.Row(t.ID, t.User, t.Label, t.Roles, t.Created, t.Expires, t.Used)
 			}
 			table.Print("no tokens yet: repo-manager token create USER")
 			return nil
@@ -92,12 +109,9 @@ func newTokenRevokeCommand(c *cli) *cobra.Command {
 		Example: `  repo-manager token revoke 3`,
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			id, err := strconv.ParseInt(args[0], 10, 64)
-			if err != nil || id < 1 {
-				return &term.UsageError{
-					Text: fmt.Sprintf("cannot use %q as the id of a token: want a number", args[0]),
-					Hint: "repo-manager token list shows them",
-				}
+			id, err := idArgument("token", args[0])
+			if err != nil {
+				return err
 			}
 			api, err := c.client()
 			if err != nil {

@@ -230,6 +230,10 @@ func (s *server) openStores(ctx context.Context) (err error) {
 	}
 	s.opened(s.engine.Close)
 	s.access = access.New(db, s.clock)
+	s.opened(func() error {
+		s.storeUse(context.Background())
+		return nil
+	})
 	s.mirrors = mirror.New(mirror.Config{
 		Engine: s.engine, Chunks: store, Pool: settledPool{files, db}, Dir: s.path("mirrors"), Clock: s.clock,
 		Reserve: cmp.Or(s.settings.Reserve, incoming.DefaultReserve),
@@ -384,6 +388,7 @@ func (s *server) run(ctx context.Context) (err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	go s.collectGarbage(ctx)
+	go s.flushUse(ctx)
 	s.introduce()
 	if err := s.writeAddresses(); err != nil {
 		return errors.Join(err, s.listeners.shutdown(s.engine.EndEvents))

@@ -142,3 +142,30 @@ func firstGC(changes []release.Change, pipelines []release.Pipeline, every time.
 	}
 	return min(every, max(settle, since.Add(every).Sub(now)))
 }
+
+// flushUseEvery is how often the server stores when tokens and sessions were
+// used last, and so how much of that a crash forgets.
+const flushUseEvery = 5 * time.Minute
+
+// flushUse stores that now and then until ctx ends; the rest is stored when the
+// server closes.
+func (s *server) flushUse(ctx context.Context) {
+	every := time.NewTicker(flushUseEvery)
+	defer every.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-every.C:
+			s.storeUse(ctx)
+		}
+	}
+}
+
+// storeUse stores when tokens and sessions were used. It is worth a warning, and
+// no failure of anything.
+func (s *server) storeUse(ctx context.Context) {
+	if err := s.access.FlushUse(ctx); err != nil && ctx.Err() == nil {
+		s.log.Warn("cannot store when tokens and sessions were used", "error", err)
+	}
+}

@@ -121,9 +121,30 @@ func TestRequests(t *testing.T) {
 			_, err := c.CreateUser(ctx, "u", []string{"viewer"})
 			return err
 		}},
+		{"GET /api/v1/me", func(c *Client) error { _, err := c.WhoAmI(ctx); return err }},
+		{"GET /api/v1/users/a%2Fb", func(c *Client) error { _, err := c.User(ctx, "a/b"); return err }},
+		{`PATCH /api/v1/users/u {"roles":["viewer"]}`, func(c *Client) error {
+			_, err := c.SetUser(ctx, "u", protocol.SetUser{Roles: []string{"viewer"}})
+			return err
+		}},
+		{`PATCH /api/v1/users/u {"disabled":false}`, func(c *Client) error {
+			_, err := c.SetUser(ctx, "u", protocol.SetUser{Disabled: new(false)})
+			return err
+		}},
+		{"DELETE /api/v1/users/u", func(c *Client) error { _, err := c.DeleteUser(ctx, "u", false); return err }},
+		{"DELETE /api/v1/users/u?dry-run=1", func(c *Client) error { _, err := c.DeleteUser(ctx, "u", true); return err }},
+		{"GET /api/v1/sessions", func(c *Client) error { _, err := c.Sessions(ctx); return err }},
+		{"DELETE /api/v1/sessions/3", func(c *Client) error { return c.EndSession(ctx, 3) }},
+		{"DELETE /api/v1/sessions?user=u", func(c *Client) error { _, err := c.EndSessions(ctx, "u"); return err }},
+		{"GET /api/v1/acts", func(c *Client) error { _, err := c.Acts(ctx, ActFilter{}); return err }},
+		{"GET /api/v1/acts?limit=5&pipeline=p&since=2026-11-20T11%3A00%3A00Z&user=u", func(c *Client) error {
+			since := time.Date(2026, 11, 20, 12, 0, 0, 0, time.FixedZone("", 3600))
+			_, err := c.Acts(ctx, ActFilter{User: "u", Pipeline: "p", Since: since, Limit: 5})
+			return err
+		}},
 		{"GET /api/v1/tokens", func(c *Client) error { _, err := c.Tokens(ctx); return err }},
-		{`POST /api/v1/tokens {"user":"u","label":"l"}`, func(c *Client) error {
-			_, err := c.CreateToken(ctx, protocol.NewToken{User: "u", Label: "l"})
+		{`POST /api/v1/tokens {"user":"u","label":"l","expires":"90d"}`, func(c *Client) error {
+			_, err := c.CreateToken(ctx, protocol.NewToken{User: "u", Label: "l", Expires: "90d"})
 			return err
 		}},
 		{"DELETE /api/v1/tokens/3", func(c *Client) error { return c.RevokeToken(ctx, 3) }},

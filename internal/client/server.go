@@ -9,39 +9,6 @@ import (
 	"aptfleet/internal/protocol"
 )
 
-// Users lists the users by name.
-func (c *Client) Users(ctx context.Context) ([]protocol.User, error) {
-	return get[[]protocol.User](ctx, c, "/api/v1/users", nil)
-}
-
-// CreateUser makes a user.
-func (c *Client) CreateUser(ctx context.Context, name string, roles []string) (protocol.User, error) {
-	return post[protocol.User](ctx, c, "/api/v1/users", protocol.User{Name: name, Roles: roles})
-}
-
-// Tokens lists the tokens of all users, without their secrets.
-func (c *Client) Tokens(ctx context.Context) ([]protocol.Token, error) {
-	return get[[]protocol.Token](ctx, c, "/api/v1/tokens", nil)
-}
-
-// CreateToken makes a token. Its secret is in this answer only.
-func (c *Client) CreateToken(ctx context.Context, in protocol.NewToken) (protocol.Token, error) {
-	return post[protocol.Token](ctx, c, "/api/v1/tokens", in)
-}
-
-// RevokeToken ends a token at once.
-func (c *Client) RevokeToken(ctx context.Context, id int64) error {
-	_, err := c.call(ctx, request{
-		method: http.MethodDelete, path: segments("api", "v1", "tokens", strconv.FormatInt(id, 10)),
-	}, nil)
-	return err
-}
-
-// CreateLoginLink makes a URL that logs a user's browser in once.
-func (c *Client) CreateLoginLink(ctx context.Context, user string) (protocol.LoginLink, error) {
-	return post[protocol.LoginLink](ctx, c, "/api/v1/login-links", protocol.LoginLink{User: user})
-}
-
 // CreateBackup starts a backup and returns the change that makes it; see Wait.
 func (c *Client) CreateBackup(ctx context.Context, in protocol.NewBackup) (protocol.Change, error) {
 	return post[protocol.Change](ctx, c, "/api/v1/backups", in)

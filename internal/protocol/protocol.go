@@ -301,30 +301,6 @@ type Event struct {
 	At       time.Time `json:"at"`
 }
 
-// User is a person or a machine with a name.
-type User struct {
-	Name    string    `json:"name"`
-	Roles   []string  `json:"roles"`
-	Created time.Time `json:"created"`
-}
-
-// Token belongs to a user. Secret is present only in the answer that made it.
-type Token struct {
-	ID      int64     `json:"id"`
-	User    string    `json:"user"`
-	Label   string    `json:"label"`
-	Roles   []string  `json:"roles"` // a subset of the user's, e.g. "uploader:demo/apps"
-	Created time.Time `json:"created"`
-	Secret  string    `json:"secret,omitempty"`
-}
-
-// NewToken asks for a token of User. Without Roles it has the user's own.
-type NewToken struct {
-	User  string   `json:"user"`
-	Label string   `json:"label"`
-	Roles []string `json:"roles,omitempty"`
-}
-
 // LoginLink is a one-time URL for a person's browser.
 type LoginLink struct {
 	User    string    `json:"user"`

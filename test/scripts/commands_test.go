@@ -177,6 +177,24 @@ func secret(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv(args[0], line)
 }
 
+// soon keeps a time that comes after the next commands in a variable.
+func soon(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: soon NAME")
+	}
+	ts.Setenv(args[0], time.Now().Add(3*time.Second).UTC().Format(time.RFC3339Nano))
+}
+
+// past waits until a time that soon kept is over.
+func past(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: past NAME, after soon NAME")
+	}
+	at, err := time.Parse(time.RFC3339Nano, ts.Getenv(args[0]))
+	ts.Check(err)
+	time.Sleep(time.Until(at) + 10*time.Millisecond)
+}
+
 // terminal runs a command on a terminal of its own, by script(1).
 func terminal(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {

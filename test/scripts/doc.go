@@ -15,6 +15,7 @@
 //	terminal COMMAND           run a shell command whose standard streams are a terminal
 //	listen, heard PATTERN      open the server's event stream; wait for "KIND PIPELINE SUBJECT"
 //	silent NAME                put the URL of a port where nobody ever answers into $NAME
+//	soon NAME, past NAME       put a time three seconds from now into $NAME; wait until it is over
 //	shape                      replace stdout by its JSON with ids, times and secrets named
 //
 // To take what the programs print now as what they should print, set

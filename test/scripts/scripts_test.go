@@ -58,6 +58,8 @@ func TestStories(t *testing.T) {
 			"listen":   listen,
 			"heard":    heard,
 			"silent":   silent,
+			"soon":     soon,
+			"past":     past,
 		},
 	})
 }

@@ -7,14 +7,15 @@
 //
 // # Roles
 //
-//	viewer                        reads
-//	uploader[:pipeline[/repo]]    adds and removes packages
-//	releaser[:pipeline[/stage]]   names, pins and deletes snapshots, promotes, undoes
-//	operator                      devices
-//	admin                         everything
+//	viewer[:pipeline]               reads
+//	uploader[:pipeline[/repo]]      adds and removes packages
+//	releaser[:pipeline[/stage]]     names, pins and deletes snapshots, promotes, undoes
+//	manufacturing[:pipeline]        registers devices, pins and unpins snapshots
+//	operator[:pipeline[/product]]   devices
+//	admin                           everything
 //
-// Everyone with a role is a viewer too. A role without scope holds
-// everywhere.
+// A role without scope holds everywhere. Whoever has a role is a viewer too,
+// of the pipeline that the role is scoped to.
 package access
 
 import (
@@ -27,9 +28,8 @@ import (
 	"fmt"
 	"os/user"
 	"regexp"
-	"slices"
 	"strconv"
-	"strings"
+	"sync"
 	"time"
 
 	"aptfleet/repo-manager/internal/release"
@@ -38,17 +38,19 @@ import (
 // CookieName is the cookie that holds a browser's session.
 const CookieName = "aptfleet_session"
 
-// How long links and sessions are good.
+// How long links, sessions and tokens are good; tokens if nothing else is said.
 const (
 	LinkLife    = 24 * time.Hour
 	SessionLife = 30 * 24 * time.Hour
+	TokenLife   = 365 * 24 * time.Hour
 )
 
 // User is a person or a machine with a name.
 type User struct {
-	Name    string
-	Roles   []string
-	Created time.Time
+	Name     string
+	Roles    []string
+	Created  time.Time
+	Disabled time.Time // since then nothing acts in its name; zero: it may
 }
 
 // Token lets a program act in the name of a user.
@@ -58,14 +60,39 @@ type Token struct {
 	Label   string
 	Roles   []string
 	Created time.Time
-	Secret  string // only in the answer that made it
+	Expires time.Time // zero: never
+	Used    time.Time // last use, zero before the first. A crash forgets the last minutes of it
+	Secret  string    // only in the answer that made it
+}
+
+// Session is a browser that a user signed in.
+type Session struct {
+	ID      int64
+	User    string
+	Created time.Time // zero in a database that did not record it yet
+	Expires time.Time
+	Seen    time.Time // last use, like Token.Used
+	From    Origin    // where it was signed in
+}
+
+// Origin is where a request came from.
+type Origin struct {
+	Address string // IP address
+	Browser string // as a person calls it, see BrowserName
 }
 
 // Identity is who acts, how that is known, and what they may.
 type Identity struct {
-	User  string
-	Roles []string
-	Via   string // "socket", "token:<label>", "session"
+	User    string
+	Roles   []string
+	Via     string // "socket", "token:<label>", "session"
+	Session int64  // ID of the session, if it is one
+}
+
+// Ended is what a change of a user takes from it.
+type Ended struct {
+	Tokens   int // worth nothing any more, or as long as the user is disabled
+	Sessions int
 }
 
 // Actor is the identity as it is recorded.
@@ -81,8 +108,14 @@ type Store interface {
 	PutUser(ctx context.Context, u User, act release.Act) error
 	User(ctx context.Context, name string) (u User, ok bool, err error)
 	Users(ctx context.Context) ([]User, error) // by name
+	// SetUser replaces the roles of a user and whether it is disabled. The
+	// sessions and links of one who is end with it; its tokens are counted.
+	SetUser(ctx context.Context, u User, act release.Act) (ended Ended, ok bool, err error)
+	// DeleteUser removes a user with its tokens, sessions and links.
+	DeleteUser(ctx context.Context, name string, act release.Act) (ended Ended, ok bool, err error)
 
-	// PutToken inserts a token and returns it with its ID.
+	// PutToken inserts a token and returns it with its ID. Tokens that expired
+	// more than ExpiredKept before it was made are forgotten.
 	PutToken(ctx context.Context, t Token, secret Hash, act release.Act) (Token, error)
 	TokenBySecret(ctx context.Context, secret Hash) (t Token, ok bool, err error)
 	Tokens(ctx context.Context) ([]Token, error) // by ID
@@ -91,13 +124,25 @@ type Store interface {
 	// PutLink inserts a link and forgets those that expired before now.
 	PutLink(ctx context.Context, secret Hash, g Grant, now time.Time, act release.Act) error
 	Link(ctx context.Context, secret Hash) (g Grant, ok bool, err error)
-	// Redeem replaces a link by a session, once.
-	Redeem(ctx context.Context, link, session Hash, g Grant, now time.Time, act release.Act) (ok bool, err error)
-	Session(ctx context.Context, secret Hash) (g Grant, ok bool, err error)
-	DeleteSession(ctx context.Context, secret Hash) error
+	// Redeem replaces a link by a session, once, and forgets sessions that
+	// expired before now.
+	Redeem(ctx context.Context, link, secret Hash, session Session, now time.Time, act release.Act) (ok bool, err error)
+	Session(ctx context.Context, secret Hash) (s Session, ok bool, err error)
+	Sessions(ctx context.Context) ([]Session, error) // by ID
+	// DeleteSessions ends sessions by ID and tells how many there were. The act
+	// is recorded if there was any.
+	DeleteSessions(ctx context.Context, ids []int64, act release.Act) (int, error)
+
+	// PutUse records when tokens and sessions were used last, by ID, unless a
+	// later use is recorded. Those that are gone are left out.
+	PutUse(ctx context.Context, tokens, sessions map[int64]time.Time) error
 }
 
-// Grant is what a link or session stands for.
+// ExpiredKept is how long a token that has expired stays, to be told apart
+// from one that never was.
+const ExpiredKept = 30 * 24 * time.Hour
+
+// Grant is what a link stands for.
 type Grant struct {
 	User    string
 	Expires time.Time
@@ -110,11 +155,14 @@ var ErrExists = fmt.Errorf("the name is taken")
 type Service struct {
 	store Store
 	clock func() time.Time
+
+	people sync.Mutex // held while a user is read and changed
+	use    use
 }
 
 // New returns a Service on a store.
 func New(store Store, clock func() time.Time) *Service {
-	return &Service{store: store, clock: clock}
+	return &Service{store: store, clock: clock, use: use{tokens: map[int64]time.Time{}, sessions: map[int64]time.Time{}}}
 }
 
 func (s *Service) now() time.Time { return s.clock().UTC().Truncate(time.Microsecond) }
@@ -152,43 +200,7 @@ func CSRF(cookie string) string {
 	return hex.EncodeToString(mac.Sum(nil))
 }
 
-// Allows tells whether roles are enough to act as role within scope:
-// "pipeline", "pipeline/name" or "" for the whole server.
-func Allows(roles []string, role, scope string) bool {
-	if role == "viewer" {
-		return len(roles) > 0
-	}
-	return slices.ContainsFunc(roles, func(held string) bool {
-		name, within, scoped := strings.Cut(held, ":")
-		if name == "admin" {
-			return true
-		}
-		return name == role && (!scoped || scope == within || strings.HasPrefix(scope, within+"/"))
-	})
-}
-
 var (
 	validUser  = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}$`)
 	validLabel = regexp.MustCompile(`^[^\x00-\x1f\x7f]{1,100}$`)
-	validRole  = regexp.MustCompile(`^(viewer|operator|admin|(uploader|releaser)(:[a-z][a-z0-9+.-]*(/[A-Za-z0-9][A-Za-z0-9+._-]*)?)?)$`)
 )
-
-func checkRoles(verb string, roles []string) error {
-	if len(roles) == 0 {
-		return &release.Error{Code: release.Invalid, Text: verb + ": it needs a role", Hint: rolesHint}
-	}
-	for _, r := range roles {
-		if !validRole.MatchString(r) {
-			return &release.Error{Code: release.Invalid, Text: fmt.Sprintf("%s: %q is no role", verb, r), Hint: rolesHint}
-		}
-	}
-	return nil
-}
-
-const rolesHint = "roles are viewer, uploader[:pipeline/repository], releaser[:pipeline/stage], operator, admin"
-
-// covers tells whether held roles include the role wanted.
-func covers(held []string, wanted string) bool {
-	name, scope, _ := strings.Cut(wanted, ":")
-	return slices.Contains(held, wanted) || Allows(held, name, scope)
-}

@@ -43,7 +43,20 @@ func TestAllows(t *testing.T) {
 	}{
 		{"", "viewer", "", false},
 		{"viewer", "viewer", "demo/apps", true},
-		{"uploader:demo/apps", "viewer", "other", true},
+		{"viewer", "viewer", "", true},
+		{"viewer:demo", "viewer", "demo/apps", true},
+		{"viewer:demo", "viewer", "demo2", false},
+		{"viewer:demo", "viewer", "", false},
+		{"uploader:demo/apps", "viewer", "demo/tools", true},
+		{"uploader:demo/apps", "viewer", "other", false},
+		{"releaser", "viewer", "", true},
+		{"manufacturing:demo", "manufacturing", "demo", true},
+		{"manufacturing:demo", "manufacturing", "demo/sensor", true},
+		{"manufacturing:demo", "operator", "demo", false},
+		{"operator:demo/sensor", "operator", "demo/sensor", true},
+		{"operator:demo/sensor", "operator", "demo/gateway", false},
+		{"operator:demo/sensor", "operator", "demo", false},
+		{"admin:demo", "uploader", "demo", false}, // no role
 		{"viewer", "uploader", "demo/apps", false},
 		{"uploader", "uploader", "demo/apps", true},
 		{"uploader:demo", "uploader", "demo/apps", true},
@@ -76,19 +89,19 @@ func TestTokens(t *testing.T) {
 	for _, bad := range []struct {
 		name  string
 		roles []string
-	}{{"", []string{"viewer"}}, {"a\x1bb", []string{"viewer"}}, {"x", nil}, {"x", []string{"king"}}, {"x", []string{"viewer:demo"}}, {"x", []string{"uploader:../x"}}} {
+	}{{"", []string{"viewer"}}, {"a\x1bb", []string{"viewer"}}, {"x", nil}, {"x", []string{"king"}}, {"x", []string{"viewer:demo/apps"}}, {"x", []string{"admin:demo"}}, {"x", []string{"manufacturing:demo/sensor"}}, {"x", []string{"uploader:../x"}}} {
 		if _, err := s.CreateUser(ctx, root, bad.name, bad.roles); release.CodeOf(err) != release.Invalid {
 			t.Errorf("user %q with roles %q: %v", bad.name, bad.roles, err)
 		}
 	}
-	narrow, err := s.CreateToken(ctx, root, "ci", "build", []string{"uploader:demo/apps"})
+	narrow, err := s.CreateToken(ctx, root, access.NewToken{User: "ci", Label: "build", Roles: []string{"uploader:demo/apps"}})
 	must(t, err)
-	whole, err := s.CreateToken(ctx, root, "ci", "", nil)
+	whole, err := s.CreateToken(ctx, root, access.NewToken{User: "ci"})
 	must(t, err)
-	if _, err := s.CreateToken(ctx, root, "ci", "x", []string{"admin"}); release.CodeOf(err) != release.Refused {
+	if _, err := s.CreateToken(ctx, root, access.NewToken{User: "ci", Roles: []string{"admin"}}); release.CodeOf(err) != release.Refused {
 		t.Errorf("a token with more than its user has: %v", err)
 	}
-	if _, err := s.CreateToken(ctx, root, "eve", "x", nil); release.CodeOf(err) != release.NotFound {
+	if _, err := s.CreateToken(ctx, root, access.NewToken{User: "eve"}); release.CodeOf(err) != release.NotFound {
 		t.Errorf("a token of nobody: %v", err)
 	}
 	if len(narrow.Secret) < 43 || narrow.Secret == whole.Secret {
@@ -137,9 +150,9 @@ func TestSessions(t *testing.T) {
 			t.Fatalf("the link is for %q, %v", user, err)
 		}
 	}
-	cookie, expires, err := s.Redeem(ctx, link)
+	cookie, expires, err := s.Redeem(ctx, link, access.Origin{})
 	must(t, err)
-	if _, _, err := s.Redeem(ctx, link); release.CodeOf(err) != release.NoAccess {
+	if _, _, err := s.Redeem(ctx, link, access.Origin{}); release.CodeOf(err) != release.NoAccess {
 		t.Errorf("a link used twice: %v", err)
 	}
 	id, csrf, err := s.BySession(ctx, cookie)
@@ -154,7 +167,7 @@ func TestSessions(t *testing.T) {
 	late, lateExpires, err := s.CreateLoginLink(ctx, root, "ann")
 	must(t, err)
 	clock.now = lateExpires
-	if _, _, err := s.Redeem(ctx, late); release.CodeOf(err) != release.NoAccess {
+	if _, _, err := s.Redeem(ctx, late, access.Origin{}); release.CodeOf(err) != release.NoAccess {
 		t.Errorf("an expired link: %v", err)
 	}
 	if _, _, err := s.CreateLoginLink(ctx, root, "eve"); release.CodeOf(err) != release.NotFound {
@@ -162,7 +175,7 @@ func TestSessions(t *testing.T) {
 	}
 	link, _, err = s.CreateLoginLink(ctx, root, "ann")
 	must(t, err)
-	cookie, _, err = s.Redeem(ctx, link)
+	cookie, _, err = s.Redeem(ctx, link, access.Origin{})
 	must(t, err)
 	must(t, s.EndSession(ctx, cookie))
 	if _, _, err := s.BySession(ctx, cookie); release.CodeOf(err) != release.NoAccess {

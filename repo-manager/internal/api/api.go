@@ -54,6 +54,8 @@ type Releases interface {
 	Repair(ctx context.Context, actor release.Actor, progress func(files, bytes int64)) (release.Report, error)
 	RestoreFile(ctx context.Context, actor release.Actor, in release.Incoming) (release.Upload, error)
 	Subscribe(buffer int) (events <-chan release.Event, cancel func())
+	Record(ctx context.Context, actor release.Actor, verb, object, detail string) error
+	FindActs(ctx context.Context, filter release.ActFilter) ([]release.Act, error)
 }
 
 // Access is what the API needs of *access.Service. Unknown secrets are
@@ -62,11 +64,18 @@ type Access interface {
 	ByToken(ctx context.Context, secret string) (access.Identity, error)
 	BySession(ctx context.Context, cookie string) (id access.Identity, csrf string, err error)
 	Users(ctx context.Context) ([]access.User, error)
+	User(ctx context.Context, name string) (access.User, error)
 	CreateUser(ctx context.Context, actor release.Actor, name string, roles []string) (access.User, error)
+	SetUser(ctx context.Context, actor release.Actor, name string, change access.UserChange) (access.Outcome, error)
+	DeleteUser(ctx context.Context, actor release.Actor, name string, dryRun bool) (access.Outcome, error)
 	Tokens(ctx context.Context) ([]access.Token, error)
-	CreateToken(ctx context.Context, actor release.Actor, user, label string, roles []string) (access.Token, error)
+	CreateToken(ctx context.Context, actor release.Actor, in access.NewToken) (access.Token, error)
 	RevokeToken(ctx context.Context, actor release.Actor, id int64) error
 	CreateLoginLink(ctx context.Context, actor release.Actor, user string) (secret string, expires time.Time, err error)
+	Sessions(ctx context.Context) ([]access.Session, error)
+	SessionsOf(ctx context.Context, user string) ([]access.Session, error)
+	EndSessionByID(ctx context.Context, actor release.Actor, id int64) error
+	EndSessionsOf(ctx context.Context, actor release.Actor, user string) (int, error)
 }
 
 // Fleet is what the API needs of *fleet.Service.

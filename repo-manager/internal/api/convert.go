@@ -5,7 +5,6 @@ import (
 
 	"aptfleet/internal/deb"
 	"aptfleet/internal/protocol"
-	"aptfleet/repo-manager/internal/access"
 	"aptfleet/repo-manager/internal/fleet"
 	"aptfleet/repo-manager/internal/publish"
 	"aptfleet/repo-manager/internal/release"
@@ -142,17 +141,6 @@ func toChange(c release.Change) protocol.Change {
 
 func toEvent(e release.Event) protocol.Event {
 	return protocol.Event{Seq: e.Seq, Kind: e.Kind, Pipeline: e.Pipeline, Subject: e.Subject, At: e.At.UTC()}
-}
-
-func toUser(u access.User) protocol.User {
-	return protocol.User{Name: u.Name, Roles: append([]string{}, u.Roles...), Created: u.Created.UTC()}
-}
-
-func toToken(t access.Token) protocol.Token {
-	return protocol.Token{
-		ID: t.ID, User: t.User, Label: t.Label, Roles: append([]string{}, t.Roles...),
-		Created: t.Created.UTC(), Secret: t.Secret,
-	}
 }
 
 func toDevice(d fleet.Device) protocol.Device {

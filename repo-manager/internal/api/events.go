@@ -19,7 +19,7 @@ const eventBuffer = 256
 // An event says where to look, not what is there; so a client that comes
 // back with Last-Event-ID reads the state anew and needs no replay, and the
 // header is accepted without effect. Comments keep idle connections alive.
-func events(s *server, c *gin.Context, _ access.Identity) (int, any, error) {
+func events(s *server, c *gin.Context, who access.Identity) (int, any, error) {
 	stream, cancel := s.Releases.Subscribe(eventBuffer)
 	defer cancel()
 	w := c.Writer
@@ -44,10 +44,17 @@ func events(s *server, c *gin.Context, _ access.Identity) (int, any, error) {
 		case <-c.Request.Context().Done():
 			return 0, nil, nil
 		case <-heartbeat.C:
+			// Whoever was signed out, or lost a role, does not listen on.
+			if who, err = s.authenticate(c); err != nil {
+				return 0, nil, nil
+			}
 			_, err = fmt.Fprint(w, ": still here\n\n")
 		case e, open := <-stream:
 			if !open {
 				return 0, nil, nil
+			}
+			if !sees(who, e.Pipeline) {
+				continue
 			}
 			var data []byte
 			if data, err = json.Marshal(toEvent(e)); err == nil {

@@ -44,6 +44,13 @@ type world struct {
 	mirror   release.MirrorConfig // that the mirror was given last
 	rebuilt  bool                 // whether its update takes other bytes
 	ordered  backup.Order
+	changed  access.UserChange // of a user
+	recorded string            // last act that the API recorded itself
+	sought   release.ActFilter
+
+	others  []release.Pipeline // besides demo
+	changes []release.Change
+	devices []fleet.Device
 
 	deleted   []string // snapshots, each with the reason and whether it was a dry run
 	collected []string // reasons of gcs, and whether they were dry runs
@@ -77,7 +84,7 @@ func (w *world) Pipelines(context.Context) ([]release.Pipeline, error) {
 	if w.panics {
 		panic("out of order")
 	}
-	return []release.Pipeline{demo}, w.err
+	return append([]release.Pipeline{demo}, w.others...), w.err
 }
 func (w *world) Pipeline(_ context.Context, name string) (release.Pipeline, error) {
 	if name != "demo" {
@@ -193,7 +200,7 @@ func (w *world) Undo(_ context.Context, a release.Actor, _, stage, reason string
 	w.expect = expect
 	return release.Move{Seq: 3, Stage: stage, Kind: release.MoveUndo, By: a.Name, Reason: reason, At: noon}, w.act(a)
 }
-func (w *world) Changes(context.Context) ([]release.Change, error) { return nil, w.err }
+func (w *world) Changes(context.Context) ([]release.Change, error) { return w.changes, w.err }
 func (w *world) Change(_ context.Context, id int64) (release.Change, error) {
 	return release.Change{ID: id, Pipeline: "demo", Status: release.Doing, Created: noon}, w.err
 }
@@ -230,6 +237,7 @@ var identities = map[string]access.Identity{
 	"releaser":        {User: "rita", Roles: []string{"releaser"}, Via: "token:t"},
 	"canary-releaser": {User: "carl", Roles: []string{"releaser:demo/canary"}, Via: "token:t"},
 	"operator":        {User: "otto", Roles: []string{"operator"}, Via: "token:t"},
+	"manufacturing":   {User: "mia", Roles: []string{"manufacturing:demo"}, Via: "token:t"},
 	"admin":           {User: "ada", Roles: []string{"admin"}, Via: "token:t"},
 }
 
@@ -250,8 +258,8 @@ func (w *world) CreateUser(_ context.Context, a release.Actor, name string, role
 	return access.User{Name: name, Roles: roles, Created: noon}, w.act(a)
 }
 func (w *world) Tokens(context.Context) ([]access.Token, error) { return nil, w.err }
-func (w *world) CreateToken(_ context.Context, a release.Actor, user, label string, roles []string) (access.Token, error) {
-	return access.Token{ID: 1, User: user, Label: label, Roles: roles, Created: noon, Secret: "s3"}, w.act(a)
+func (w *world) CreateToken(_ context.Context, a release.Actor, in access.NewToken) (access.Token, error) {
+	return access.Token{ID: 1, User: in.User, Label: in.Label, Roles: in.Roles, Created: noon, Secret: "s3"}, w.act(a)
 }
 func (w *world) RevokeToken(_ context.Context, a release.Actor, id int64) error { return w.act(a) }
 func (w *world) CreateLoginLink(_ context.Context, a release.Actor, user string) (string, time.Time, error) {
@@ -261,9 +269,9 @@ func (w *world) CreateLoginLink(_ context.Context, a release.Actor, user string)
 // devices is apart from world because two interfaces name a method Create.
 type devices struct{ *world }
 
-func (d devices) Devices(context.Context) ([]fleet.Device, error) { return nil, d.err }
+func (d devices) Devices(context.Context) ([]fleet.Device, error) { return d.world.devices, d.err }
 func (d devices) Device(_ context.Context, name string) (fleet.Device, error) {
-	return fleet.Device{Name: name, Created: noon}, d.err
+	return fleet.Device{Name: name, Pipeline: "demo", Created: noon}, d.err
 }
 func (d devices) Create(_ context.Context, a release.Actor, name, pipeline string) (fleet.Device, error) {
 	return fleet.Device{Name: name, Pipeline: pipeline, Created: noon, Token: "t0"}, d.act(a)

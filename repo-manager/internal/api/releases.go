@@ -11,8 +11,9 @@ import (
 	"aptfleet/repo-manager/internal/release"
 )
 
-func listPipelines(s *server, c *gin.Context, _ access.Identity) (int, any, error) {
+func listPipelines(s *server, c *gin.Context, who access.Identity) (int, any, error) {
 	pipelines, err := s.Releases.Pipelines(c.Request.Context())
+	pipelines = seen(who, pipelines, func(p release.Pipeline) string { return p.Name })
 	return http.StatusOK, list(pipelines, toPipeline), err
 }
 

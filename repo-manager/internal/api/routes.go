@@ -1,25 +1,25 @@
 package api
 
 import (
-	"fmt"
 	"net/http"
-	"strings"
 
 	"github.com/gin-gonic/gin"
 
 	"aptfleet/repo-manager/internal/access"
-	"aptfleet/repo-manager/internal/release"
 )
 
-// A role of the table. Everybody the server knows is a viewer; an admin has
-// every role.
+// A role of the table. Whoever has a role is a viewer of what it is scoped to;
+// an admin has every role. Of several, joined by or, one is enough.
 const (
-	anyone   = ""
-	viewer   = "viewer"
-	uploader = "uploader"
-	releaser = "releaser"
-	operator = "operator"
-	admin    = "admin"
+	anyone        = ""
+	viewer        = "viewer"
+	uploader      = "uploader"
+	releaser      = "releaser"
+	operator      = "operator"
+	manufacturing = "manufacturing"
+	admin         = "admin"
+
+	or = "|"
 )
 
 // handler does what a route is for. It returns a status below 400 and the
@@ -32,22 +32,27 @@ type route struct {
 	method string
 	path   string
 	role   string
-	scope  string // what the role must cover: path parameters, e.g. "p/r", or ofChange
+	scope  string // what the role must cover: path parameters, e.g. "p/r", one of the words below, or "" for the whole server
 	handle handler
 }
 
-// ofChange is the scope of a row about a change: the pipeline it works on.
-const ofChange = "change"
+// Scopes that are no path parameters.
+const (
+	somewhere = "somewhere" // the role may have any scope; the handler shows what that covers
+	ofChange  = "change"    // the pipeline that the change :id works on
+	ofDevice  = "device"    // the pipeline that the device :d belongs to
+	inBody    = "body"      // the pipeline, and the product if there is one, that the JSON of the request names
+)
 
 // routes is the whole API of the admin listener and the Unix socket.
 func routes() []route {
 	const p = "/api/v1/pipelines/:p"
 	return []route{
 		{http.MethodGet, "/healthz", anyone, "", health},
-		{http.MethodGet, "/api/v1/system", viewer, "", getSystem},
-		{http.MethodGet, "/api/v1/key", viewer, "", getKey},
+		{http.MethodGet, "/api/v1/system", viewer, somewhere, getSystem},
+		{http.MethodGet, "/api/v1/key", viewer, somewhere, getKey},
 
-		{http.MethodGet, "/api/v1/pipelines", viewer, "", listPipelines},
+		{http.MethodGet, "/api/v1/pipelines", viewer, somewhere, listPipelines},
 		{http.MethodPost, "/api/v1/pipelines", admin, "", createPipeline},
 		{http.MethodGet, p, viewer, "p", getPipeline},
 		{http.MethodPatch, p, admin, "p", setPipeline},
@@ -69,8 +74,8 @@ func routes() []route {
 		{http.MethodPost, p + "/snapshots/filter", releaser, "p", filterState},
 		{http.MethodGet, p + "/snapshots/:ref", viewer, "p", getSnapshot},
 		{http.MethodDelete, p + "/snapshots/:ref", releaser, "p", deleteSnapshot},
-		{http.MethodPost, p + "/snapshots/:ref/pin", releaser, "p", pinSnapshot},
-		{http.MethodDelete, p + "/snapshots/:ref/pin", releaser, "p", unpinSnapshot},
+		{http.MethodPost, p + "/snapshots/:ref/pin", releaser + or + manufacturing, "p", pinSnapshot},
+		{http.MethodDelete, p + "/snapshots/:ref/pin", releaser + or + manufacturing, "p", unpinSnapshot},
 		{http.MethodGet, p + "/diff", viewer, "p", getDiff},
 		{http.MethodGet, p + "/stages", viewer, "p", listStages},
 		{http.MethodGet, p + "/stages/:s", viewer, "p/s", getStage},
@@ -78,20 +83,29 @@ func routes() []route {
 		{http.MethodPost, p + "/stages/:s/promote", releaser, "p/s", promote},
 		{http.MethodPost, p + "/stages/:s/undo", releaser, "p/s", undo},
 
-		{http.MethodGet, "/api/v1/changes", viewer, "", listChanges},
-		{http.MethodGet, "/api/v1/changes/:id", viewer, "", getChange},
+		{http.MethodGet, "/api/v1/changes", viewer, somewhere, listChanges},
+		{http.MethodGet, "/api/v1/changes/:id", viewer, ofChange, getChange},
 		{http.MethodPost, "/api/v1/changes/:id/abort", releaser, ofChange, abortChange},
-		{http.MethodGet, "/api/v1/events", viewer, "", events},
+		{http.MethodGet, "/api/v1/events", viewer, somewhere, events},
 
+		{http.MethodGet, "/api/v1/me", viewer, somewhere, whoAmI},
 		{http.MethodGet, "/api/v1/users", admin, "", listUsers},
 		{http.MethodPost, "/api/v1/users", admin, "", createUser},
+		{http.MethodGet, "/api/v1/users/:u", admin, "", getUser},
+		{http.MethodPatch, "/api/v1/users/:u", admin, "", setUser},
+		{http.MethodDelete, "/api/v1/users/:u", admin, "", deleteUser},
 		{http.MethodGet, "/api/v1/tokens", admin, "", listTokens},
 		{http.MethodPost, "/api/v1/tokens", admin, "", createToken},
 		{http.MethodDelete, "/api/v1/tokens/:id", admin, "", revokeToken},
 		{http.MethodPost, "/api/v1/login-links", admin, "", createLoginLink},
-		{http.MethodGet, "/api/v1/devices", viewer, "", listDevices},
-		{http.MethodPost, "/api/v1/devices", operator, "", createDevice},
-		{http.MethodGet, "/api/v1/devices/:d", viewer, "", getDevice},
+		{http.MethodGet, "/api/v1/sessions", admin, "", listSessions},
+		{http.MethodDelete, "/api/v1/sessions", admin, "", endSessions},
+		{http.MethodDelete, "/api/v1/sessions/:id", admin, "", endSession},
+		{http.MethodGet, "/api/v1/acts", admin, "", listActs},
+
+		{http.MethodGet, "/api/v1/devices", viewer, somewhere, listDevices},
+		{http.MethodPost, "/api/v1/devices", operator + or + manufacturing, inBody, createDevice},
+		{http.MethodGet, "/api/v1/devices/:d", viewer, ofDevice, getDevice},
 		{http.MethodPost, "/api/v1/check", admin, "", check},
 		{http.MethodPost, "/api/v1/backups", admin, "", createBackup},
 		{http.MethodPost, "/api/v1/files", admin, "", restoreFile},
@@ -118,11 +132,7 @@ func (s *server) serve(r route) gin.HandlerFunc {
 				return
 			}
 			c.Set(keyUser, who.User)
-			scope, err := s.scopeOf(c, r.scope)
-			if err == nil {
-				err = authorise(who, r.role, scope)
-			}
-			if err != nil {
+			if err := s.authorise(c, who, r); err != nil {
 				s.fail(c, err)
 				return
 			}
@@ -138,37 +148,5 @@ func (s *server) serve(r route) gin.HandlerFunc {
 		default:
 			c.JSON(status, body)
 		}
-	}
-}
-
-// scopeOf fills a row's scope with what the request is about.
-func (s *server) scopeOf(c *gin.Context, scope string) (string, error) {
-	switch scope {
-	case "":
-		return "", nil
-	case ofChange:
-		change, err := s.change(c)
-		return change.Pipeline, err
-	}
-	var parts []string
-	for name := range strings.SplitSeq(scope, "/") {
-		parts = append(parts, c.Param(name))
-	}
-	return strings.Join(parts, "/"), nil
-}
-
-// authorise returns an error that names the role who lacks.
-func authorise(who access.Identity, role, scope string) error {
-	if access.Allows(who.Roles, role, scope) {
-		return nil
-	}
-	lacks := role
-	if scope != "" && role != viewer {
-		lacks += ":" + scope
-	}
-	return &release.Error{
-		Code: release.Forbidden,
-		Text: fmt.Sprintf("cannot do this as %s: the role %s is missing", who.User, printable(lacks)),
-		Hint: fmt.Sprintf("an admin makes a user who has it with: repo-manager user create NAME --role %s", printable(lacks)),
 	}
 }

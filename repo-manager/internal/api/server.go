@@ -1,12 +1,14 @@
 package api
 
 import (
+	"fmt"
 	"net/http"
 
 	"github.com/gin-gonic/gin"
 
 	"aptfleet/internal/protocol"
 	"aptfleet/repo-manager/internal/access"
+	"aptfleet/repo-manager/internal/fleet"
 	"aptfleet/repo-manager/internal/release"
 )
 
@@ -25,8 +27,9 @@ func getKey(s *server, _ *gin.Context, _ access.Identity) (int, any, error) {
 	}, nil
 }
 
-func listChanges(s *server, c *gin.Context, _ access.Identity) (int, any, error) {
+func listChanges(s *server, c *gin.Context, who access.Identity) (int, any, error) {
 	changes, err := s.Releases.Changes(c.Request.Context())
+	changes = seen(who, changes, func(c release.Change) string { return c.Pipeline })
 	return http.StatusOK, list(changes, toChange), err
 }
 
@@ -53,60 +56,14 @@ func abortChange(s *server, c *gin.Context, who access.Identity) (int, any, erro
 	change, err := s.Releases.AbortChange(c.Request.Context(), id)
 	if err == nil {
 		s.Log.Info("a change was asked to stop", "change", id, "user", who.User, "via", who.Via)
+		err = s.Releases.Record(c.Request.Context(), who.Actor(), "abort", fmt.Sprintf("change %d", id), change.Summary)
 	}
 	return http.StatusOK, toChange(change), err
 }
 
-func listUsers(s *server, c *gin.Context, _ access.Identity) (int, any, error) {
-	users, err := s.Access.Users(c.Request.Context())
-	return http.StatusOK, list(users, toUser), err
-}
-
-func createUser(s *server, c *gin.Context, who access.Identity) (int, any, error) {
-	var in protocol.User
-	if err := readJSON(c, &in); err != nil {
-		return 0, nil, err
-	}
-	user, err := s.Access.CreateUser(c.Request.Context(), who.Actor(), in.Name, in.Roles)
-	return http.StatusCreated, toUser(user), err
-}
-
-func listTokens(s *server, c *gin.Context, _ access.Identity) (int, any, error) {
-	tokens, err := s.Access.Tokens(c.Request.Context())
-	return http.StatusOK, list(tokens, toToken), err
-}
-
-func createToken(s *server, c *gin.Context, who access.Identity) (int, any, error) {
-	var in protocol.NewToken
-	if err := readJSON(c, &in); err != nil {
-		return 0, nil, err
-	}
-	token, err := s.Access.CreateToken(c.Request.Context(), who.Actor(), in.User, in.Label, in.Roles)
-	return http.StatusCreated, toToken(token), err
-}
-
-func revokeToken(s *server, c *gin.Context, who access.Identity) (int, any, error) {
-	id, err := number("a token's id", c.Param("id"), 1)
-	if err != nil {
-		return 0, nil, err
-	}
-	return http.StatusNoContent, nil, s.Access.RevokeToken(c.Request.Context(), who.Actor(), id)
-}
-
-func createLoginLink(s *server, c *gin.Context, who access.Identity) (int, any, error) {
-	var in protocol.LoginLink
-	if err := readJSON(c, &in); err != nil {
-		return 0, nil, err
-	}
-	secret, expires, err := s.Access.CreateLoginLink(c.Request.Context(), who.Actor(), in.User)
-	if err != nil {
-		return 0, nil, err
-	}
-	return http.StatusCreated, protocol.LoginLink{User: in.User, URL: s.LoginURL(secret), Expires: expires.UTC()}, nil
-}
-
-func listDevices(s *server, c *gin.Context, _ access.Identity) (int, any, error) {
+func listDevices(s *server, c *gin.Context, who access.Identity) (int, any, error) {
 	devices, err := s.Fleet.Devices(c.Request.Context())
+	devices = seen(who, devices, func(d fleet.Device) string { return d.Pipeline })
 	return http.StatusOK, list(devices, toDevice), err
 }
 

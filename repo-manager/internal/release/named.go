@@ -102,6 +102,15 @@ func (e *Engine) Acts(ctx context.Context, pipeline string, limit int) ([]Act, e
 	return acts, nil
 }
 
+// FindActs lists those of the audit trail that a filter takes, newest first.
+func (e *Engine) FindActs(ctx context.Context, filter ActFilter) ([]Act, error) {
+	acts, err := e.Store.FindActs(ctx, filter)
+	if err != nil {
+		return nil, because(err, "cannot read the audit trail")
+	}
+	return acts, nil
+}
+
 // Knows tells whether a repository of the pipeline ever took exactly this
 // name, version and architecture.
 func (e *Engine) Knows(ctx context.Context, pipeline, name, version, architecture string) (bool, error) {

@@ -52,6 +52,8 @@ type Store interface {
 	// Acts lists the audit trail, newest first, at most limit entries; 0 means
 	// all, and an empty pipeline those of every pipeline and of none.
 	Acts(ctx context.Context, pipeline string, limit int) ([]Act, error)
+	// FindActs lists those of the audit trail that a filter takes, newest first.
+	FindActs(ctx context.Context, filter ActFilter) ([]Act, error)
 
 	// Integrity reads everything and says, a sentence each, what of the store
 	// itself is damaged: pages, lookups, references to rows that are not there.
@@ -186,4 +188,12 @@ type Act struct {
 	Pipeline string // "" for acts on the server itself
 	Object   string // what was acted on: "repository apps", "stage canary"
 	Detail   string // versions, ids, the reason given
+}
+
+// ActFilter takes acts; what is zero does not restrict.
+type ActFilter struct {
+	By       string
+	Pipeline string
+	Since    time.Time // not older
+	Limit    int       // at most so many, the newest
 }

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"strings"
 
 	"aptfleet/repo-manager/internal/release"
 )
@@ -264,11 +265,26 @@ func (d *DB) Accepted(ctx context.Context, pipeline, name, version, architecture
 
 // Acts implements release.Store.
 func (d *DB) Acts(ctx context.Context, pipeline string, limit int) ([]release.Act, error) {
-	query, args := `SELECT at, by, via, verb, pipeline, object, detail FROM acts WHERE pipeline = ? ORDER BY number DESC LIMIT ?`, []any{pipeline, atMost(limit)}
-	if pipeline == "" {
-		query, args = `SELECT at, by, via, verb, pipeline, object, detail FROM acts ORDER BY number DESC LIMIT ?`, []any{atMost(limit)}
+	return d.FindActs(ctx, release.ActFilter{Pipeline: pipeline, Limit: limit})
+}
+
+// FindActs implements release.Store.
+func (d *DB) FindActs(ctx context.Context, filter release.ActFilter) ([]release.Act, error) {
+	var where []string
+	var args []any
+	restrict := func(yes bool, condition string, value any) {
+		if yes {
+			where, args = append(where, condition), append(args, value)
+		}
 	}
-	rows, err := d.read.QueryContext(ctx, query, args...)
+	restrict(filter.By != "", "by = ?", filter.By)
+	restrict(filter.Pipeline != "", "pipeline = ?", filter.Pipeline)
+	restrict(!filter.Since.IsZero(), "at >= ?", timeText(filter.Since))
+	query := `SELECT at, by, via, verb, pipeline, object, detail FROM acts`
+	if len(where) > 0 {
+		query += ` WHERE ` + strings.Join(where, ` AND `)
+	}
+	rows, err := d.read.QueryContext(ctx, query+` ORDER BY number DESC LIMIT ?`, append(args, atMost(filter.Limit))...)
 	return list(rows, err, func(r *sql.Rows, a *release.Act) error {
 		return r.Scan(timeValue{&a.At}, &a.By, &a.Via, &a.Verb, &a.Pipeline, &a.Object, &a.Detail)
 	})

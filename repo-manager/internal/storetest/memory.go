@@ -259,12 +259,19 @@ func (m *Memory) Accepted(_ context.Context, pipeline, name, version, architectu
 }
 
 // Acts implements release.Store.
-func (m *Memory) Acts(_ context.Context, pipeline string, limit int) ([]release.Act, error) {
+func (m *Memory) Acts(ctx context.Context, pipeline string, limit int) ([]release.Act, error) {
+	return m.FindActs(ctx, release.ActFilter{Pipeline: pipeline, Limit: limit})
+}
+
+// FindActs implements release.Store.
+func (m *Memory) FindActs(_ context.Context, f release.ActFilter) ([]release.Act, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	list := only(m.releases.acts, func(a release.Act) bool { return pipeline == "" || a.Pipeline == pipeline })
+	list := only(m.releases.acts, func(a release.Act) bool {
+		return (f.By == "" || a.By == f.By) && (f.Pipeline == "" || a.Pipeline == f.Pipeline) && !a.At.Before(f.Since)
+	})
 	slices.Reverse(list)
-	return first(list, limit), nil
+	return first(list, f.Limit), nil
 }
 
 // PutChange implements release.Store.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -18,11 +19,17 @@ type people struct {
 	tokens   []storedToken
 	lastID   int64
 	links    map[access.Hash]access.Grant
-	sessions map[access.Hash]access.Grant
+	sessions []storedSession
+	session  int64 // the last ID
 }
 
 type storedToken struct {
 	access.Token
+	secret access.Hash
+}
+
+type storedSession struct {
+	access.Session
 	secret access.Hash
 }
 
@@ -67,6 +74,53 @@ func (m *Memory) Users(context.Context) ([]access.User, error) {
 	return list, nil
 }
 
+// SetUser implements access.Store.
+func (m *Memory) SetUser(_ context.Context, u access.User, act release.Act) (ended access.Ended, ok bool, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for i := range m.people.users {
+		if m.people.users[i].Name != u.Name {
+			continue
+		}
+		m.people.users[i].Roles, m.people.users[i].Disabled = u.Roles, u.Disabled
+		if !u.Disabled.IsZero() {
+			ended.Sessions = m.signOut(u.Name)
+			for _, t := range m.people.tokens {
+				if t.User == u.Name {
+					ended.Tokens++
+				}
+			}
+		}
+		m.act(act)
+		return ended, true, nil
+	}
+	return ended, false, nil
+}
+
+// DeleteUser implements access.Store.
+func (m *Memory) DeleteUser(_ context.Context, name string, act release.Act) (ended access.Ended, ok bool, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.hasUser(name) {
+		return ended, false, nil
+	}
+	m.people.users = slices.DeleteFunc(m.people.users, func(u access.User) bool { return u.Name == name })
+	before := len(m.people.tokens)
+	m.people.tokens = slices.DeleteFunc(m.people.tokens, func(t storedToken) bool { return t.User == name })
+	ended.Tokens = before - len(m.people.tokens)
+	ended.Sessions = m.signOut(name)
+	m.act(act)
+	return ended, true, nil
+}
+
+// signOut ends the sessions and links of a user and counts the former.
+func (m *Memory) signOut(name string) (sessions int) {
+	maps.DeleteFunc(m.people.links, func(_ access.Hash, g access.Grant) bool { return g.User == name })
+	before := len(m.people.sessions)
+	m.people.sessions = slices.DeleteFunc(m.people.sessions, func(s storedSession) bool { return s.User == name })
+	return before - len(m.people.sessions)
+}
+
 // PutToken implements access.Store.
 func (m *Memory) PutToken(_ context.Context, t access.Token, secret access.Hash, act release.Act) (access.Token, error) {
 	m.mu.Lock()
@@ -74,6 +128,8 @@ func (m *Memory) PutToken(_ context.Context, t access.Token, secret access.Hash,
 	if !m.hasUser(t.User) {
 		return t, fmt.Errorf("no user %s", t.User)
 	}
+	forgotten := t.Created.Add(-access.ExpiredKept)
+	m.people.tokens = slices.DeleteFunc(m.people.tokens, func(t storedToken) bool { return !t.Expires.IsZero() && t.Expires.Before(forgotten) })
 	m.people.lastID++
 	t.ID = m.people.lastID
 	m.people.tokens = append(m.people.tokens, storedToken{t, secret})
@@ -139,32 +195,71 @@ func (m *Memory) Link(_ context.Context, secret access.Hash) (access.Grant, bool
 }
 
 // Redeem implements access.Store.
-func (m *Memory) Redeem(_ context.Context, link, session access.Hash, g access.Grant, now time.Time, act release.Act) (bool, error) {
+func (m *Memory) Redeem(_ context.Context, link, secret access.Hash, session access.Session, now time.Time, act release.Act) (bool, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if found, ok := m.people.links[link]; !ok || !found.Expires.After(now) {
 		return false, nil
 	}
 	delete(m.people.links, link)
-	m.people.sessions = without(m.people.sessions, now)
-	m.people.sessions[session] = g
+	m.people.sessions = slices.DeleteFunc(m.people.sessions, func(s storedSession) bool { return s.Expires.Before(now) })
+	m.people.session++
+	session.ID = m.people.session
+	m.people.sessions = append(m.people.sessions, storedSession{session, secret})
 	m.act(act)
 	return true, nil
 }
 
 // Session implements access.Store.
-func (m *Memory) Session(_ context.Context, secret access.Hash) (access.Grant, bool, error) {
+func (m *Memory) Session(_ context.Context, secret access.Hash) (access.Session, bool, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	g, ok := m.people.sessions[secret]
-	return g, ok, nil
+	for _, s := range m.people.sessions {
+		if s.secret == secret {
+			return s.Session, true, nil
+		}
+	}
+	return access.Session{}, false, nil
 }
 
-// DeleteSession implements access.Store.
-func (m *Memory) DeleteSession(_ context.Context, secret access.Hash) error {
+// Sessions implements access.Store.
+func (m *Memory) Sessions(context.Context) ([]access.Session, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	delete(m.people.sessions, secret)
+	var list []access.Session
+	for _, s := range m.people.sessions {
+		list = append(list, s.Session)
+	}
+	return list, nil
+}
+
+// DeleteSessions implements access.Store.
+func (m *Memory) DeleteSessions(_ context.Context, ids []int64, act release.Act) (int, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	before := len(m.people.sessions)
+	m.people.sessions = slices.DeleteFunc(m.people.sessions, func(s storedSession) bool { return slices.Contains(ids, s.ID) })
+	n := before - len(m.people.sessions)
+	if n > 0 {
+		m.act(act)
+	}
+	return n, nil
+}
+
+// PutUse implements access.Store.
+func (m *Memory) PutUse(_ context.Context, tokens, sessions map[int64]time.Time) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for i, t := range m.people.tokens {
+		if at, ok := tokens[t.ID]; ok && at.After(t.Used) {
+			m.people.tokens[i].Used = at
+		}
+	}
+	for i, s := range m.people.sessions {
+		if at, ok := sessions[s.ID]; ok && at.After(s.Seen) {
+			m.people.sessions[i].Seen = at
+		}
+	}
 	return nil
 }
 

@@ -3,7 +3,6 @@ package storetest
 import (
 	"errors"
 	"testing"
-	"time"
 
 	"aptfleet/internal/protocol"
 	"aptfleet/repo-manager/internal/access"
@@ -72,34 +71,7 @@ func Access(t *testing.T, open func(t *testing.T) AccessStore) {
 		}
 		same(t, "acts", len(must1(s.Acts(ctx, "", 0))), 5)
 	})
-	t.Run("links and sessions", func(t *testing.T) {
-		ctx, s := t.Context(), open(t)
-		must(t, s.PutUser(ctx, access.User{Name: "ann", Roles: []string{"admin"}, Created: day}, act("user")))
-		link := access.Grant{User: "ann", Expires: day.Add(time.Hour)}
-		session := access.Grant{User: "ann", Expires: day.Add(2 * time.Hour)}
-		must(t, s.PutLink(ctx, access.Hash{1}, link, day, act("link")))
-		must(t, s.PutLink(ctx, access.Hash{2}, access.Grant{User: "ann", Expires: day.Add(time.Second)}, day, act("link")))
-		g, ok, err := s.Link(ctx, access.Hash{1})
-		must(t, err)
-		same(t, "link", g, link)
-		same(t, "link is there", ok, true)
-		later := day.Add(time.Minute)
-		same(t, "redeem expired", must1(s.Redeem(ctx, access.Hash{2}, access.Hash{8}, session, later, act("log in"))), false)
-		same(t, "redeem", must1(s.Redeem(ctx, access.Hash{1}, access.Hash{9}, session, later, act("log in"))), true)
-		same(t, "redeem twice", must1(s.Redeem(ctx, access.Hash{1}, access.Hash{8}, session, later, act("log in"))), false)
-		g, ok, err = s.Session(ctx, access.Hash{9})
-		must(t, err)
-		same(t, "session", g, session)
-		same(t, "session is there", ok, true)
-		_, ok, err = s.Session(ctx, access.Hash{8})
-		must(t, err)
-		same(t, "session of a refused link", ok, false)
-		must(t, s.DeleteSession(ctx, access.Hash{9}))
-		must(t, s.DeleteSession(ctx, access.Hash{9}))
-		_, ok, err = s.Session(ctx, access.Hash{9})
-		must(t, err)
-		same(t, "session after its end", ok, false)
-	})
+	accessEnds(t, open)
 }
 
 // Fleet runs the suite of fleet.Store. open returns an empty store.

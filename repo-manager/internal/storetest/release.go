@@ -55,6 +55,7 @@ func Release(t *testing.T, open func(t *testing.T) (store release.Store, again f
 	run("what is dropped", dropped)
 	run("the moves below", below)
 	run("results of changes", results)
+	run("the audit trail", func(t *testing.T, s release.Store, _ func() release.Store) { auditTrail(t, s) })
 }
 
 func everythingComesBack(t *testing.T, s release.Store, again func() release.Store) {

@@ -15,7 +15,7 @@ const heartbeat = 20 * time.Second
 // there is one way only in which a page is made. A slow reader loses events
 // and nothing else, for the next one brings it up to date. The stream ends with
 // the request or when the engine closes its side.
-func (s *server) events(w http.ResponseWriter, r *http.Request, _ visitor) error {
+func (s *server) events(w http.ResponseWriter, r *http.Request, v visitor) error {
 	if _, err := s.Release.Pipeline(r.Context(), r.PathValue("p")); err != nil {
 		return err
 	}
@@ -43,12 +43,17 @@ func (s *server) events(w http.ResponseWriter, r *http.Request, _ visitor) error
 			case <-r.Context().Done():
 				return nil
 			case <-beat.C:
+				// Whoever was signed out, or lost a role, does not listen on.
+				again, err := s.visitor(r)
+				if err != nil || maySee(again, r.PathValue("p")) != nil {
+					return nil
+				}
 				message = ": still here\n\n"
 			case e, open := <-events:
 				if !open {
 					return nil
 				}
-				if e.Pipeline != "" && e.Pipeline != r.PathValue("p") {
+				if e.Pipeline != "" && e.Pipeline != r.PathValue("p") || !sees(v, e.Pipeline) {
 					continue
 				}
 				data, err := json.Marshal(map[string]string{"kind": e.Kind, "subject": e.Subject})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
+	"maps"
 	"slices"
 	"sort"
 	"strings"
@@ -341,7 +342,7 @@ func (w *world) BySession(_ context.Context, cookie string) (access.Identity, st
 	if !ok {
 		return access.Identity{}, "", errUnknown
 	}
-	return access.Identity{User: user, Roles: w.roles[user], Via: "session"}, "csrf-of-" + cookie, nil
+	return access.Identity{User: user, Roles: w.roles[user], Via: "session", Session: 2}, "csrf-of-" + cookie, nil
 }
 
 func (w *world) LinkUser(_ context.Context, token string) (string, error) {
@@ -353,7 +354,7 @@ func (w *world) LinkUser(_ context.Context, token string) (string, error) {
 	return "", errUnknown
 }
 
-func (w *world) Redeem(_ context.Context, token string) (string, time.Time, error) {
+func (w *world) Redeem(_ context.Context, token string, _ access.Origin) (string, time.Time, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	user, ok := w.links[token]
@@ -369,4 +370,21 @@ func (w *world) EndSession(_ context.Context, cookie string) error {
 	defer w.mu.Unlock()
 	delete(w.sessions, cookie)
 	return nil
+}
+
+func (w *world) SessionsOf(_ context.Context, user string) ([]access.Session, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return []access.Session{
+		{ID: 1, User: user, Created: start.Add(-3 * time.Hour), Expires: start.Add(access.SessionLife), From: access.Origin{Address: "10.0.0.7", Browser: "Firefox on Linux"}},
+		{ID: 2, User: user, Created: start, Seen: start, Expires: start.Add(access.SessionLife), From: access.Origin{Address: "10.0.0.8", Browser: user}},
+	}, w.broken
+}
+
+func (w *world) EndSessionsOf(_ context.Context, actor release.Actor, user string) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	n := len(w.sessions)
+	maps.DeleteFunc(w.sessions, func(_, of string) bool { return of == user && actor.Name == user })
+	return n - len(w.sessions), nil
 }

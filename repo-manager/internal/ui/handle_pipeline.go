@@ -30,9 +30,15 @@ type pipelinesView struct {
 
 type pipelineLink struct{ Name, URL, Detail string }
 
+// pipelines lists those that v may read.
+func (s *server) pipelines(ctx context.Context, v visitor) ([]release.Pipeline, error) {
+	all, err := s.Release.Pipelines(ctx)
+	return slices.DeleteFunc(slices.Clone(all), func(p release.Pipeline) bool { return !sees(v, p.Name) }), err
+}
+
 // home is the Pipeline page where there is one pipeline, else the choice.
 func (s *server) home(w http.ResponseWriter, r *http.Request, v visitor) error {
-	all, err := s.Release.Pipelines(r.Context())
+	all, err := s.pipelines(r.Context(), v)
 	if err != nil {
 		return err
 	}
@@ -45,7 +51,7 @@ func (s *server) home(w http.ResponseWriter, r *http.Request, v visitor) error {
 
 // list shows all pipelines.
 func (s *server) list(w http.ResponseWriter, r *http.Request, v visitor) error {
-	all, err := s.Release.Pipelines(r.Context())
+	all, err := s.pipelines(r.Context(), v)
 	if err != nil {
 		return err
 	}

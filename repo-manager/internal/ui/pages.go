@@ -105,7 +105,7 @@ type pages struct {
 }
 
 // pageNames are the pages; each is a template file that defines "main".
-var pageNames = []string{"pipelines", "pipeline", "review", "history", "login", "error"}
+var pageNames = []string{"pipelines", "pipeline", "review", "history", "account", "login", "error"}
 
 func newPages(a *assets) (*pages, error) {
 	functions := template.FuncMap{"asset": a.url}

@@ -3,6 +3,7 @@ package ui
 import (
 	"crypto/subtle"
 	"errors"
+	"net"
 	"net/http"
 
 	"aptfleet/repo-manager/internal/access"
@@ -72,13 +73,22 @@ func (s *server) login(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, visitor{}, &release.Error{Code: release.Forbidden, Text: "cannot accept the form: it was sent from another site", Err: err})
 		return
 	}
-	cookie, expires, err := s.Access.Redeem(r.Context(), r.PostFormValue("token"))
+	cookie, expires, err := s.Access.Redeem(r.Context(), r.PostFormValue("token"), originOf(r))
 	if err != nil {
 		s.refuseLink(w, r, err)
 		return
 	}
 	http.SetCookie(w, s.cookie(http.Cookie{Value: cookie, Expires: expires}))
 	http.Redirect(w, r, "/", http.StatusSeeOther)
+}
+
+// originOf is where a request came from: behind a proxy, the proxy's address.
+func originOf(r *http.Request) access.Origin {
+	address, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		address = r.RemoteAddr
+	}
+	return access.Origin{Address: address, Browser: access.BrowserName(r.UserAgent())}
 }
 
 func (s *server) refuseLink(w http.ResponseWriter, r *http.Request, err error) {

@@ -267,6 +267,20 @@ func stories() []story {
 		{name: "unknown-page", tell: demo, path: "/nowhere", as: "anna", status: 404, says: []string{"Cannot find a page at /nowhere."}},
 		{name: "broken", tell: func(w *world) { demo(w); w.broken = errors.New("disk I/O error at /secret/path") }, path: "/pipelines/demo", as: "anna", status: 500, says: []string{"Its log says why"}, never: []string{"secret"}},
 
+		{name: "pipelines-that-may-be-seen", tell: func(w *world) {
+			w.create("demo", "dev", "production")
+			w.create("kiosk", "dev", "canary", "production")
+			w.create("secret", "dev", "production")
+			w.roles["vera"] = []string{"viewer:demo", "uploader:kiosk/apps"}
+		}, path: "/", as: "vera", says: []string{"demo", "kiosk"}, never: []string{"secret"}},
+		{name: "pipeline-not-to-be-seen", tell: func(w *world) {
+			demo(w)
+			w.roles["vera"] = []string{"viewer:other"}
+		}, path: "/pipelines/demo", as: "vera", status: 403, says: []string{"the role viewer:demo is missing"}, never: []string{"demo-app", `href="/pipelines/demo"`}},
+		{name: "account", tell: func(*world) {}, path: "/account", as: "anna", says: []string{"Firefox on Linux", "(this one)", "Sign out everywhere", "admin"}},
+		{name: "account-hostile", tell: func(w *world) { w.roles[hostile] = []string{"viewer"} }, path: "/account", as: hostile},
+		{name: "sign-out-everywhere", tell: func(*world) {}, method: "POST", path: "/account/sign-out", as: "anna", form: url.Values{"csrf": {"guess"}}, status: 403, says: []string{"it does not belong to this session"}},
+
 		{name: "sign-in", tell: func(*world) {}, path: "/login?token=tok-anna", says: []string{"Sign in as anna"}},
 		{name: "sign-in-used", tell: func(*world) {}, path: "/login?token=gone", status: 401, says: []string{"This link does not work any more", "repo-manager login-link USER"}},
 		{name: "sign-in-needed", tell: demo, path: "/pipelines/demo", status: 401, says: []string{"Please sign in", "repo-manager login-link USER"}, never: []string{"demo-app"}},

@@ -3,6 +3,7 @@ package ui
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"time"
@@ -38,9 +39,12 @@ type Access interface {
 	// LinkUser says whom a one-time link signs in, without using it up.
 	LinkUser(ctx context.Context, token string) (user string, err error)
 	// Redeem uses a one-time link up and starts a session.
-	Redeem(ctx context.Context, token string) (cookie string, expires time.Time, err error)
+	Redeem(ctx context.Context, token string, from access.Origin) (cookie string, expires time.Time, err error)
 	// EndSession ends a session; ending it twice is no error.
 	EndSession(ctx context.Context, cookie string) error
+	// SessionsOf lists the sessions of a user, and EndSessionsOf ends them all.
+	SessionsOf(ctx context.Context, user string) ([]access.Session, error)
+	EndSessionsOf(ctx context.Context, actor release.Actor, user string) (int, error)
 }
 
 // Fleet knows the devices and what each reported last.
@@ -80,22 +84,40 @@ func New(c Config) (http.Handler, error) {
 	s := &server{Config: c, pages: pages, assets: assets, origin: http.NewCrossOriginProtection()}
 
 	mux := http.NewServeMux()
-	mux.Handle("GET /static/", assets)
-	mux.HandleFunc("GET /login", s.showLogin)
-	mux.HandleFunc("POST /login", s.login)
-	mux.HandleFunc("POST /logout", s.act(s.logout))
-	mux.HandleFunc("GET /{$}", s.see(s.home))
-	mux.HandleFunc("GET /pipelines", s.see(s.list))
-	mux.HandleFunc("GET /pipelines/{p}", s.see(s.pipeline))
-	mux.HandleFunc("GET /pipelines/{p}/events", s.see(s.events))
-	mux.HandleFunc("GET /pipelines/{p}/stages/{s}", s.see(s.history))
-	mux.HandleFunc("GET /pipelines/{p}/stages/{s}/promote", s.see(s.reviewPromotion))
-	mux.HandleFunc("POST /pipelines/{p}/stages/{s}/promote", s.act(s.promote))
-	mux.HandleFunc("GET /pipelines/{p}/stages/{s}/undo", s.see(s.reviewUndo))
-	mux.HandleFunc("POST /pipelines/{p}/stages/{s}/undo", s.act(s.undo))
-	mux.HandleFunc("GET /", s.see(s.nowhere))
-	mux.HandleFunc("POST /", s.act(s.nowhere))
+	for _, r := range s.routes() {
+		mux.HandleFunc(r.pattern, r.handle)
+	}
 	return secured(mux), nil
+}
+
+// route is a page, or what a form of one does.
+type route struct {
+	pattern string // of http.ServeMux
+	handle  http.HandlerFunc
+}
+
+// routes are all pages. A GET never acts; whatever else there is goes through
+// act, but for the login, which has no session yet.
+func (s *server) routes() []route {
+	return []route{
+		{"GET /static/", s.assets.ServeHTTP},
+		{"GET /login", s.showLogin},
+		{"POST /login", s.login},
+		{"POST /logout", s.act(s.logout)},
+		{"GET /account", s.see(s.account)},
+		{"POST /account/sign-out", s.act(s.signOutEverywhere)},
+		{"GET /{$}", s.see(s.home)},
+		{"GET /pipelines", s.see(s.list)},
+		{"GET /pipelines/{p}", s.see(s.pipeline)},
+		{"GET /pipelines/{p}/events", s.see(s.events)},
+		{"GET /pipelines/{p}/stages/{s}", s.see(s.history)},
+		{"GET /pipelines/{p}/stages/{s}/promote", s.see(s.reviewPromotion)},
+		{"POST /pipelines/{p}/stages/{s}/promote", s.act(s.promote)},
+		{"GET /pipelines/{p}/stages/{s}/undo", s.see(s.reviewUndo)},
+		{"POST /pipelines/{p}/stages/{s}/undo", s.act(s.undo)},
+		{"GET /", s.see(s.nowhere)},
+		{"POST /", s.act(s.nowhere)},
+	}
 }
 
 // secured sets the headers that every answer carries: nothing but our own
@@ -134,10 +156,30 @@ func (s *server) see(p page) http.HandlerFunc {
 			s.turnAway(w, r, err)
 			return
 		}
+		if err := maySee(v, r.PathValue("p")); err != nil {
+			s.fail(w, r, v, err)
+			return
+		}
 		if err := p(w, r, v); err != nil {
 			s.fail(w, r, v, err)
 		}
 	}
+}
+
+// sees tells whether v may read a pipeline.
+func sees(v visitor, pipeline string) bool { return access.Allows(v.Roles, "viewer", pipeline) }
+
+// maySee refuses a pipeline that v may not read, whether there is one of that
+// name or not. A page of no pipeline is open to whoever has any role.
+func maySee(v visitor, pipeline string) error {
+	if pipeline != "" && !sees(v, pipeline) {
+		return &release.Error{
+			Code: release.Forbidden,
+			Text: fmt.Sprintf("cannot show pipeline %s to %s: the role viewer:%s is missing", pipeline, v.User, pipeline),
+			Hint: "An admin can give it to you.",
+		}
+	}
+	return nil
 }
 
 // Forms are short; a larger body is not one of ours.
@@ -207,7 +249,7 @@ func (s *server) fail(w http.ResponseWriter, r *http.Request, v visitor, err err
 		view.Title = titleOf(view.Status)
 	}
 	known404 := view.Status == http.StatusNotFound // then the pipeline may be what is not there
-	if p := r.PathValue("p"); p != "" && v.User != "" && !known404 {
+	if p := r.PathValue("p"); p != "" && v.User != "" && !known404 && sees(v, p) {
 		view.Back = pipelineURL(p)
 		view.frame = s.frame(v, p, view.Title)
 	} else {
