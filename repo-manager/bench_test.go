@@ -47,7 +47,7 @@ func BenchmarkIngest(b *testing.B) {
 // smallPackage has a control file of the length that Debian's have on average.
 // It is not compressed: to unpack it is measured by package deb, and to pack it
 // would take longer than everything else.
-func smallPackage(b *testing.B, tmp, name string) []byte {
+func smallPackage(b testing.TB, tmp, name string) []byte {
 	b.Helper()
 	control, err := deb.ParseStanza([]byte("Package: " + name + `
 Version: 1.0-1

@@ -83,7 +83,9 @@ func (k *Keeper) look(asked bool) {
 			k.log.Error("cannot exchange the TLS certificate; the one before stays", "error", err, "until", current.Leaf.NotAfter)
 		}
 		k.failed = err.Error()
-	case next != nil:
+	case next == nil:
+		k.failed = ""
+	default:
 		k.failed = ""
 		k.current.Store(next)
 		k.log.Info("the TLS certificate was exchanged", "for", subjectOf(next.Leaf), "until", next.Leaf.NotAfter)
@@ -132,7 +134,8 @@ func (a *Authority) Keep(names func() []string, clock func() time.Time, log *slo
 		wanted, now := names(), clock()
 		slices.Sort(wanted)
 		wanted = slices.Compact(wanted)
-		good := current != nil && slices.Equal(wanted, issuedFor) && now.Before(current.Leaf.NotAfter.Add(-leafLife/3))
+		// A clock that was set back far makes the certificate one of the future.
+		good := current != nil && slices.Equal(wanted, issuedFor) && now.After(current.Leaf.NotBefore) && now.Before(current.Leaf.NotAfter.Add(-leafLife/3))
 		if good && !asked {
 			return nil, nil
 		}
