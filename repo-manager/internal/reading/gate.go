@@ -172,7 +172,7 @@ func (g *Gate) authenticate(r *http.Request, pipeline string) *Refusal {
 		case release.CodeOf(err) == release.NoAccess:
 			g.forget(key)
 			g.brake.note(Address(r))
-			g.Log.Info("a reader was refused", "pipeline", pipeline, "user", user, "from", Address(r))
+			g.Log.Info("a reader was refused", "pipeline", pipeline, "user", shown(user), "from", Address(r))
 			return g.ask(r, pipeline, "the password is no token that is good, nor the password of a device that may read it")
 		case err != nil:
 			if r.Context().Err() == nil {
@@ -211,6 +211,15 @@ func credentials(r *http.Request) (user, secret string, ok bool) {
 	}
 	user, secret, ok = r.BasicAuth()
 	return user, secret, ok && secret != ""
+}
+
+// shown is a user's name for the log. Some put the token where the name
+// belongs: it must not be told.
+func shown(user string) string {
+	if len(user) > 32 {
+		return user[:4] + "…"
+	}
+	return user
 }
 
 func (g *Gate) remember(key [sha256.Size]byte, t known) {
