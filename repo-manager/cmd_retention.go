@@ -54,6 +54,9 @@ has to be told. Clients that have none get the answer 401.`,
 			if cmd.Flags().Changed("keep-days") {
 				in.KeepDays = &r.Days
 			}
+			if private && public {
+				return &term.UsageError{Text: "cannot make a pipeline both private and public", Hint: cmd.CommandPath() + " --help"}
+			}
 			if cmd.Flags().Changed("public") {
 				private = !public
 			}
@@ -84,7 +87,6 @@ has to be told. Clients that have none get the answer 401.`,
 	retentionFlags(cmd, &r)
 	cmd.Flags().BoolVar(&private, "private", false, "reading it needs credentials")
 	cmd.Flags().BoolVar(&public, "public", false, "everybody may read it")
-	cmd.MarkFlagsMutuallyExclusive("private", "public")
 	return cmd
 }
 

@@ -195,10 +195,14 @@ func (g *Gate) authenticate(r *http.Request, pipeline string) *Refusal {
 
 // ask is the answer that makes a client send credentials, if it has any.
 func (g *Gate) ask(r *http.Request, pipeline, cause string) *Refusal {
+	machine := r.Host
+	if proxied, _ := r.Context().Value(encryptedKey{}).(bool); !proxied && r.TLS == nil {
+		machine = "http://" + machine // without it apt sends a password by TLS alone
+	}
 	return &Refusal{
 		Status: http.StatusUnauthorized, Realm: "aptfleet " + pipeline,
 		Text: fmt.Sprintf("cannot read pipeline %s: %s", pipeline, cause),
-		Hint: fmt.Sprintf("put a token into /etc/apt/auth.conf.d/aptfleet.conf: machine %s/%s/ login NAME password TOKEN; an admin makes one with: repo-manager token create NAME", r.Host, pipeline),
+		Hint: fmt.Sprintf("put a token into /etc/apt/auth.conf.d/aptfleet.conf: machine %s/%s/ login NAME password TOKEN; an admin makes one with: repo-manager token create NAME", machine, pipeline),
 	}
 }
 
