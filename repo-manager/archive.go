@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"aptfleet/internal/term"
 	"aptfleet/repo-manager/internal/reading"
 )
@@ -90,19 +92,20 @@ func (h *archiveHandler) open(name string) (*os.File, fs.FileInfo, error) {
 			return nil, nil, fs.ErrNotExist
 		}
 	}
-	info, err := h.root.Stat(name)
-	if err != nil {
+	// Without waiting for whoever writes to a pipe of that name.
+	file, err := h.root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	switch {
+	case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE), errors.Is(err, unix.EIO), errors.Is(err, fs.ErrPermission):
+		return nil, nil, err
+	case err != nil:
 		// A link out of the tree and a name through a file are as absent.
 		return nil, nil, fs.ErrNotExist
 	}
-	if !info.Mode().IsRegular() {
-		return nil, nil, fs.ErrNotExist
+	info, err := file.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = fs.ErrNotExist
 	}
-	file, err := h.root.Open(name)
 	if err != nil {
-		return nil, nil, err
-	}
-	if info, err = file.Stat(); err != nil {
 		return nil, nil, errors.Join(err, file.Close())
 	}
 	return file, info, nil

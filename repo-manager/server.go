@@ -455,6 +455,9 @@ func (s *server) introduce() {
 		s.say("CA      %s/%s  (SHA-256 %s)", s.listeners.addresses.Public, caFile, s.authority.Fingerprint())
 	}
 	s.say("archive %s  (keyring: %s/archive-keyring.asc)", s.listeners.addresses.Public, s.listeners.addresses.Public)
+	if s.listeners.plain != nil {
+		s.say("        http://%s without TLS, for public pipelines", reachable(s.listeners.plain.Addr()))
+	}
 	program := "repo-manager"
 	if s.settings.Data != defaultData {
 		program += " --data " + s.settings.Data

@@ -182,6 +182,9 @@ func TestKeep(t *testing.T) {
 	if err := verify(a, k.Current(), "c.example", c.now); err != nil {
 		t.Error(err)
 	}
+	names = names[1:]
+	step("with a name less", false)
+	names = []string{"a.example"}
 	c.now = noon.Add(-2 * 365 * 24 * time.Hour)
 	step("with a clock two years back", true)
 	for range 30 { // years of service

@@ -126,16 +126,20 @@ func FromFiles(certFile, keyFile string, clock func() time.Time, log *slog.Logge
 	})
 }
 
-// Keep issues certificates for the names that the server has at each moment,
-// and the next one when a third of the life of one is left.
+// Keep issues certificates for the names that the server has at each moment:
+// the next one when a third of the life of one is left, or there is a name that
+// it lacks.
 func (a *Authority) Keep(names func() []string, clock func() time.Time, log *slog.Logger) (*Keeper, error) {
 	var issuedFor []string
 	return newKeeper(log, func(current *tls.Certificate, asked bool) (*tls.Certificate, error) {
 		wanted, now := names(), clock()
 		slices.Sort(wanted)
 		wanted = slices.Compact(wanted)
-		// A clock that was set back far makes the certificate one of the future.
-		good := current != nil && slices.Equal(wanted, issuedFor) && now.After(current.Leaf.NotBefore) && now.Before(current.Leaf.NotAfter.Add(-leafLife/3))
+		// Addresses that a machine has for a while come and go: one that went may
+		// stay in the certificate. A clock that was set back far makes that one
+		// of the future.
+		isNew := func(name string) bool { return !slices.Contains(issuedFor, name) }
+		good := current != nil && !slices.ContainsFunc(wanted, isNew) && now.After(current.Leaf.NotBefore) && now.Before(current.Leaf.NotAfter.Add(-leafLife/3))
 		if good && !asked {
 			return nil, nil
 		}
