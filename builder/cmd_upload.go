@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -28,6 +29,7 @@ type uploadOptions struct {
 	to         string
 	server     string
 	token      string
+	ca         string
 	allowOlder bool
 }
 
@@ -52,7 +54,8 @@ because the same bytes again are answered with success.
 
 The server and the token come from --server and --token, or better from
 APTFLEET_SERVER and APTFLEET_TOKEN, which other users of the machine cannot
-see. The token needs the role uploader.`,
+see. The token needs the role uploader. A server with a CA of its own is known
+by the CA's certificate: --ca or APTFLEET_CA names the file.`,
 		Example: `  export APTFLEET_SERVER=https://aptfleet.example:8443 APTFLEET_TOKEN=…
   builder upload hello_1.2.3_amd64.deb --to apps
   builder upload *.deb --to demo/apps --json`,
@@ -64,6 +67,7 @@ see. The token needs the role uploader.`,
 	cmd.Flags().StringVar(&o.to, "to", "", "the rolling repository: `[PIPELINE/]REPOSITORY`")
 	cmd.Flags().StringVar(&o.server, "server", "", "`URL` of repo-manager's admin listener (default $APTFLEET_SERVER)")
 	cmd.Flags().StringVar(&o.token, "token", "", "access `TOKEN` (default $APTFLEET_TOKEN)")
+	cmd.Flags().StringVar(&o.ca, "ca", "", "`file` with the certificate of the server's own CA, in PEM (default $APTFLEET_CA)")
 	cmd.Flags().BoolVar(&o.allowOlder, "allow-older", false, "accept a version lower than the newest one there")
 	return cmd
 }
@@ -75,13 +79,23 @@ func (p *program) upload(ctx context.Context, o uploadOptions, files []string) e
 	if o.token == "" {
 		o.token = p.getenv("APTFLEET_TOKEN")
 	}
+	if o.ca == "" {
+		o.ca = p.getenv("APTFLEET_CA")
+	}
 	switch {
 	case o.to == "":
 		return &term.UsageError{Text: "cannot upload: --to is missing", Hint: "--to apps, or --to PIPELINE/apps"}
 	case o.server == "":
 		return &term.UsageError{Text: "cannot upload: it is not said where", Hint: "set APTFLEET_SERVER or give --server URL"}
 	}
-	c, err := client.New(client.Options{Server: o.server, Token: o.token, UserAgent: "aptfleet-builder"})
+	var ca []byte
+	if o.ca != "" {
+		var err error
+		if ca, err = os.ReadFile(o.ca); err != nil {
+			return fmt.Errorf("cannot read the CA certificate: %w", err)
+		}
+	}
+	c, err := client.New(client.Options{Server: o.server, Token: o.token, CA: ca, UserAgent: "aptfleet-builder"})
 	if err != nil {
 		return &term.UsageError{Text: err.Error()}
 	}
@@ -255,7 +269,9 @@ func retry(ctx context.Context, act func() error) error {
 func transient(err error) bool {
 	var unreachable *client.Unreachable
 	if errors.As(err, &unreachable) {
-		return true
+		// A certificate that is refused now is refused in a moment.
+		var refused *tls.CertificateVerificationError
+		return !errors.As(err, &refused)
 	}
 	var answer *client.Error
 	if !errors.As(err, &answer) {

@@ -7,13 +7,23 @@ import (
 	"net/http"
 	"os"
 	"path"
+	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"aptfleet/internal/term"
+	"aptfleet/repo-manager/internal/reading"
 )
 
 // archiveHandler serves the published tree: plain files, whole or in ranges,
 // no listings. Nothing outside the tree can be reached, nor anything in it
-// that begins with a dot, which is where publications prepare their files.
-type archiveHandler struct{ root *os.Root }
+// that begins with a dot, which is where publications prepare their files. Who
+// may read what, the gate decides.
+type archiveHandler struct {
+	root *os.Root
+	gate *reading.Gate
+}
 
 func openArchive(public string) (*archiveHandler, error) {
 	root, err := os.OpenRoot(public)
@@ -32,6 +42,11 @@ func (h *archiveHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	name := strings.TrimPrefix(path.Clean("/"+r.URL.Path), "/")
+	private, refusal := h.gate.Enter(r, name)
+	if refusal != nil {
+		refuse(w, refusal)
+		return
+	}
 	file, info, err := h.open(name)
 	if err != nil {
 		if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission) {
@@ -42,10 +57,31 @@ func (h *archiveHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer file.Close()
-	w.Header().Set("Cache-Control", cacheControl(name))
+	if refusal := h.gate.Pooled(r, name); refusal != nil {
+		refuse(w, refusal)
+		return
+	}
+	w.Header().Set("Cache-Control", cacheControl(name, private))
 	w.Header().Set("Content-Type", contentType(name))
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	http.ServeContent(w, r, "", info.ModTime(), file)
+}
+
+// refuse answers whoever may not read a file, in words, which curl shows. apt
+// shows the status alone.
+func refuse(w http.ResponseWriter, refusal *reading.Refusal) {
+	w.Header().Set("Cache-Control", "no-store")
+	if refusal.Realm != "" {
+		w.Header().Set("WWW-Authenticate", fmt.Sprintf(`Basic realm=%q, charset="UTF-8"`, refusal.Realm))
+	}
+	if refusal.Wait > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(int(refusal.Wait.Seconds())+1))
+	}
+	text := term.Printable(refusal.Text)
+	if refusal.Hint != "" {
+		text += "\n" + term.Printable(refusal.Hint)
+	}
+	http.Error(w, text, refusal.Status)
 }
 
 // open opens a regular file of the tree. Symbolic links inside it are
@@ -56,29 +92,37 @@ func (h *archiveHandler) open(name string) (*os.File, fs.FileInfo, error) {
 			return nil, nil, fs.ErrNotExist
 		}
 	}
-	info, err := h.root.Stat(name)
-	if err != nil {
+	// Without waiting for whoever writes to a pipe of that name.
+	file, err := h.root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	switch {
+	case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE), errors.Is(err, unix.EIO), errors.Is(err, fs.ErrPermission):
+		return nil, nil, err
+	case err != nil:
 		// A link out of the tree and a name through a file are as absent.
 		return nil, nil, fs.ErrNotExist
 	}
-	if !info.Mode().IsRegular() {
-		return nil, nil, fs.ErrNotExist
+	info, err := file.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = fs.ErrNotExist
 	}
-	file, err := h.root.Open(name)
 	if err != nil {
-		return nil, nil, err
-	}
-	if info, err = file.Stat(); err != nil {
 		return nil, nil, errors.Join(err, file.Close())
 	}
 	return file, info, nil
 }
 
 // cacheControl lets caches keep for ever what is named after its content,
-// and ask again for everything else.
-func cacheControl(name string) string {
-	if strings.HasPrefix(name, "pool/") || strings.Contains(name, "/pool/") || strings.Contains(name, "/by-hash/") {
+// and ask again for everything else. What is private, no cache that others use
+// may keep.
+func cacheControl(name string, private bool) string {
+	named := strings.HasPrefix(name, "pool/") || strings.Contains(name, "/pool/") || strings.Contains(name, "/by-hash/")
+	switch {
+	case named && private:
+		return "private, max-age=31536000, immutable"
+	case named:
 		return "public, max-age=31536000, immutable"
+	case private:
+		return "private, no-cache"
 	}
 	return "no-cache"
 }
@@ -93,6 +137,8 @@ func contentType(name string) string {
 		return "application/gzip"
 	case ".zst":
 		return "application/zstd"
+	case ".pem":
+		return "application/x-pem-file"
 	case ".asc", ".gpg":
 		return "application/pgp-keys"
 	}

@@ -118,9 +118,10 @@ func (k archiveKey) files() map[string][]byte {
 	return map[string][]byte{"archive-keyring.asc": k.certificate, "archive-keyring.deb": k.deb}
 }
 
-// publish writes files, where they are not there already.
-func (k archiveKey) publish(public string) error {
-	for name, content := range k.files() {
+// publishFiles writes files of the published tree, where they are not there
+// already.
+func publishFiles(public string, files map[string][]byte) error {
+	for name, content := range files {
 		path := filepath.Join(public, name)
 		if there, err := os.ReadFile(path); err == nil && bytes.Equal(there, content) {
 			continue

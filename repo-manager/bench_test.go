@@ -3,6 +3,9 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -47,7 +50,7 @@ func BenchmarkIngest(b *testing.B) {
 // smallPackage has a control file of the length that Debian's have on average.
 // It is not compressed: to unpack it is measured by package deb, and to pack it
 // would take longer than everything else.
-func smallPackage(b *testing.B, tmp, name string) []byte {
+func smallPackage(b testing.TB, tmp, name string) []byte {
 	b.Helper()
 	control, err := deb.ParseStanza([]byte("Package: " + name + `
 Version: 1.0-1
@@ -66,4 +69,43 @@ Description: small package of a benchmark
 	var file bytes.Buffer
 	must(b, debwriter.Write(&file, debwriter.Spec{Control: control, ModTime: time.Unix(1700000000, 0), Compression: debwriter.None, TempDir: tmp}))
 	return file.Bytes()
+}
+
+// nowhere is an answer that nobody reads.
+type nowhere struct{ header http.Header }
+
+func (n *nowhere) Header() http.Header         { return n.header }
+func (n *nowhere) Write(b []byte) (int, error) { return len(b), nil }
+func (n *nowhere) WriteHeader(int)             {}
+
+// What a small request to the archive costs, to a public and to a private
+// pipeline; 10,000 a second must leave room for other work.
+func BenchmarkArchive(b *testing.B) {
+	r := serve(b, local(filepath.Join(shortDir(b), "data")))
+	r.demo("open", false)
+	r.demo("secret", true)
+	_, err := r.api().CreateUser(b.Context(), "ann", []string{"viewer"})
+	must(b, err)
+	token, err := r.api().CreateToken(b.Context(), protocol.NewToken{User: "ann"})
+	must(b, err)
+	pool, err := filepath.Glob(filepath.Join(r.settings.Data, "public/pool/*/*/*.deb"))
+	must(b, err)
+	file, err := filepath.Rel(filepath.Join(r.settings.Data, "public"), pool[0])
+	must(b, err)
+	for _, pipeline := range []string{"open", "secret"} {
+		for name, path := range map[string]string{"index": "dists/trixie/InRelease", "package": file} {
+			b.Run(pipeline+"/"+name, func(b *testing.B) {
+				req := httptest.NewRequest(http.MethodHead, "/"+pipeline+"/dev/"+path, nil)
+				req.RemoteAddr = "127.0.0.1:1"
+				req.SetBasicAuth("ann", token.Secret)
+				for b.Loop() {
+					w := &nowhere{header: http.Header{}}
+					r.archive.ServeHTTP(w, req)
+					if w.header.Get("Last-Modified") == "" {
+						b.Fatal("it was refused")
+					}
+				}
+			})
+		}
+	}
 }

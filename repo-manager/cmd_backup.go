@@ -26,9 +26,10 @@ while it works, as a change, and writes it itself: DIR is a directory of its
 machine, absent or empty at first. What an earlier backup there has is not
 copied again. Without DIR it is the one of the server's settings.
 
-The private archive key is in the backup: whoever reads it can sign in the
-archive's name. DIR is for its owner alone; keep it so. With --without-keys the
-key is left out, and "repo-manager restore" asks for your own copy of it.
+The private archive key is in the backup, and that of the server's own CA:
+whoever reads them can sign in the archive's name, and pass for the server. DIR
+is for its owner alone; keep it so. With --without-keys the keys are left out,
+and "repo-manager restore" asks for your own copy of the archive key.
 
 "backup list", "verify" and "prune" work on DIR itself and need no server.
 A directory called like one of them is written ./list. With --offline no server

@@ -12,10 +12,10 @@ import (
 func newKeyCommand(c *cli) *cobra.Command {
 	group := &cobra.Command{
 		Use:     "key",
-		Short:   "The archive key that signs every Release file",
+		Short:   "The archive key that signs every Release file, and the CA for TLS",
 		Example: `  repo-manager key show`,
 	}
-	group.AddCommand(newKeyShowCommand(c), newKeyExportCommand(c))
+	group.AddCommand(newKeyShowCommand(c), newKeyExportCommand(c), newKeyCACommand(c))
 	return group
 }
 

@@ -16,7 +16,7 @@ func newPipelineCommand(c *cli) *cobra.Command {
 		Short:   "Product lines: their architectures and stages",
 		Example: `  repo-manager pipeline list`,
 	}
-	group.AddCommand(newPipelineCreateCommand(c), newPipelineListCommand(c), newPipelineShowCommand(c), newPipelineSetCommand(c))
+	group.AddCommand(newPipelineCreateCommand(c), newPipelineListCommand(c), newPipelineShowCommand(c), newPipelineSetCommand(c), newPipelineSourcesCommand(c))
 	return group
 }
 
@@ -28,7 +28,7 @@ func newPipelineCreateCommand(c *cli) *cobra.Command {
 		Short: "Make a pipeline",
 		Long: `Make a pipeline. Its name, distribution and architectures can never change:
 apt refuses a repository whose identity changes. How much of its past is kept
-can: see "pipeline set".`,
+can, and who may read it: see "pipeline set".`,
 		Example: `  repo-manager pipeline create demo --distribution trixie --architecture amd64
   repo-manager pipeline create demo --distribution trixie --architecture amd64 --architecture arm64 \
       --stage dev --stage canary --stage production`,
@@ -61,6 +61,7 @@ can: see "pipeline set".`,
 	cmd.Flags().StringVar(&p.Distribution, "distribution", "trixie", "directory below dists/ and Codename of all its stages")
 	cmd.Flags().StringSliceVar(&p.Architectures, "architecture", []string{"amd64"}, "Debian architecture it serves; may be repeated")
 	cmd.Flags().StringSliceVar(&p.Stages, "stage", []string{"dev", "canary", "production"}, "stage in order of promotion; may be repeated")
+	cmd.Flags().BoolVar(&p.Private, "private", false, "reading it needs a token, or the credentials of a device")
 	retentionFlags(cmd, &r)
 	return cmd
 }
@@ -122,6 +123,7 @@ func newPipelineShowCommand(c *cli) *cobra.Command {
 				term.Fact{Name: "stages", Value: p.Stages},
 				term.Fact{Name: "components", Value: componentList(p.Components)},
 				term.Fact{Name: "retention", Value: retentionText(p.Retention)},
+				term.Fact{Name: "readers", Value: readersText(p.Private)},
 				term.Fact{Name: "created", Value: p.Created},
 			)
 			return nil

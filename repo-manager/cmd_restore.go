@@ -2,12 +2,14 @@ package main
 
 import (
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"aptfleet/internal/term"
 	"aptfleet/repo-manager/internal/backup"
+	"aptfleet/repo-manager/internal/certificate"
 )
 
 func newRestoreCommand(c *cli) *cobra.Command {
@@ -81,6 +83,9 @@ func (c *cli) restorable(r restore) error {
 }
 
 func (c *cli) printRestored(r restore) error {
+	if !r.manifest.Keys && slices.ContainsFunc(r.manifest.Files, func(f backup.File) bool { return f.Path == "keys/"+certificate.CAFile }) {
+		c.io.Note("the CA's key is not in the backup: before the server can speak TLS, put your copy of it to %s", filepath.Join(r.data, "keys", certificate.KeyFile))
+	}
 	for _, path := range r.manifest.Lost {
 		c.io.Note("the server lacked %s when the backup was made", term.Printable(path))
 	}

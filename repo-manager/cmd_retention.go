@@ -30,14 +30,20 @@ func retentionText(r *protocol.Retention) string {
 
 func newPipelineSetCommand(c *cli) *cobra.Command {
 	var r protocol.Retention
+	var private, public bool
 	cmd := &cobra.Command{
 		Use:   "set [NAME]",
-		Short: "Change how much of a pipeline's past is kept",
+		Short: "Change how much of a pipeline's past is kept, and who may read it",
 		Long: `Change how much of a pipeline's past is kept although nothing else needs it: the
 newest states of its first stage, and those it offered within some days. Either
 limit keeps a state. What is not given stays as it is. The next gc removes what
-is not kept any more; "repo-manager gc --dry-run" shows it before.`,
-		Example:           `  repo-manager pipeline set demo --keep-states 20 --keep-days 7`,
+is not kept any more; "repo-manager gc --dry-run" shows it before.
+
+With --private, everything below /PIPELINE/ of the archive needs credentials
+from now on: a token, or those of a device; "pipeline sources" shows what apt
+has to be told. Clients that have none get the answer 401.`,
+		Example: `  repo-manager pipeline set demo --keep-states 20 --keep-days 7
+  repo-manager pipeline set demo --private`,
 		Args:              cobra.MaximumNArgs(1),
 		ValidArgsFunction: firstOnly(c.completePipeline),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -47,6 +53,15 @@ is not kept any more; "repo-manager gc --dry-run" shows it before.`,
 			}
 			if cmd.Flags().Changed("keep-days") {
 				in.KeepDays = &r.Days
+			}
+			if private && public {
+				return &term.UsageError{Text: "cannot make a pipeline both private and public", Hint: cmd.CommandPath() + " --help"}
+			}
+			if cmd.Flags().Changed("public") {
+				private = !public
+			}
+			if cmd.Flags().Changed("private") || cmd.Flags().Changed("public") {
+				in.Private = &private
 			}
 			if in == (protocol.SetPipeline{}) {
 				return &term.UsageError{Text: cmd.CommandPath() + " needs something to set", Hint: cmd.CommandPath() + " --help"}
@@ -65,12 +80,22 @@ is not kept any more; "repo-manager gc --dry-run" shows it before.`,
 			if c.io.JSON {
 				return c.io.PrintJSON(p)
 			}
-			c.io.Result(p.Name, "pipeline %s keeps %s", p.Name, retentionText(p.Retention))
+			c.io.Result(p.Name, "pipeline %s keeps %s and is read by %s", p.Name, retentionText(p.Retention), readersText(p.Private))
 			return nil
 		},
 	}
 	retentionFlags(cmd, &r)
+	cmd.Flags().BoolVar(&private, "private", false, "reading it needs credentials")
+	cmd.Flags().BoolVar(&public, "public", false, "everybody may read it")
 	return cmd
+}
+
+// readersText is who may read a pipeline.
+func readersText(private bool) string {
+	if private {
+		return "whoever has credentials"
+	}
+	return "everybody"
 }
 
 func newSnapshotPinCommand(c *cli) *cobra.Command {

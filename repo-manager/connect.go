@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -23,6 +25,7 @@ type cli struct {
 
 	server   string
 	token    string
+	ca       string
 	socket   string
 	data     string
 	pipeline string
@@ -42,6 +45,7 @@ func (c *cli) flags(root *cobra.Command) {
 	}
 	env(&c.server, "server", "APTFLEET_SERVER", "", "`URL` of a server's admin listener; without it the Unix socket is used")
 	env(&c.token, "token", "APTFLEET_TOKEN", "", "`token` to act with; other users of the machine cannot see it in the variable")
+	env(&c.ca, "ca", "APTFLEET_CA", "", "`file` with the certificate of the server's own CA, in PEM: see \"key ca\"")
 	env(&c.socket, "socket", "APTFLEET_SOCKET", "", "`path` of the server's Unix socket, instead of DATA/run/repo-manager.sock")
 	env(&c.data, "data", "APTFLEET_DATA", defaultData, "the server's data `directory`, "+defaultData+" unless given")
 	env(&c.pipeline, "pipeline", "APTFLEET_PIPELINE", "", "`name` of the pipeline; may be left out when there is only one")
@@ -53,7 +57,14 @@ func (c *cli) flags(root *cobra.Command) {
 // client returns a client of the server that the flags name.
 func (c *cli) client() (*client.Client, error) {
 	if c.server != "" {
-		return client.New(client.Options{Server: c.server, Token: c.token, UserAgent: "repo-manager"})
+		o := client.Options{Server: c.server, Token: c.token, UserAgent: "repo-manager"}
+		if c.ca != "" {
+			var err error
+			if o.CA, err = os.ReadFile(c.ca); err != nil {
+				return nil, fmt.Errorf("cannot read the CA certificate: %w", err)
+			}
+		}
+		return client.New(o)
 	}
 	socket := c.socket
 	if socket == "" {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -19,6 +20,7 @@ import (
 	"aptfleet/internal/faultpoint"
 	"aptfleet/repo-manager/internal/access"
 	"aptfleet/repo-manager/internal/api"
+	"aptfleet/repo-manager/internal/reading"
 )
 
 // addresses is the content of DATA/run/addresses.json.
@@ -29,13 +31,14 @@ type addresses struct {
 	PID    int    `json:"pid"`    // of the server: a killed one leaves its file behind
 }
 
-// listeners are the three doors of the server.
+// listeners are the doors of the server.
 type listeners struct {
 	public, admin, socket net.Listener
+	plain                 net.Listener // the public one without TLS, beside it; or nil
 
 	addresses  addresses
 	archiveURL string // for Release files; "" if nobody knows how others reach us
-	tls        [2]string
+	times      times  // how long they wait for clients
 
 	servers []*http.Server
 	cancel  context.CancelFunc // ends requests that do not end by themselves
@@ -47,34 +50,38 @@ const maxSocketPath = 107
 // listen opens the doors; nobody is let in before serve.
 func (s *server) listen() (err error) {
 	l := &s.listeners
-	if l.public, err = net.Listen("tcp", s.settings.Listen); err != nil {
-		return fmt.Errorf("cannot open the public listener: %w", err)
+	l.times = defaultTimes
+	for _, door := range []struct {
+		name, address string
+		listener      *net.Listener
+	}{
+		{"public", s.settings.Listen, &l.public},
+		{"plain public", s.settings.ListenHTTP, &l.plain},
+		{"admin", s.settings.ListenAdmin, &l.admin},
+	} {
+		if door.address == "" {
+			continue
+		}
+		if *door.listener, err = l.times.listen(door.address); err != nil {
+			return fmt.Errorf("cannot open the %s listener: %w", door.name, err)
+		}
+		s.opened(closeListener(*door.listener))
 	}
-	s.opened(closeListener(l.public))
-	if l.admin, err = net.Listen("tcp", s.settings.ListenAdmin); err != nil {
-		return fmt.Errorf("cannot open the admin listener: %w", err)
-	}
-	s.opened(closeListener(l.admin))
 	path := filepath.Join(s.path("run"), "repo-manager.sock")
 	if l.socket, err = listenSocket(path, s.settings.SocketGroup); err != nil {
 		return err
 	}
 	s.opened(closeListener(l.socket))
-	l.tls = [2]string{s.settings.TLSCertificate, s.settings.TLSKey}
 	l.addresses = addresses{Public: s.settings.URL, Admin: s.settings.URLAdmin, Socket: path, PID: os.Getpid()}
 	l.archiveURL = s.settings.URL
 	if l.archiveURL == "" && !isUnspecified(l.public.Addr()) {
-		l.archiveURL = "http://" + l.public.Addr().String()
+		l.archiveURL = scheme(s.settings.publicTLS()) + l.public.Addr().String()
 	}
 	if l.addresses.Public == "" {
-		l.addresses.Public = "http://" + reachable(l.public.Addr())
+		l.addresses.Public = scheme(s.settings.publicTLS()) + reachable(l.public.Addr())
 	}
 	if l.addresses.Admin == "" {
-		scheme := "http://"
-		if s.settings.TLSCertificate != "" {
-			scheme = "https://"
-		}
-		l.addresses.Admin = scheme + reachable(l.admin.Addr())
+		l.addresses.Admin = scheme(s.settings.adminTLS()) + reachable(l.admin.Addr())
 	}
 	return nil
 }
@@ -141,7 +148,7 @@ func reachable(a net.Addr) string {
 // handlers are what is behind each door.
 type handlers struct{ public, admin, socket http.Handler }
 
-func newHandlers(archive, device, control, pages http.Handler, hosts []string) handlers {
+func newHandlers(archive, device, control, pages http.Handler, hosts []string, proxies []netip.Prefix) handlers {
 	// No ServeMux here: it answers odd paths with redirects, the archive with
 	// what it has or has not.
 	public := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -155,7 +162,8 @@ func newHandlers(archive, device, control, pages http.Handler, hosts []string) h
 	admin.Handle("/", pages)
 	admin.Handle("/api/", control)
 	admin.Handle("/healthz", control)
-	return handlers{public: public, admin: api.Guard(hosts, answered(admin)), socket: answered(control)}
+	admin.Handle("/ca.pem", archive) // where whoever does not trust this listener yet can look for why to
+	return handlers{public: reading.Behind(proxies, public), admin: reading.Behind(proxies, api.Guard(hosts, answered(admin))), socket: answered(control)}
 }
 
 // answered lets crash tests die right after an upload was answered.
@@ -185,35 +193,36 @@ func answered(next http.Handler) http.Handler {
 	})
 }
 
-// serve lets everybody in. What makes a listener fail comes out of the channel.
-func (l *listeners) serve(h handlers, log *slog.Logger) <-chan error {
+// serve lets everybody in: by TLS with the given configurations, where they
+// are not nil. What makes a listener fail comes out of the channel.
+func (l *listeners) serve(h handlers, public, admin *tls.Config, log *slog.Logger) <-chan error {
 	ctx, cancel := context.WithCancel(context.Background())
 	l.cancel = cancel
-	failed := make(chan error, 3)
+	failed := make(chan error, 4)
 	for _, door := range []struct {
 		name     string
 		listener net.Listener
 		handler  http.Handler
-		tls      [2]string
+		tls      *tls.Config
 	}{
-		{"public", l.public, h.public, [2]string{}},
-		{"admin", l.admin, h.admin, l.tls},
-		{"socket", l.socket, h.socket, [2]string{}},
+		{"public", l.public, l.times.public(h.public), public},
+		{"plain public", l.plain, l.times.public(h.public), nil},
+		{"admin", l.admin, h.admin, admin},
+		{"socket", l.socket, h.socket, nil},
 	} {
-		server := &http.Server{
-			Handler:           door.handler,
-			ReadHeaderTimeout: 10 * time.Second,
-			IdleTimeout:       2 * time.Minute,
-			MaxHeaderBytes:    64 << 10,
-			ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
-			BaseContext:       func(net.Listener) context.Context { return ctx },
-			ConnContext:       access.ConnContext,
+		if door.listener == nil {
+			continue
 		}
+		server := l.times.server()
+		server.Handler, server.TLSConfig = door.handler, door.tls
+		server.ErrorLog = slog.NewLogLogger(log.Handler(), slog.LevelWarn)
+		server.BaseContext = func(net.Listener) context.Context { return ctx }
+		server.ConnContext = access.ConnContext
 		l.servers = append(l.servers, server)
 		go func() {
 			var err error
-			if door.tls[0] != "" {
-				err = server.ServeTLS(door.listener, door.tls[0], door.tls[1])
+			if door.tls != nil {
+				err = server.ServeTLS(door.listener, "", "")
 			} else {
 				err = server.Serve(door.listener)
 			}

@@ -24,11 +24,13 @@ import (
 	"aptfleet/repo-manager/internal/api"
 	"aptfleet/repo-manager/internal/backup"
 	"aptfleet/repo-manager/internal/blobs"
+	"aptfleet/repo-manager/internal/certificate"
 	"aptfleet/repo-manager/internal/fleet"
 	"aptfleet/repo-manager/internal/incoming"
 	"aptfleet/repo-manager/internal/mirror"
 	"aptfleet/repo-manager/internal/pool"
 	"aptfleet/repo-manager/internal/publish"
+	"aptfleet/repo-manager/internal/reading"
 	"aptfleet/repo-manager/internal/release"
 	"aptfleet/repo-manager/internal/sqlite"
 	"aptfleet/repo-manager/internal/ui"
@@ -47,16 +49,18 @@ type server struct {
 	say      func(format string, args ...any) // to the person who started it
 	clock    func() time.Time
 
-	key       archiveKey
-	engine    *release.Engine
-	fleet     *fleet.Service
-	access    *access.Service
-	receiver  *incoming.Receiver
-	mirrors   *mirror.Updater
-	backups   *backup.Service
-	archive   *archiveHandler
-	listeners listeners
-	closers   []func() error // in the order of opening
+	key         archiveKey
+	authority   *certificate.Authority // the server's own CA, or nil
+	certificate *certificate.Keeper    // nil without TLS
+	engine      *release.Engine
+	fleet       *fleet.Service
+	access      *access.Service
+	receiver    *incoming.Receiver
+	mirrors     *mirror.Updater
+	backups     *backup.Service
+	archive     *archiveHandler
+	listeners   listeners
+	closers     []func() error // in the order of opening
 }
 
 // lockedError says that another server works on the data directory.
@@ -180,6 +184,9 @@ func (s *server) openStores(ctx context.Context) (err error) {
 	if s.key, err = openKey(s.settings.Data, isNew, s.clock()); err != nil {
 		return err
 	}
+	if err := s.openAuthority(); err != nil {
+		return err
+	}
 	if err := touch(s.path(databaseFile)); err != nil {
 		return err
 	}
@@ -205,7 +212,7 @@ func (s *server) openStores(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := s.key.publish(s.path("public")); err != nil {
+	if err := s.publishPublicFiles(); err != nil {
 		return err
 	}
 	if s.receiver, err = incoming.Open(s.path("incoming"), s.settings.MaxUpload, s.settings.Reserve); err != nil {
@@ -218,10 +225,13 @@ func (s *server) openStores(ctx context.Context) (err error) {
 	if err := s.listen(); err != nil {
 		return err
 	}
+	if err := s.openCertificate(); err != nil {
+		return err
+	}
 	s.engine, err = release.Open(ctx, release.Config{
 		Store: db, Chunks: store, Blobs: store, Pool: files, Publisher: publisher,
 		Sync:    func() error { return atomicfile.SyncFS(s.settings.Data) },
-		Intents: s.path("intents"), Database: databaseFile, Aside: s.path("damaged"), Files: s.key.files(), Archive: s.listeners.archiveURL, ValidFor: s.settings.ValidFor,
+		Intents: s.path("intents"), Database: databaseFile, Aside: s.path("damaged"), Files: s.publicFiles(), Archive: s.listeners.archiveURL, ValidFor: s.settings.ValidFor,
 		Keep: s.settings.KeepSuperseded, IndexBudget: s.settings.IndexMax, Devices: s.deployed,
 		Clock: s.clock, Log: s.log,
 	})
@@ -233,6 +243,9 @@ func (s *server) openStores(ctx context.Context) (err error) {
 	s.opened(func() error {
 		s.storeUse(context.Background())
 		return nil
+	})
+	s.archive.gate = reading.New(reading.Config{
+		Releases: s.engine, Tokens: s.access, Devices: reading.NoDevices{}, Clock: s.clock, Log: s.log,
 	})
 	s.mirrors = mirror.New(mirror.Config{
 		Engine: s.engine, Chunks: store, Pool: settledPool{files, db}, Dir: s.path("mirrors"), Clock: s.clock,
@@ -366,14 +379,21 @@ func (s *server) handlers() (handlers, error) {
 		LoginURL:  func(secret string) string { return s.listeners.addresses.Admin + "/login?token=" + secret },
 		MaxUpload: s.settings.MaxUpload, Log: s.log,
 	}
+	if s.authority != nil {
+		config.CA, config.CAFingerprint = string(s.authority.PEM()), s.authority.Fingerprint()
+	}
+	proxies, err := s.settings.proxies()
+	if err != nil {
+		return handlers{}, err
+	}
 	pages, err := ui.New(ui.Config{
 		Release: s.engine, Access: s.access, Fleet: s.fleet, Clock: s.clock, Log: s.log,
-		Secure: s.settings.TLSCertificate != "" || strings.HasPrefix(s.settings.URLAdmin, "https:"),
+		Secure: s.settings.adminTLS() || strings.HasPrefix(s.settings.URLAdmin, "https:"),
 	})
 	if err != nil {
 		return handlers{}, fmt.Errorf("cannot make the pages: %w", err)
 	}
-	return newHandlers(s.archive, api.NewDevice(config), api.New(config), pages, s.settings.adminHosts()), nil
+	return newHandlers(s.archive, api.NewDevice(config), api.New(config), pages, s.settings.adminHosts(), proxies), nil
 }
 
 // run serves until ctx ends or a listener fails, then finishes what is under
@@ -384,9 +404,13 @@ func (s *server) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	failed := s.listeners.serve(h, s.log)
+	public, admin := s.tlsConfigs()
+	failed := s.listeners.serve(h, public, admin, s.log)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	if s.certificate != nil {
+		go s.certificate.Run(ctx)
+	}
 	go s.collectGarbage(ctx)
 	go s.flushUse(ctx)
 	s.introduce()
@@ -429,7 +453,16 @@ func (s *server) introduce() {
 		s.say("  install -m 0600 %s /PATH/TO/YOUR/BACKUP/", s.key.path)
 		s.say("Without it no device can be updated from this archive any more; whoever has it can sign in its name.")
 	}
+	if s.authority != nil {
+		if s.authority.Made() {
+			s.say("A certificate authority was made for TLS; its key %s belongs into the same backup.", filepath.Join(s.path("keys"), certificate.KeyFile))
+		}
+		s.say("CA      %s/%s  (SHA-256 %s)", s.listeners.addresses.Public, caFile, s.authority.Fingerprint())
+	}
 	s.say("archive %s  (keyring: %s/archive-keyring.asc)", s.listeners.addresses.Public, s.listeners.addresses.Public)
+	if s.listeners.plain != nil {
+		s.say("        http://%s without TLS, for public pipelines", reachable(s.listeners.plain.Addr()))
+	}
 	program := "repo-manager"
 	if s.settings.Data != defaultData {
 		program += " --data " + s.settings.Data

@@ -31,10 +31,13 @@ const (
 type settings struct {
 	Data           string        `mapstructure:"data"`
 	Listen         string        `mapstructure:"listen"`
+	ListenHTTP     string        `mapstructure:"listen_http"` // the public listener once more, without TLS; "": no
 	ListenAdmin    string        `mapstructure:"listen_admin"`
 	URL            string        `mapstructure:"url"`
 	URLAdmin       string        `mapstructure:"url_admin"`
 	Hosts          []string      `mapstructure:"hosts"`
+	Proxies        []string      `mapstructure:"proxies"` // addresses and networks
+	TLS            string        `mapstructure:"tls"`     // tlsOff, tlsSelf, tlsFiles or ""
 	TLSCertificate string        `mapstructure:"tls_certificate"`
 	TLSKey         string        `mapstructure:"tls_key"`
 	MaxUpload      int64         `mapstructure:"max_upload"` // bytes
@@ -99,6 +102,7 @@ func (s *settings) override(cmd *cobra.Command, flags settings, getenv func(stri
 		{&s.Listen, flags.Listen, defaultListen},
 		{&s.ListenAdmin, flags.ListenAdmin, defaultListenAdmin},
 		{&s.URL, flags.URL, ""},
+		{&s.TLS, flags.TLS, ""},
 	} {
 		if o.flag != "" {
 			*o.into = o.flag
@@ -117,13 +121,11 @@ func (s *settings) validate() error {
 			return term.Usagef("cannot use %s %q: want http://HOST or https://HOST, and maybe a path", name, *value)
 		}
 	}
-	if (s.TLSCertificate == "") != (s.TLSKey == "") {
-		return term.Usagef("cannot use TLS: tls_certificate and tls_key belong together")
+	if err := s.validateTLS(); err != nil {
+		return err
 	}
-	if s.TLSCertificate == "" && !isLoopback(s.ListenAdmin) {
-		return term.WithHint(
-			term.Usagef("cannot open the admin listener on %s: it would send tokens over the network unencrypted", s.ListenAdmin),
-			"listen on 127.0.0.1, or set tls_certificate and tls_key")
+	if _, err := s.proxies(); err != nil {
+		return err
 	}
 	for name, value := range map[string]int64{
 		"max_upload": s.MaxUpload, "reserve": s.Reserve, "valid_for": int64(s.ValidFor), "keep_superseded": int64(s.KeepSuperseded),

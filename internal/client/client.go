@@ -19,6 +19,8 @@ import (
 	"net/url"
 	"strings"
 	"time"
+
+	"aptfleet/internal/tlspin"
 )
 
 // maxAnswer bounds the bytes read of one JSON answer: the package list of a
@@ -35,6 +37,7 @@ type Options struct {
 	Token     string // bearer token, used with Server
 	Socket    string // path of the Unix socket
 	UserAgent string
+	CA        []byte            // PEM: the only CA that Server's certificate may be of; nil: those of the system
 	Transport http.RoundTripper // instead of a new one, for Server; may be nil
 }
 
@@ -75,6 +78,17 @@ func New(o Options) (*Client, error) {
 		return nil, errors.New("cannot use a server URL with a password in it: give the token with --token or APTFLEET_TOKEN")
 	}
 	c.base, c.where, c.http.Transport = base, base.String(), o.Transport
+	if o.CA != nil {
+		if base.Scheme != "https" {
+			return nil, fmt.Errorf("cannot use a CA certificate with %s: it is not reached by https", base)
+		}
+		transport, err := tlspin.Transport(o.CA, nil)
+		if err != nil {
+			return nil, err
+		}
+		transport.ExpectContinueTimeout = expectContinue
+		c.http.Transport = transport
+	}
 	return c, nil
 }
 

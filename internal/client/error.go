@@ -1,6 +1,7 @@
 package client
 
 import (
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -77,7 +78,16 @@ func (e *Unreachable) ExitCode() int {
 // NextStep tells how to reach a server.
 func (e *Unreachable) NextStep() string {
 	onSocket := strings.HasPrefix(e.Where, "/")
+	var stranger x509.UnknownAuthorityError
+	var misnamed x509.HostnameError
+	var invalid x509.CertificateInvalidError
 	switch {
+	case errors.As(e.Err, &stranger):
+		return "if the server has a CA of its own: fetch " + e.Where + "/ca.pem (curl --insecure --output ca.pem), compare its SHA-256 with that of \"repo-manager key ca\" on the server, and name the file with --ca or APTFLEET_CA"
+	case errors.As(e.Err, &misnamed):
+		return "use a name that the certificate has, or add this one to the setting hosts of the server"
+	case errors.As(e.Err, &invalid) && invalid.Reason == x509.Expired:
+		return "is the clock of this machine right? A server renews a certificate of its own; others must be renewed where they come from"
 	case errors.Is(e.Err, fs.ErrPermission):
 		return "become a member of the socket's group, or use --server URL with --token"
 	case onSocket && (errors.Is(e.Err, fs.ErrNotExist) || errors.Is(e.Err, syscall.ECONNREFUSED)):
@@ -104,10 +114,14 @@ func readError(resp *http.Response) error {
 	if json.Unmarshal(raw, &body) == nil && body.Error.Text != "" {
 		return errorOf(resp.StatusCode, body.Error)
 	}
+	hint := "is this the admin listener of a repo-manager?"
+	if strings.Contains(string(raw), "HTTP request to an HTTPS server") { // net/http says so
+		hint = "this listener speaks TLS: use https://" + resp.Request.URL.Host
+	}
 	return &Error{
 		Status: resp.StatusCode,
 		Code:   "http",
 		Text:   fmt.Sprintf("cannot use the answer of %s: HTTP %s", resp.Request.URL.Redacted(), resp.Status),
-		Hint:   "is this the admin listener of a repo-manager?",
+		Hint:   hint,
 	}
 }

@@ -11,8 +11,9 @@ type Retention struct {
 
 // SetPipeline changes what can be changed of a pipeline: what is given.
 type SetPipeline struct {
-	KeepStates *int `json:"keep_states,omitempty"`
-	KeepDays   *int `json:"keep_days,omitempty"`
+	KeepStates *int  `json:"keep_states,omitempty"`
+	KeepDays   *int  `json:"keep_days,omitempty"`
+	Private    *bool `json:"private,omitempty"`
 }
 
 // Pin keeps a snapshot from being deleted.

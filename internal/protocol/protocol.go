@@ -30,10 +30,13 @@ type System struct {
 	Admin       string `json:"admin"`       // URL of the admin listener
 }
 
-// Key is the public half of the archive key.
+// Key is the public half of the archive key, and of the CA of a server that
+// has made one for itself.
 type Key struct {
-	Fingerprint string `json:"fingerprint"` // 40 upper-case hex digits
-	Certificate string `json:"certificate"` // ASCII-armoured OpenPGP
+	Fingerprint   string `json:"fingerprint"`              // 40 upper-case hex digits
+	Certificate   string `json:"certificate"`              // ASCII-armoured OpenPGP
+	CAFingerprint string `json:"ca_fingerprint,omitempty"` // SHA-256 of the DER, 64 lower-case hex digits
+	CA            string `json:"ca,omitempty"`             // PEM
 }
 
 // Pipeline is one product line.
@@ -44,6 +47,7 @@ type Pipeline struct {
 	Stages        []string    `json:"stages"`
 	Components    []Component `json:"components,omitempty"`
 	Retention     *Retention  `json:"retention,omitempty"`
+	Private       bool        `json:"private,omitempty"` // reading it needs credentials
 	Created       time.Time   `json:"created"`
 }
 

@@ -37,7 +37,13 @@ type server struct {
 // settings go into its configuration.
 func newServer(t *testing.T, settings ...string) *server {
 	t.Helper()
-	running, err := rig.Start(t.Context(), rig.Config{Program: shared.program, Data: filepath.Join(t.TempDir(), "data"), Settings: settings})
+	return startServer(t, rig.Config{Settings: settings})
+}
+
+func startServer(t *testing.T, config rig.Config) *server {
+	t.Helper()
+	config.Program, config.Data = shared.program, filepath.Join(t.TempDir(), "data")
+	running, err := rig.Start(t.Context(), config)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"aptfleet/internal/sign"
+	"aptfleet/internal/tlspin"
 )
 
 // buildDeb makes a package with dpkg's own tool. Its one file differs with
@@ -110,9 +111,10 @@ func ask(ts *testscript.TestScript, neg bool, args []string) {
 	basic := flags.String("basic", "", "")
 	file := flags.String("file", "", "")
 	text := flags.String("body", "", "")
+	ca := flags.String("ca", "", "")
 	flags.Var(&more, "header", "")
 	if err := flags.Parse(args); err != nil || neg || flags.NArg() != 2 {
-		ts.Fatalf("usage: http [-token T | -basic NAME:PASSWORD] [-header 'N: V']... [-file F | -body TEXT] METHOD URL")
+		ts.Fatalf("usage: http [-ca FILE] [-token T | -basic NAME:PASSWORD] [-header 'N: V']... [-file F | -body TEXT] METHOD URL")
 	}
 	var body io.Reader = strings.NewReader(*text)
 	if *file != "" {
@@ -139,6 +141,12 @@ func ask(ts *testscript.TestScript, neg bool, args []string) {
 	client := &http.Client{
 		Timeout:       time.Minute,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	if *ca != "" {
+		transport, err := tlspin.Transport([]byte(ts.ReadFile(*ca)), nil)
+		ts.Check(err)
+		defer transport.CloseIdleConnections()
+		client.Transport = transport
 	}
 	resp, err := client.Do(req)
 	ts.Check(err)

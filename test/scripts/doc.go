@@ -8,7 +8,7 @@
 //	damage PATTERN             flip the last byte of the one file that matches; twice heals it
 //	cut FILE BYTES             shorten a file to its first bytes
 //	keyring FILE               write the certificate of a new key that signs nothing here
-//	http [-token T | -basic NAME:PASSWORD] [-header 'N: V']... [-file F | -body TEXT] METHOD URL
+//	http [-ca FILE] [-token T | -basic NAME:PASSWORD] [-header 'N: V']... [-file F | -body TEXT] METHOD URL
 //	                           ask by HTTP; stdout is the status and the body
 //	exits CODE PROGRAM ARG...  run a program that must end with this exit status
 //	secret NAME                put the single line of stdout into $NAME

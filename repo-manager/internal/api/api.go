@@ -25,6 +25,7 @@ type Releases interface {
 	Pipelines(ctx context.Context) ([]release.Pipeline, error)
 	Pipeline(ctx context.Context, name string) (release.Pipeline, error)
 	SetRetention(ctx context.Context, actor release.Actor, pipeline string, change func(release.Retention) release.Retention) (release.Pipeline, error)
+	SetPrivate(ctx context.Context, actor release.Actor, pipeline string, private bool) (release.Pipeline, error)
 	CreateRepository(ctx context.Context, actor release.Actor, pipeline, name string, keep int) (release.Component, error)
 	CreateMirror(ctx context.Context, actor release.Actor, pipeline, name string, config release.MirrorConfig) (release.Component, error)
 	SetMirror(ctx context.Context, actor release.Actor, pipeline, name string, config release.MirrorConfig, dryRun bool) (release.Component, error)
@@ -117,6 +118,9 @@ type Config struct {
 	System func() protocol.System
 	// Certificate is the archive key's armoured certificate.
 	Certificate []byte
+	// CA is the certificate of the server's own CA, in PEM, and CAFingerprint
+	// the SHA-256 of its DER; "" if it has none.
+	CA, CAFingerprint string
 	// LoginURL turns the secret of a login link into the URL for the browser.
 	LoginURL func(secret string) string
 

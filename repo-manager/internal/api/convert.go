@@ -33,7 +33,7 @@ func toPipeline(p release.Pipeline) protocol.Pipeline {
 	return protocol.Pipeline{
 		Name: p.Name, Distribution: p.Distribution, Architectures: p.Architectures,
 		Stages: p.Stages, Components: list(p.Components, toComponent), Created: p.Created.UTC(),
-		Retention: &protocol.Retention{States: p.Retention.States, Days: p.Retention.Days},
+		Retention: &protocol.Retention{States: p.Retention.States, Days: p.Retention.Days}, Private: p.Private,
 	}
 }
 

@@ -158,6 +158,11 @@ func (w *world) SetRetention(_ context.Context, a release.Actor, pipeline string
 	p.Retention = change(release.DefaultRetention)
 	return p, w.act(a)
 }
+func (w *world) SetPrivate(_ context.Context, a release.Actor, pipeline string, private bool) (release.Pipeline, error) {
+	p := demo
+	p.Private = private
+	return p, w.act(a)
+}
 func (w *world) PinSnapshot(_ context.Context, a release.Actor, _, ref, reason string) (release.Snapshot, error) {
 	return release.Snapshot{ID: ref, State: firstState, Created: noon, Pin: &release.Pin{By: a.Name, Reason: reason, At: noon}}, w.act(a)
 }

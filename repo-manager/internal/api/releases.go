@@ -28,7 +28,7 @@ func createPipeline(s *server, c *gin.Context, who access.Identity) (int, any, e
 		return 0, nil, err
 	}
 	p, err := s.Releases.CreatePipeline(c.Request.Context(), who.Actor(), release.Pipeline{
-		Name: in.Name, Distribution: in.Distribution, Architectures: in.Architectures, Stages: in.Stages, Retention: fromRetention(in.Retention),
+		Name: in.Name, Distribution: in.Distribution, Architectures: in.Architectures, Stages: in.Stages, Retention: fromRetention(in.Retention), Private: in.Private,
 	})
 	return http.StatusCreated, toPipeline(p), err
 }

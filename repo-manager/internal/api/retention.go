@@ -25,6 +25,9 @@ func setPipeline(s *server, c *gin.Context, who access.Identity) (int, any, erro
 		}
 		return r
 	})
+	if err == nil && in.Private != nil {
+		p, err = s.Releases.SetPrivate(c.Request.Context(), who.Actor(), c.Param("p"), *in.Private)
+	}
 	return http.StatusOK, toPipeline(p), err
 }
 

@@ -23,7 +23,7 @@ func getSystem(s *server, _ *gin.Context, _ access.Identity) (int, any, error) {
 
 func getKey(s *server, _ *gin.Context, _ access.Identity) (int, any, error) {
 	return http.StatusOK, protocol.Key{
-		Fingerprint: s.System().Fingerprint, Certificate: string(s.Certificate),
+		Fingerprint: s.System().Fingerprint, Certificate: string(s.Certificate), CAFingerprint: s.CAFingerprint, CA: s.CA,
 	}, nil
 }
 

@@ -116,7 +116,8 @@ func (s Source) smallFiles(stages []Stage, withKeys bool) ([]string, error) {
 	}
 	for _, name := range keys {
 		hidden := strings.HasPrefix(path.Base(name), ".")
-		if !hidden && (withKeys || path.Ext(name) == ".asc") {
+		certificate := path.Ext(name) == ".asc" || path.Ext(name) == ".pem"
+		if !hidden && (withKeys || certificate) {
 			names = append(names, name)
 		}
 	}

@@ -18,7 +18,7 @@ var validName = regexp.MustCompile(`^[a-z][a-z0-9+.-]{0,62}$`)
 
 // Names that have a meaning of their own in the published tree.
 var (
-	reservedPipelines = []string{"pool", "archive-keyring.asc", "archive-keyring.deb", "device", "healthz", "api"}
+	reservedPipelines = []string{"pool", "archive-keyring.asc", "archive-keyring.deb", "ca.pem", "device", "healthz", "api"}
 	reservedStages    = []string{"pool", "dists", "snapshots", "states"}
 )
 
@@ -44,13 +44,13 @@ func (e *Engine) Pipeline(_ context.Context, name string) (Pipeline, error) {
 }
 
 // CreatePipeline creates a pipeline without components, and publishes its
-// first stage. Name, Distribution, Architectures, Stages and Retention are
-// taken from p; without stages it gets dev, canary and production, without
-// retention the default one, which is all of this that can be changed later.
+// first stage. Name, Distribution, Architectures, Stages, Retention and Private
+// are taken from p; without stages it gets dev, canary and production, without
+// retention the default one. Retention and Private can be changed later.
 func (e *Engine) CreatePipeline(ctx context.Context, a Actor, p Pipeline) (Pipeline, error) {
 	p = Pipeline{
 		Name: p.Name, Distribution: p.Distribution, Created: e.now(),
-		Architectures: slices.Sorted(slices.Values(p.Architectures)), Stages: slices.Clone(p.Stages), Retention: p.Retention,
+		Architectures: slices.Sorted(slices.Values(p.Architectures)), Stages: slices.Clone(p.Stages), Retention: p.Retention, Private: p.Private,
 	}
 	if p.Retention == (Retention{}) {
 		p.Retention = DefaultRetention

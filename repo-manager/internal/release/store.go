@@ -88,6 +88,7 @@ type Batch struct {
 	Files      []File // became part of the pool; known ones are fine
 	Uploads    []Accepted
 	Retentions []Retained // each replaces what the pipeline had
+	Readings   []Reading  // each replaces what the pipeline had
 	Pins       []Pin      // of snapshots that have none
 	Unpinned   []SnapshotName
 	Dropped    Dropped
@@ -120,6 +121,12 @@ type RowName struct {
 type Retained struct {
 	Pipeline string
 	Retention
+}
+
+// Reading says who may read a pipeline: everybody, or whoever has credentials.
+type Reading struct {
+	Pipeline string
+	Private  bool
 }
 
 // SnapshotName names a snapshot of a pipeline.

@@ -21,6 +21,7 @@ type Pipeline struct {
 	Stages        []string // in order of promotion; the first offers the newest state
 	Components    []Component
 	Retention     Retention
+	Private       bool   // reading it needs credentials
 	Deleted       string // highest id of a snapshot that was deleted, or ""
 	Created       time.Time
 }

@@ -133,10 +133,10 @@ func dropRows(ctx context.Context, tx *sql.Tx, m release.Mending) error {
 
 func mendPipelines(ctx context.Context, tx *sql.Tx, m release.Mending) error {
 	for _, p := range m.Pipelines {
-		if _, err := tx.ExecContext(ctx, `INSERT INTO pipelines (name, distribution, architectures, stages, keep_states, keep_days, deleted, created) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+		if _, err := tx.ExecContext(ctx, `INSERT INTO pipelines (name, distribution, architectures, stages, keep_states, keep_days, private, deleted, created) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 			ON CONFLICT DO UPDATE SET distribution = excluded.distribution, architectures = excluded.architectures, stages = excluded.stages,
-				keep_states = excluded.keep_states, keep_days = excluded.keep_days, deleted = excluded.deleted, created = excluded.created`,
-			p.Name, p.Distribution, jsonText(p.Architectures), jsonText(p.Stages), p.Retention.States, p.Retention.Days, p.Deleted, timeText(p.Created)); err != nil {
+				keep_states = excluded.keep_states, keep_days = excluded.keep_days, private = excluded.private, deleted = excluded.deleted, created = excluded.created`,
+			p.Name, p.Distribution, jsonText(p.Architectures), jsonText(p.Stages), p.Retention.States, p.Retention.Days, p.Private, p.Deleted, timeText(p.Created)); err != nil {
 			return fmt.Errorf("cannot store pipeline %s: %w", p.Name, err)
 		}
 	}

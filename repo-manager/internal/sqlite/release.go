@@ -26,8 +26,8 @@ func (d *DB) Commit(ctx context.Context, b release.Batch) error {
 
 func insertPipelines(ctx context.Context, tx *sql.Tx, b release.Batch) error {
 	for _, p := range b.Pipelines {
-		if _, err := tx.ExecContext(ctx, `INSERT INTO pipelines (name, distribution, architectures, stages, keep_states, keep_days, created) VALUES (?, ?, ?, ?, ?, ?, ?)`,
-			p.Name, p.Distribution, jsonText(p.Architectures), jsonText(p.Stages), p.Retention.States, p.Retention.Days, timeText(p.Created)); err != nil {
+		if _, err := tx.ExecContext(ctx, `INSERT INTO pipelines (name, distribution, architectures, stages, keep_states, keep_days, private, created) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
+			p.Name, p.Distribution, jsonText(p.Architectures), jsonText(p.Stages), p.Retention.States, p.Retention.Days, p.Private, timeText(p.Created)); err != nil {
 			return fmt.Errorf("cannot store pipeline %s: %w", p.Name, err)
 		}
 	}
@@ -153,10 +153,10 @@ func each[T any](ctx context.Context, tx *sql.Tx, query string, rows []T, values
 
 // Pipelines implements release.Store.
 func (d *DB) Pipelines(ctx context.Context) ([]release.Pipeline, error) {
-	rows, err := d.read.QueryContext(ctx, `SELECT name, distribution, architectures, stages, keep_states, keep_days, deleted, created FROM pipelines ORDER BY name`)
+	rows, err := d.read.QueryContext(ctx, `SELECT name, distribution, architectures, stages, keep_states, keep_days, private, deleted, created FROM pipelines ORDER BY name`)
 	pipelines, err := list(rows, err, func(r *sql.Rows, p *release.Pipeline) error {
 		return r.Scan(&p.Name, &p.Distribution, jsonValue[[]string]{&p.Architectures}, jsonValue[[]string]{&p.Stages},
-			&p.Retention.States, &p.Retention.Days, &p.Deleted, timeValue{&p.Created})
+			&p.Retention.States, &p.Retention.Days, &p.Private, &p.Deleted, timeValue{&p.Created})
 	})
 	if err != nil {
 		return nil, fmt.Errorf("cannot list pipelines: %w", err)

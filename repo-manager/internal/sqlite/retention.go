@@ -16,6 +16,11 @@ func putRetention(ctx context.Context, tx *sql.Tx, b release.Batch) error {
 			return fmt.Errorf("cannot store the retention of %s: %w", r.Pipeline, err)
 		}
 	}
+	for _, r := range b.Readings {
+		if _, err := tx.ExecContext(ctx, `UPDATE pipelines SET private = ? WHERE name = ?`, r.Private, r.Pipeline); err != nil {
+			return fmt.Errorf("cannot store who may read %s: %w", r.Pipeline, err)
+		}
+	}
 	for _, p := range b.Pins {
 		if _, err := tx.ExecContext(ctx, `INSERT INTO pins (pipeline, snapshot, by, reason, at) VALUES (?, ?, ?, ?, ?)`,
 			p.Pipeline, p.Snapshot, p.By, p.Reason, timeText(p.At)); err != nil {

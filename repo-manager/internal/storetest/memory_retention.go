@@ -14,6 +14,9 @@ func (r *releases) retain(b release.Batch) error {
 	for _, v := range b.Retentions {
 		r.pipeline(v.Pipeline).Retention = v.Retention
 	}
+	for _, v := range b.Readings {
+		r.pipeline(v.Pipeline).Private = v.Private
+	}
 	for _, p := range b.Pins {
 		if r.pin(p.Pipeline, p.Snapshot) != nil || !slices.ContainsFunc(r.snapshots, named(release.SnapshotName{Pipeline: p.Pipeline, ID: p.Snapshot})) {
 			return fmt.Errorf("snapshot %s is pinned or does not exist", p.Snapshot)

@@ -14,6 +14,7 @@ func retention(t *testing.T, s release.Store, again func() release.Store) {
 	ctx := t.Context()
 	b := demo("demo")
 	b.Pipelines[0].Retention = release.Retention{States: 7, Days: 3}
+	b.Pipelines[0].Private = true
 	b.Snapshots = []release.Snapshot{
 		{ID: "1", Pipeline: "demo", State: state(1), By: "ann", Created: day},
 		{ID: "2", Pipeline: "demo", State: state(2), By: "ann", Created: day},
@@ -23,6 +24,18 @@ func retention(t *testing.T, s release.Store, again func() release.Store) {
 	same(t, "retention", must1(s.Pipelines(ctx))[0].Retention, release.Retention{States: 7, Days: 3})
 	must(t, s.Commit(ctx, release.Batch{Retentions: []release.Retained{{Pipeline: "demo", Retention: release.Retention{States: 1}}}}))
 	same(t, "retention", must1(s.Pipelines(ctx))[0].Retention, release.Retention{States: 1})
+
+	private := func(want bool) {
+		t.Helper()
+		for _, p := range must1(again().Pipelines(ctx)) {
+			same(t, "private "+p.Name, p.Private, p.Name == "demo" && want)
+		}
+	}
+	private(true)
+	for _, want := range []bool{false, true} {
+		must(t, s.Commit(ctx, release.Batch{Readings: []release.Reading{{Pipeline: "demo", Private: want}}}))
+		private(want)
+	}
 
 	pin := release.Pin{Pipeline: "demo", Snapshot: "2", By: "mia", Reason: "line 3", At: day}
 	must(t, s.Commit(ctx, release.Batch{Pins: []release.Pin{pin}}))

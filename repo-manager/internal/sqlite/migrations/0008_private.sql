@@ -1,0 +1,3 @@
+-- Whether reading a pipeline needs credentials.
+
+ALTER TABLE pipelines ADD COLUMN private INTEGER NOT NULL DEFAULT 0;
