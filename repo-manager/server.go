@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/ed25519"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -48,6 +49,7 @@ type server struct {
 	clock    func() time.Time
 
 	key       archiveKey
+	fleetKeys fleetKeys
 	engine    *release.Engine
 	fleet     *fleet.Service
 	access    *access.Service
@@ -238,8 +240,7 @@ func (s *server) openStores(ctx context.Context) (err error) {
 		Engine: s.engine, Source: s.backupSource(db, store), Log: s.log,
 		Dir: s.settings.Backup.Dir, Every: s.settings.Backup.Every, Keep: s.settings.Backup.Keep,
 	})
-	s.fleet, err = fleet.Open(ctx, fleet.Config{Store: db, Pipeline: s.engine.Pipeline, Announce: s.engine.Announce, Clock: s.clock})
-	return err
+	return s.openFleet(ctx, db)
 }
 
 // settledPool is what of the pool is on record. A file that is not may have
@@ -270,7 +271,7 @@ func touch(path string) error {
 // describe is the server as its API describes it.
 func (s *server) describe() protocol.System {
 	return protocol.System{
-		Product: "aptfleet", Version: term.Version(), Fingerprint: s.key.Fingerprint(),
+		Product: "aptfleet", Version: term.Version(), Fingerprint: s.key.Fingerprint(), AssignmentKey: protocol.KeyID(s.fleetKeys.assignment.Public().(ed25519.PublicKey)),
 		Archive: s.listeners.addresses.Public, Admin: s.listeners.addresses.Admin,
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"aptfleet/internal/deb"
 	"aptfleet/internal/protocol"
 	"aptfleet/repo-manager/internal/access"
-	"aptfleet/repo-manager/internal/fleet"
 	"aptfleet/repo-manager/internal/publish"
 	"aptfleet/repo-manager/internal/release"
 	"aptfleet/snapshots"
@@ -153,16 +152,6 @@ func toToken(t access.Token) protocol.Token {
 		ID: t.ID, User: t.User, Label: t.Label, Roles: append([]string{}, t.Roles...),
 		Created: t.Created.UTC(), Secret: t.Secret,
 	}
-}
-
-func toDevice(d fleet.Device) protocol.Device {
-	out := protocol.Device{
-		Name: d.Name, Pipeline: d.Pipeline, Created: d.Created.UTC(), Report: d.Report, Token: d.Token,
-	}
-	if !d.Seen.IsZero() {
-		out.Seen = d.Seen.UTC()
-	}
-	return out
 }
 
 func toFinding(f publish.Finding) protocol.Finding {

@@ -89,9 +89,27 @@ func routes() []route {
 		{http.MethodPost, "/api/v1/tokens", admin, "", createToken},
 		{http.MethodDelete, "/api/v1/tokens/:id", admin, "", revokeToken},
 		{http.MethodPost, "/api/v1/login-links", admin, "", createLoginLink},
+
 		{http.MethodGet, "/api/v1/devices", viewer, "", listDevices},
-		{http.MethodPost, "/api/v1/devices", operator, "", createDevice},
 		{http.MethodGet, "/api/v1/devices/:d", viewer, "", getDevice},
+		{http.MethodPatch, "/api/v1/devices/:d", operator, "", setDevice},
+		{http.MethodPost, "/api/v1/devices/:d/assign", operator, "", assignDevice},
+		{http.MethodPost, "/api/v1/devices/:d/hold", operator, "", holdDevice},
+		{http.MethodDelete, "/api/v1/devices/:d/hold", operator, "", unholdDevice},
+		{http.MethodPost, "/api/v1/devices/:d/pin", operator, "", pinDevice},
+		{http.MethodDelete, "/api/v1/devices/:d/pin", operator, "", unpinDevice},
+		{http.MethodPost, "/api/v1/devices/:d/retire", operator, "", retireDevice},
+		{http.MethodPost, "/api/v1/devices/:d/resolve", operator, "", resolveDevice},
+		{http.MethodGet, "/api/v1/registrations", viewer, "", listRegistrations},
+		{http.MethodPost, "/api/v1/registrations", operator, "", registerDevices},
+		{http.MethodDelete, "/api/v1/registrations/:serial", operator, "", unregisterDevice},
+		{http.MethodGet, "/api/v1/enrolment-tokens", operator, "", listEnrolmentTokens},
+		{http.MethodPost, "/api/v1/enrolment-tokens", operator, "", createEnrolmentToken},
+		{http.MethodDelete, "/api/v1/enrolment-tokens/:id", operator, "", revokeEnrolmentToken},
+		{http.MethodGet, "/api/v1/enrolments", viewer, "", listEnrolments},
+		{http.MethodPost, "/api/v1/enrolments/:key/accept", operator, "", acceptEnrolment},
+		{http.MethodPost, "/api/v1/enrolments/:key/refuse", operator, "", refuseEnrolment},
+
 		{http.MethodPost, "/api/v1/check", admin, "", check},
 		{http.MethodPost, "/api/v1/backups", admin, "", createBackup},
 		{http.MethodPost, "/api/v1/files", admin, "", restoreFile},
@@ -103,7 +121,9 @@ func routes() []route {
 func deviceRoutes() []route {
 	return []route{
 		{http.MethodGet, "/healthz", anyone, "", health},
-		{http.MethodPost, "/device/v1/report", anyone, "", deviceReport}, // authenticates by the device's token
+		// A device's requests are signed by its key; package fleet judges that.
+		{http.MethodPost, enrolmentsPath, anyone, "", deviceEnrol},
+		{http.MethodPost, checkInsPath, anyone, "", deviceCheckIn},
 	}
 }
 

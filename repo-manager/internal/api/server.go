@@ -21,7 +21,7 @@ func getSystem(s *server, _ *gin.Context, _ access.Identity) (int, any, error) {
 
 func getKey(s *server, _ *gin.Context, _ access.Identity) (int, any, error) {
 	return http.StatusOK, protocol.Key{
-		Fingerprint: s.System().Fingerprint, Certificate: string(s.Certificate),
+		Fingerprint: s.System().Fingerprint, Certificate: string(s.Certificate), Assignment: s.System().AssignmentKey,
 	}, nil
 }
 
@@ -103,23 +103,4 @@ func createLoginLink(s *server, c *gin.Context, who access.Identity) (int, any, 
 		return 0, nil, err
 	}
 	return http.StatusCreated, protocol.LoginLink{User: in.User, URL: s.LoginURL(secret), Expires: expires.UTC()}, nil
-}
-
-func listDevices(s *server, c *gin.Context, _ access.Identity) (int, any, error) {
-	devices, err := s.Fleet.Devices(c.Request.Context())
-	return http.StatusOK, list(devices, toDevice), err
-}
-
-func getDevice(s *server, c *gin.Context, _ access.Identity) (int, any, error) {
-	device, err := s.Fleet.Device(c.Request.Context(), c.Param("d"))
-	return http.StatusOK, toDevice(device), err
-}
-
-func createDevice(s *server, c *gin.Context, who access.Identity) (int, any, error) {
-	var in protocol.Device
-	if err := readJSON(c, &in); err != nil {
-		return 0, nil, err
-	}
-	device, err := s.Fleet.Create(c.Request.Context(), who.Actor(), in.Name, in.Pipeline)
-	return http.StatusCreated, toDevice(device), err
 }
