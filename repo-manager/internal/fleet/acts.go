@@ -141,7 +141,7 @@ func (s *Service) Set(ctx context.Context, a release.Actor, name string, revisio
 			}
 			if !slices.Equal(sorted, d.Modules) {
 				d.Modules = sorted
-				said = append(said, "modules "+list(sorted))
+				said = append(said, "modules "+words(sorted))
 			}
 		}
 		return strings.Join(said, "; "), len(said) > 0, nil
@@ -182,9 +182,10 @@ func (s *Service) Resolve(_ context.Context, a release.Actor, name, keep string)
 		}
 		if len(kept) != 1 {
 			return "", false, fail(release.Invalid, "--keep MACHINE; repo-manager device show "+name+" shows when and from where each was seen",
-				"cannot resolve device %s: say which machine it is: %s", name, list(machines))
+				"cannot resolve device %s: say which machine it is: %s", name, words(machines))
 		}
-		d.Machine, d.Clone = kept[0], nil
+		// Which boots were whose is not known: they are evidence no more.
+		d.Machine, d.Clone, d.Boots, d.Where = kept[0], nil, nil, protocol.Sighting{}
 		d.Banned = slices.DeleteFunc(slices.Clone(d.Banned), func(m string) bool { return m == d.Machine })
 		for _, m := range machines {
 			if m != d.Machine && !slices.Contains(d.Banned, m) {

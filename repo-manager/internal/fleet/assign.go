@@ -122,9 +122,9 @@ func (s *Service) unfit(d *device, revision string) string {
 	case p.Architecture != "" && p.Architecture != d.Architecture:
 		return fmt.Sprintf("product %s is for %s, the device is %s", d.Product, p.Architecture, d.Architecture)
 	case len(p.Revisions) > 0 && revision == "":
-		return fmt.Sprintf("product %s is for the hardware revisions %s, and the device does not say which it has", d.Product, list(p.Revisions))
+		return fmt.Sprintf("product %s is for the hardware revisions %s, and the device does not say which it has", d.Product, words(p.Revisions))
 	case len(p.Revisions) > 0 && !slices.Contains(p.Revisions, revision):
-		return fmt.Sprintf("product %s does not support hardware revision %s, only %s", d.Product, revision, list(p.Revisions))
+		return fmt.Sprintf("product %s does not support hardware revision %s, only %s", d.Product, revision, words(p.Revisions))
 	}
 	return ""
 }

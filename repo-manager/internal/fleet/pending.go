@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"cmp"
+	"container/list"
 	"context"
 	"fmt"
 	"net/netip"
@@ -20,13 +21,15 @@ const MaxPending = 1000
 // there are too many, the oldest of the network that has most of them goes, so
 // that a stranger only pushes out strangers of its own network.
 type pending struct {
-	all      map[string]*waiting // by KeyID
-	networks map[netip.Prefix]int
+	all      map[string]*waiting         // by KeyID
+	networks map[netip.Prefix]*list.List // of *waiting, who asked longest ago first
 }
 
 type waiting struct {
+	id        string
 	enrolment protocol.Enrolment // without token and features
 	network   netip.Prefix
+	place     *list.Element // in its network
 	address   string
 	reason    string
 	first     time.Time
@@ -52,35 +55,34 @@ func networkOf(address string) netip.Prefix {
 	return p
 }
 
-func (p *pending) add(id string, w *waiting) {
+func (p *pending) add(w *waiting) {
 	if p.all == nil {
-		p.all, p.networks = make(map[string]*waiting), make(map[netip.Prefix]int)
+		p.all, p.networks = make(map[string]*waiting), make(map[netip.Prefix]*list.List)
 	}
-	if before := p.all[id]; before != nil {
+	if before := p.all[w.id]; before != nil {
 		w.first = before.first
-		p.remove(id)
+		p.remove(w.id)
 	}
-	p.all[id] = w
-	p.networks[w.network]++
+	network := p.networks[w.network]
+	if network == nil {
+		network = list.New()
+		p.networks[w.network] = network
+	}
+	p.all[w.id], w.place = w, network.PushBack(w)
 	if len(p.all) > MaxPending {
-		p.forgetOne()
+		p.remove(p.oldest())
 	}
 }
 
-func (p *pending) forgetOne() {
-	most, count := netip.Prefix{}, 0
-	for network, n := range p.networks {
-		if n > count || n == count && network.String() < most.String() {
-			most, count = network, n
+// oldest is who goes next.
+func (p *pending) oldest() string {
+	var most *list.List
+	for _, network := range p.networks {
+		if most == nil || network.Len() > most.Len() {
+			most = network
 		}
 	}
-	oldest := ""
-	for id, w := range p.all {
-		if w.network == most && (oldest == "" || w.last.Before(p.all[oldest].last)) {
-			oldest = id
-		}
-	}
-	p.remove(oldest)
+	return most.Front().Value.(*waiting).id
 }
 
 func (p *pending) remove(id string) {
@@ -89,7 +91,8 @@ func (p *pending) remove(id string) {
 		return
 	}
 	delete(p.all, id)
-	if p.networks[w.network]--; p.networks[w.network] == 0 {
+	network := p.networks[w.network]
+	if network.Remove(w.place); network.Len() == 0 {
 		delete(p.networks, w.network)
 	}
 }
@@ -100,7 +103,7 @@ func (s *Service) wait(id string, e protocol.Enrolment, address, why string) {
 	e.Token, e.Features = "", nil
 	s.mu.Lock()
 	isNew := s.pending.all[id] == nil
-	s.pending.add(id, &waiting{enrolment: e, network: networkOf(address), address: address, reason: why, first: now, last: now})
+	s.pending.add(&waiting{id: id, enrolment: e, network: networkOf(address), address: address, reason: why, first: now, last: now})
 	s.mu.Unlock()
 	if isNew {
 		s.Announce("enrolment", "", id)
@@ -150,7 +153,7 @@ func (s *Service) findPending(verb, which string) (string, *waiting, error) {
 		return "", nil, fail(release.NotFound, "repo-manager device pending; a machine that was forgotten asks again", "cannot %s %q: no enrolment with that key or serial number waits", verb, which)
 	}
 	slices.Sort(found)
-	return "", nil, fail(release.Conflict, "name one by its key: "+list(found[:min(len(found), 4)]), "cannot %s %q: %d enrolments that wait have that serial number or key", verb, which, len(found))
+	return "", nil, fail(release.Conflict, "name one by its key: "+words(found[:min(len(found), 4)]), "cannot %s %q: %d enrolments that wait have that serial number or key", verb, which, len(found))
 }
 
 // Accept makes a pending enrolment a device, or the key of the device that has

@@ -207,5 +207,5 @@ func CodeOfRefusal(err error) string {
 	return ""
 }
 
-// list joins words for a person.
-func list(words []string) string { return strings.Join(words, ", ") }
+// words joins words for a person.
+func words(all []string) string { return strings.Join(all, ", ") }
