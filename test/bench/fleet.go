@@ -96,6 +96,10 @@ func (b *fleetBench) run(ctx context.Context) (err error) {
 func (b *fleetBench) start(ctx context.Context, dir, data string) (err error) {
 	config := rig.Config{Program: filepath.Join(dir, "repo-manager"), Data: data}
 	if b.profile != "" {
+		// A server before it may have left its socket.
+		if err := os.Remove(data + ".pprof"); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
 		config.Env = []string{"APTFLEET_PPROF=" + data + ".pprof"}
 	}
 	b.server, err = rig.Start(ctx, config)
@@ -166,11 +170,12 @@ func (b *fleetBench) rounds(ctx context.Context) error {
 		in.Counter, in.Assignment, in.Expires = told.Counter, own.Content(), told.Expires
 	}
 	for n := range 2 {
+		profiled := b.profiled(ctx, n == 1)
 		err := b.roundOf(ctx, "unchanged", b.devices, 204, report, func(i int, in *protocol.CheckIn) {
 			in.Sequence = uint64(3 + n)
 			has(i, in)
 		})
-		if err != nil {
+		if err := errors.Join(err, <-profiled); err != nil {
 			return err
 		}
 	}
@@ -179,6 +184,21 @@ func (b *fleetBench) rounds(ctx context.Context) error {
 		in.Sequence, in.Report = 5, changed
 		has(i, in)
 	})
+}
+
+// profiled saves a CPU profile of the server in the background, if one is
+// wanted.
+func (b *fleetBench) profiled(ctx context.Context, wanted bool) <-chan error {
+	done := make(chan error, 1)
+	if b.profile == "" || !wanted {
+		done <- nil
+		return done
+	}
+	const seconds = 8
+	go func() {
+		done <- newProfiler(b.server.Data+".pprof").save(ctx, seconds, filepath.Join(b.profile, "check-ins.pprof"))
+	}()
+	return done
 }
 
 func (b *fleetBench) round(ctx context.Context, op string, n, status int, change func(*protocol.CheckIn), report []byte) error {
