@@ -156,7 +156,7 @@ func TestRequests(t *testing.T) {
 		{`POST /api/v1/devices/bench/retire {"reason":"stolen"}`, func(c *Client) error { _, err := c.RetireDevice(ctx, "bench", "stolen"); return err }},
 		{`POST /api/v1/devices/bench/resolve {"keep":"m"}`, func(c *Client) error { _, err := c.ResolveDevice(ctx, "bench", "m"); return err }},
 		{"GET /api/v1/registrations", func(c *Client) error { _, err := c.Registrations(ctx); return err }},
-		{`POST /api/v1/registrations [{"serial":"SN","name":"","pipeline":"p","product":"gw","stage":"dev"}]`, func(c *Client) error {
+		{`POST /api/v1/registrations [{"serial":"SN","pipeline":"p","product":"gw","stage":"dev"}]`, func(c *Client) error {
 			_, err := c.Register(ctx, []protocol.Registration{{Serial: "SN", Pipeline: "p", Product: "gw", Stage: "dev"}})
 			return err
 		}},

@@ -95,7 +95,7 @@ type DeviceEvent struct {
 // Registration is a serial number that may enrol by itself.
 type Registration struct {
 	Serial   string    `json:"serial"`
-	Name     string    `json:"name"` // of the device it becomes
+	Name     string    `json:"name,omitempty"` // of the device it becomes; "": its serial number
 	Pipeline string    `json:"pipeline"`
 	Product  string    `json:"product"`
 	Stage    string    `json:"stage"`

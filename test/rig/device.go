@@ -139,6 +139,7 @@ func (d *Device) Enrol(ctx context.Context, server, token string) (status int, e
 	if err != nil {
 		return status, err
 	}
+	d.Enrolled = protocol.Enrolled{}
 	return status, json.Unmarshal(body, &d.Enrolled)
 }
 

@@ -1,7 +1,6 @@
 package fleet
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"slices"
 	"time"
@@ -81,13 +80,13 @@ func evidence(before *protocol.Clone, last, seen protocol.Sighting, why string, 
 	return &c
 }
 
-// bootText and BootsFrom are boots as bytes, for stores.
+// BootsText is boots as bytes, for stores; never nil.
 func BootsText(boots []Boot) []byte {
-	var b bytes.Buffer
+	text := make([]byte, 0, len(boots)*len(Boot{}))
 	for _, one := range boots {
-		b.Write(one[:])
+		text = append(text, one[:]...)
 	}
-	return b.Bytes()
+	return text
 }
 
 // BootsFrom reads what BootsText wrote.
