@@ -10,7 +10,7 @@ ifneq ($(shell git rev-parse HEAD >/dev/null 2>&1 || echo no),)
 export GOFLAGS += -buildvcs=false
 endif
 
-.PHONY: help run purge test test-fast test-long faults-server bench build man fmt
+.PHONY: help run purge test test-fast test-long faults-server bench bench-fleet build man fmt
 
 help:
 	@echo 'make run        the pipeline, its page and a device; Ctrl-C stops it'
@@ -22,6 +22,8 @@ help:
 	@echo 'make faults-server'
 	@echo '                kill the server N=500 times under load, cut the power of its disk CUTS=200 times; SEED=, TIME=40m, BREAK=fsync|rename-order'
 	@echo 'make bench      Aptfleet beside aptly and reprepro, with 5000 and 20000 packages; SIZE=60000, SIZE=debian'
+	@echo 'make bench-fleet'
+	@echo '                check-ins of DEVICES=100000 devices: how many a second, and what they cost the server'
 	@echo 'make build      the three programs, in bin/'
 	@echo 'make man        their manual pages, in bin/man8/'
 
@@ -47,6 +49,10 @@ faults-server:
 SIZE = 20000
 bench:
 	@$(GO) run $(TAGS) ./test/bench -size '$(SIZE)'
+
+DEVICES = 100000
+bench-fleet:
+	@$(GO) run $(TAGS) ./test/bench -fleet '$(DEVICES)'
 
 build:
 	$(GO) build $(TAGS) -trimpath -o bin/ ./builder ./repo-manager

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/user"
 	"path/filepath"
@@ -64,13 +65,15 @@ type restore struct {
 	dir      *backup.Dir
 	manifest backup.Manifest
 	data     string
-	key      []byte // of a backup without keys: the private archive key
-	anew     bool   // every stage is to be signed anew
+	keys     map[string][]byte // of a backup without keys: files for DATA/keys, by name
+	deaf     bool              // there are devices, and the key that they obey is not there
+	anew     bool              // every stage is to be signed anew
 	now      time.Time
 }
 
 // readKey reads the key that a backup without keys needs, and refuses another
-// one: every device would turn away from the archive.
+// one: every device would turn away from the archive. The keys that only devices
+// need come along if they lie beside it.
 func (r *restore) readKey(path string) (err error) {
 	switch {
 	case r.manifest.Keys && path != "":
@@ -81,10 +84,20 @@ func (r *restore) readKey(path string) (err error) {
 		return term.WithHint(term.Usagef("cannot restore backup %s: it was made without the archive key", r.manifest.ID),
 			"name your copy of keys/archive.key with --key FILE")
 	}
-	if r.key, err = os.ReadFile(path); err != nil {
+	private, err := os.ReadFile(path)
+	if err != nil {
 		return fmt.Errorf("cannot read the archive key: %w", err)
 	}
-	key, err := sign.Load(r.key)
+	r.keys = map[string][]byte{"archive.key": private}
+	for _, name := range []string{assignmentKeyFile, readSecretFile} {
+		switch text, err := os.ReadFile(filepath.Join(filepath.Dir(path), name)); {
+		case err == nil:
+			r.keys[name] = text
+		case !errors.Is(err, fs.ErrNotExist):
+			return fmt.Errorf("cannot read %s beside the archive key: %w", name, err)
+		}
+	}
+	key, err := sign.Load(private)
 	if err != nil {
 		return err
 	}
@@ -100,15 +113,16 @@ func (r *restore) run(ctx context.Context, progress backup.Progress) error {
 }
 
 // finish makes what was copied the archive of a new server: its audit trail
-// says where it comes from. Counters that must not fall behind what devices
-// saw of the lost server belong here too.
+// says where it comes from. The counters of devices' assignments are older than
+// what the lost server gave; each device says how far it is, and the server goes
+// on above that.
 func (r *restore) finish(ctx context.Context) (err error) {
-	if r.key != nil {
-		keys := filepath.Join(r.data, "keys")
-		if err := os.MkdirAll(keys, 0o700); err != nil {
-			return fmt.Errorf("cannot restore the archive key: %w", err)
-		}
-		if err := atomicfile.Write(filepath.Join(keys, "archive.key"), r.key, 0o600); err != nil {
+	keys := filepath.Join(r.data, "keys")
+	if err := os.MkdirAll(keys, 0o700); err != nil {
+		return fmt.Errorf("cannot restore the keys: %w", err)
+	}
+	for name, text := range r.keys {
+		if err := atomicfile.Write(filepath.Join(keys, name), text, 0o600); err != nil {
 			return err
 		}
 	}
@@ -117,6 +131,11 @@ func (r *restore) finish(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
+	if _, err := os.Stat(filepath.Join(keys, assignmentKeyFile)); errors.Is(err, fs.ErrNotExist) {
+		if r.deaf, err = db.HasDevices(ctx); err != nil {
+			return err
+		}
+	}
 	var standings []release.Standing
 	if r.anew {
 		if standings, err = renewed(ctx, db, r.now); err != nil {

@@ -60,8 +60,7 @@ func TestARestoredServerKnowsEverybody(t *testing.T) {
 	must(t, err)
 	link, err := api.CreateLoginLink(t.Context(), "ann")
 	must(t, err)
-	device, err := api.CreateDevice(t.Context(), "bench", "demo")
-	must(t, err)
+	device := enrolled(t, first, "bench")
 	made := first.backUp(dir)
 	inRelease := filepath.Join("public", "demo", "dev", "dists", "trixie", "InRelease")
 	offered, err := os.ReadFile(filepath.Join(first.settings.Data, inRelease))
@@ -80,15 +79,9 @@ func TestARestoredServerKnowsEverybody(t *testing.T) {
 	if users, err := ann.Users(t.Context()); err != nil || len(users) != 1 {
 		t.Errorf("with her token ann sees %v, %v", users, err)
 	}
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+r.listeners.public.Addr().String()+"/device/v1/report",
-		strings.NewReader(`{"follow":"dev","phase":"IDLE"}`))
-	must(t, err)
-	request.Header.Set("Authorization", "Bearer "+device.Token)
-	answer, err := http.DefaultClient.Do(request)
-	must(t, err)
-	must(t, answer.Body.Close())
-	if answer.StatusCode != http.StatusNoContent {
-		t.Errorf("the device's report: %s", answer.Status)
+	device.Restart(false)
+	if status, err := device.CheckIn(t.Context(), r.public()); err != nil || status != http.StatusOK && status != http.StatusNoContent {
+		t.Errorf("the device's check-in: %d, %v", status, err)
 	}
 	_, secret, _ := strings.Cut(link.URL, "?token=")
 	if _, err := r.access.LinkUser(t.Context(), secret); release.CodeOf(err) != release.NoAccess {

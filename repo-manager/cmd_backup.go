@@ -26,10 +26,10 @@ while it works, as a change, and writes it itself: DIR is a directory of its
 machine, absent or empty at first. What an earlier backup there has is not
 copied again. Without DIR it is the one of the server's settings.
 
-The private archive key is in the backup, and that of the server's own CA:
-whoever reads them can sign in the archive's name, and pass for the server. DIR
-is for its owner alone; keep it so. With --without-keys the keys are left out,
-and "repo-manager restore" asks for your own copy of the archive key.
+The private keys are in the backup: whoever reads them can sign in the archive's
+name, tell devices what to run, and pass for the server. DIR is for its owner alone; keep it so. With
+--without-keys they are left out, and "repo-manager restore" asks for your own
+copy of them.
 
 "backup list", "verify" and "prune" work on DIR itself and need no server.
 A directory called like one of them is written ./list. With --offline no server
@@ -64,7 +64,7 @@ needs to run: the data directory is that of --data.`,
 		},
 	}
 	f := cmd.Flags()
-	f.BoolVar(&in.WithoutKeys, "without-keys", false, "leave the private archive key out")
+	f.BoolVar(&in.WithoutKeys, "without-keys", false, "leave the private keys out")
 	f.BoolVar(&noWait, "no-wait", false, "return at once and print the change's id")
 	f.BoolVar(&offline, "offline", false, "read the data directory of --data, which no server has open")
 	cmd.MarkFlagsMutuallyExclusive("offline", "no-wait")

@@ -12,7 +12,7 @@ import (
 func newKeyCommand(c *cli) *cobra.Command {
 	group := &cobra.Command{
 		Use:     "key",
-		Short:   "The archive key that signs every Release file, and the CA for TLS",
+		Short:   "The keys that sign Release files and what devices are told, and the CA for TLS",
 		Example: `  repo-manager key show`,
 	}
 	group.AddCommand(newKeyShowCommand(c), newKeyExportCommand(c), newKeyCACommand(c))
@@ -22,7 +22,7 @@ func newKeyCommand(c *cli) *cobra.Command {
 func newKeyShowCommand(c *cli) *cobra.Command {
 	return &cobra.Command{
 		Use:     "show",
-		Short:   "Show the archive key's fingerprint",
+		Short:   "Show the archive key's fingerprint, and the assignment key's id",
 		Example: `  repo-manager key show`,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -37,7 +37,10 @@ func newKeyShowCommand(c *cli) *cobra.Command {
 			if c.io.JSON {
 				return c.io.PrintJSON(key)
 			}
-			c.io.Facts(term.Fact{Name: "fingerprint", Value: key.Fingerprint})
+			c.io.Facts(
+				term.Fact{Name: "fingerprint", Value: key.Fingerprint},
+				term.Fact{Name: "assignment key", Value: key.Assignment},
+			)
 			return nil
 		},
 	}

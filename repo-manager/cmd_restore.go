@@ -60,7 +60,7 @@ What was revoked after the backup is good again, and people log in anew.`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&id, "backup", "", "`id` of the backup, or a unique prefix; the newest one unless given")
-	f.StringVar(&key, "key", "", "`file` with the private archive key, for a backup that was made without it")
+	f.StringVar(&key, "key", "", "`file` with the private archive key, for a backup that was made without it; assignment.key and read.secret beside it come along")
 	f.BoolVar(&anew, "sign-anew", false, "sign every stage anew: for clients that saw newer lists of the lost server")
 	f.BoolVar(&dryRun, "dry-run", false, "only tell whether it could be done, and how much it is")
 	return cmd
@@ -88,6 +88,9 @@ func (c *cli) printRestored(r restore) error {
 	}
 	for _, path := range r.manifest.Lost {
 		c.io.Note("the server lacked %s when the backup was made", term.Printable(path))
+	}
+	if r.deaf {
+		c.io.Note("the key that devices obey is not there: put your copy of %s into %s before you start the server", assignmentKeyFile, filepath.Join(r.data, "keys"))
 	}
 	if c.io.JSON {
 		return c.io.PrintJSON(toBackup(r.manifest))

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/ed25519"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -50,6 +51,7 @@ type server struct {
 	clock    func() time.Time
 
 	key         archiveKey
+	fleetKeys   fleetKeys
 	authority   *certificate.Authority // the server's own CA, or nil
 	certificate *certificate.Keeper    // nil without TLS
 	engine      *release.Engine
@@ -244,9 +246,6 @@ func (s *server) openStores(ctx context.Context) (err error) {
 		s.storeUse(context.Background())
 		return nil
 	})
-	s.archive.gate = reading.New(reading.Config{
-		Releases: s.engine, Tokens: s.access, Devices: reading.NoDevices{}, Clock: s.clock, Log: s.log,
-	})
 	s.mirrors = mirror.New(mirror.Config{
 		Engine: s.engine, Chunks: store, Pool: settledPool{files, db}, Dir: s.path("mirrors"), Clock: s.clock,
 		Reserve: cmp.Or(s.settings.Reserve, incoming.DefaultReserve),
@@ -255,8 +254,13 @@ func (s *server) openStores(ctx context.Context) (err error) {
 		Engine: s.engine, Source: s.backupSource(db, store), Log: s.log,
 		Dir: s.settings.Backup.Dir, Every: s.settings.Backup.Every, Keep: s.settings.Backup.Keep,
 	})
-	s.fleet, err = fleet.Open(ctx, fleet.Config{Store: db, Pipeline: s.engine.Pipeline, Announce: s.engine.Announce, Clock: s.clock})
-	return err
+	if err := s.openFleet(ctx, db); err != nil {
+		return err
+	}
+	s.archive.gate = reading.New(reading.Config{
+		Releases: s.engine, Tokens: s.access, Devices: s.fleet, Clock: s.clock, Log: s.log,
+	})
+	return nil
 }
 
 // settledPool is what of the pool is on record. A file that is not may have
@@ -287,7 +291,7 @@ func touch(path string) error {
 // describe is the server as its API describes it.
 func (s *server) describe() protocol.System {
 	return protocol.System{
-		Product: "aptfleet", Version: term.Version(), Fingerprint: s.key.Fingerprint(),
+		Product: "aptfleet", Version: term.Version(), Fingerprint: s.key.Fingerprint(), AssignmentKey: protocol.KeyID(s.fleetKeys.assignment.Public().(ed25519.PublicKey)),
 		Archive: s.listeners.addresses.Public, Admin: s.listeners.addresses.Admin,
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"strings"
 	"time"
 
-	"aptfleet/internal/protocol"
 	"aptfleet/repo-manager/internal/fleet"
 	"aptfleet/repo-manager/internal/release"
 	"aptfleet/snapshots"
@@ -24,16 +23,16 @@ func (s *server) deployed(ctx context.Context) ([]release.Deployed, error) {
 	}
 	var all []release.Deployed
 	for _, d := range devices {
-		if d.Report != nil {
-			all = append(all, deployedOn(d, *d.Report)...)
+		if d.Retired == nil {
+			all = append(all, deployedOn(d)...)
 		}
 	}
 	return all, nil
 }
 
 // deployedOn lists the deployments of a device, what it is about to install,
-// and what it follows, if that is one release for ever.
-func deployedOn(d fleet.Device, report protocol.Report) []release.Deployed {
+// and what it was told to.
+func deployedOn(d fleet.Device) []release.Deployed {
 	var all []release.Deployed
 	add := func(role, state, snapshot string) {
 		id, err := snapshots.ParseID(state)
@@ -44,6 +43,16 @@ func deployedOn(d fleet.Device, report protocol.Report) []release.Deployed {
 			all = append(all, release.Deployed{Device: d.Name, Pipeline: d.Pipeline, Role: role, State: id, Snapshot: snapshot})
 		}
 	}
+	if d.Release != nil {
+		add("assigned", d.Release.State, d.Release.Snapshot)
+	}
+	if d.Pin != nil {
+		add("pinned", "", d.Pin.Snapshot)
+	}
+	if d.Report == nil {
+		return all
+	}
+	report := *d.Report
 	for _, deployment := range report.Deployments {
 		add(deployment.Role, deployment.State, deployment.Snapshot)
 	}

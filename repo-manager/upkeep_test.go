@@ -52,7 +52,7 @@ func TestDeployedOn(t *testing.T) {
 		{Device: "bench", Pipeline: "demo", Role: "wanted", State: three},
 		{Device: "bench", Pipeline: "demo", Role: "followed", Snapshot: "20261120T101500Z"},
 	}
-	got := deployedOn(fleet.Device{Name: "bench", Pipeline: "demo"}, report)
+	got := deployedOn(fleet.Device{Name: "bench", Pipeline: "demo", Contact: fleet.Contact{Report: &report}})
 	if len(got) != len(want) {
 		t.Fatalf("deployed are %+v", got)
 	}
@@ -62,7 +62,7 @@ func TestDeployedOn(t *testing.T) {
 		}
 	}
 	report = protocol.Report{Follow: "state:" + one.String()}
-	if got := deployedOn(fleet.Device{Name: "b", Pipeline: "p"}, report); len(got) != 1 || got[0].State != one {
+	if got := deployedOn(fleet.Device{Name: "b", Pipeline: "p", Contact: fleet.Contact{Report: &report}}); len(got) != 1 || got[0].State != one {
 		t.Errorf("a device that follows a state: %+v", got)
 	}
 }

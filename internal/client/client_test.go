@@ -152,12 +152,44 @@ func TestRequests(t *testing.T) {
 			_, err := c.CreateLoginLink(ctx, "u")
 			return err
 		}},
-		{"GET /api/v1/devices", func(c *Client) error { _, err := c.Devices(ctx); return err }},
-		{"GET /api/v1/devices/bench", func(c *Client) error { _, err := c.Device(ctx, "bench"); return err }},
-		{`POST /api/v1/devices {"name":"bench","pipeline":"p","created":"0001-01-01T00:00:00Z"}`, func(c *Client) error {
-			_, err := c.CreateDevice(ctx, "bench", "p")
+		{"GET /api/v1/devices", func(c *Client) error { _, err := c.Devices(ctx, protocol.DeviceFilter{}); return err }},
+		{"GET /api/v1/devices?package=openssl%3C%3C3&state=failed", func(c *Client) error {
+			_, err := c.Devices(ctx, protocol.DeviceFilter{State: "failed", Package: "openssl<<3"})
 			return err
 		}},
+		{"GET /api/v1/devices/bench", func(c *Client) error { _, err := c.Device(ctx, "bench"); return err }},
+		{`PATCH /api/v1/devices/bench {"revision":"r2"}`, func(c *Client) error {
+			revision := "r2"
+			_, err := c.SetDevice(ctx, "bench", protocol.SetDevice{Revision: &revision})
+			return err
+		}},
+		{`POST /api/v1/devices/bench/assign {"stage":"canary"}`, func(c *Client) error { _, err := c.AssignDevice(ctx, "bench", "canary"); return err }},
+		{`POST /api/v1/devices/bench/hold {"reason":"fair"}`, func(c *Client) error {
+			_, err := c.HoldDevice(ctx, "bench", protocol.Hold{Reason: "fair"})
+			return err
+		}},
+		{"DELETE /api/v1/devices/bench/hold", func(c *Client) error { _, err := c.UnholdDevice(ctx, "bench"); return err }},
+		{`POST /api/v1/devices/bench/pin {"snapshot":"2026","reason":"r"}`, func(c *Client) error {
+			_, err := c.PinDevice(ctx, "bench", protocol.PinDevice{Snapshot: "2026", Reason: "r"})
+			return err
+		}},
+		{"DELETE /api/v1/devices/bench/pin", func(c *Client) error { _, err := c.UnpinDevice(ctx, "bench"); return err }},
+		{`POST /api/v1/devices/bench/retire {"reason":"stolen"}`, func(c *Client) error { _, err := c.RetireDevice(ctx, "bench", "stolen"); return err }},
+		{`POST /api/v1/devices/bench/resolve {"keep":"m"}`, func(c *Client) error { _, err := c.ResolveDevice(ctx, "bench", "m"); return err }},
+		{"GET /api/v1/registrations", func(c *Client) error { _, err := c.Registrations(ctx); return err }},
+		{`POST /api/v1/registrations [{"serial":"SN","pipeline":"p","product":"gw","stage":"dev"}]`, func(c *Client) error {
+			_, err := c.Register(ctx, []protocol.Registration{{Serial: "SN", Pipeline: "p", Product: "gw", Stage: "dev"}})
+			return err
+		}},
+		{"DELETE /api/v1/registrations/a%2Fb", func(c *Client) error { return c.Unregister(ctx, "a/b") }},
+		{"GET /api/v1/enrolment-tokens", func(c *Client) error { _, err := c.EnrolmentTokens(ctx); return err }},
+		{"DELETE /api/v1/enrolment-tokens/5e0b", func(c *Client) error { return c.RevokeEnrolmentToken(ctx, "5e0b") }},
+		{"GET /api/v1/enrolments", func(c *Client) error { _, err := c.Enrolments(ctx); return err }},
+		{`POST /api/v1/enrolments/SN/accept {"product":"gw","stage":"dev"}`, func(c *Client) error {
+			_, err := c.AcceptEnrolment(ctx, "SN", protocol.Accept{Product: "gw", Stage: "dev"})
+			return err
+		}},
+		{`POST /api/v1/enrolments/5e0b/refuse {"reason":"r"}`, func(c *Client) error { return c.RefuseEnrolment(ctx, "5e0b", "r") }},
 	} {
 		t.Run(c.want, func(t *testing.T) {
 			var got string

@@ -14,21 +14,6 @@ func (c *Client) CreateBackup(ctx context.Context, in protocol.NewBackup) (proto
 	return post[protocol.Change](ctx, c, "/api/v1/backups", in)
 }
 
-// Devices lists the devices by name.
-func (c *Client) Devices(ctx context.Context) ([]protocol.Device, error) {
-	return get[[]protocol.Device](ctx, c, "/api/v1/devices", nil)
-}
-
-// Device returns one device with its last report.
-func (c *Client) Device(ctx context.Context, name string) (protocol.Device, error) {
-	return get[protocol.Device](ctx, c, segments("api", "v1", "devices", name), nil)
-}
-
-// CreateDevice enrols a device. Its token is in this answer only.
-func (c *Client) CreateDevice(ctx context.Context, name, pipeline string) (protocol.Device, error) {
-	return post[protocol.Device](ctx, c, "/api/v1/devices", protocol.Device{Name: name, Pipeline: pipeline})
-}
-
 // Check compares every published file with what the database says. Each, if
 // not nil, is told now and then how many files and bytes were read.
 func (c *Client) Check(ctx context.Context, each func(files, bytes int64)) (protocol.Check, error) {

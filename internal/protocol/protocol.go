@@ -14,6 +14,8 @@ type Error struct {
 	Code string `json:"code"` // see release.Code
 	Text string `json:"text"`
 	Hint string `json:"hint,omitempty"`
+
+	Session uint64 `json:"session,omitempty"` // of CodeReplay: the next one must be higher
 }
 
 // ErrorBody wraps an Error.
@@ -26,17 +28,20 @@ type System struct {
 	Product     string `json:"product"` // "aptfleet"
 	Version     string `json:"version"`
 	Fingerprint string `json:"archive_key"` // 40 upper-case hex digits
-	Archive     string `json:"archive"`     // URL of the public listener
-	Admin       string `json:"admin"`       // URL of the admin listener
+	// KeyID of the key that signs what devices are told to run.
+	AssignmentKey string `json:"assignment_key"`
+	Archive       string `json:"archive"` // URL of the public listener
+	Admin         string `json:"admin"`   // URL of the admin listener
 }
 
-// Key is the public half of the archive key, and of the CA of a server that
-// has made one for itself.
+// Key is the public half of the archive key and of the CA of a server that has
+// made one for itself, and the name of the key that signs assignments.
 type Key struct {
 	Fingerprint   string `json:"fingerprint"`              // 40 upper-case hex digits
 	Certificate   string `json:"certificate"`              // ASCII-armoured OpenPGP
 	CAFingerprint string `json:"ca_fingerprint,omitempty"` // SHA-256 of the DER, 64 lower-case hex digits
 	CA            string `json:"ca,omitempty"`             // PEM
+	Assignment    string `json:"assignment"`               // KeyID of the key that signs assignments
 }
 
 // Pipeline is one product line.
@@ -377,16 +382,6 @@ type CheckLine struct {
 	Error  *Error `json:"error,omitempty"`
 }
 
-// Device is a machine as the server knows it.
-type Device struct {
-	Name     string    `json:"name"`
-	Pipeline string    `json:"pipeline"`
-	Created  time.Time `json:"created"`
-	Seen     time.Time `json:"seen,omitzero"` // last report
-	Report   *Report   `json:"report,omitempty"`
-	Token    string    `json:"token,omitempty"` // only in the answer that made it
-}
-
 // Report is what a device says about itself.
 type Report struct {
 	Follow      string       `json:"follow"` // "production", "snapshot:…", "state:…"
@@ -398,6 +393,29 @@ type Report struct {
 	WhyNot      string       `json:"why_not,omitempty"`  // why it does not run what it wants, one sentence
 	LastError   string       `json:"last_error,omitempty"`
 	Failed      []Failure    `json:"failed,omitempty"` // releases it will not try again
+
+	Revision  string   `json:"revision,omitempty"`   // of the hardware; "": unknown
+	Health    *Health  `json:"health,omitempty"`     // of what is booted; nil: not judged yet
+	FreeBytes int64    `json:"free_bytes,omitempty"` // for deployments; rounded, or every log line would make another report
+	Holds     []Hold   `json:"holds,omitempty"`      // that were made on the device
+	Developer bool     `json:"developer,omitempty"`  // it follows its developer
+	Config    string   `json:"config,omitempty"`     // revision of the configuration that was applied
+	Updater   string   `json:"updater,omitempty"`    // version of device-updater
+	Features  []string `json:"features,omitempty"`
+	Refused   *Refused `json:"refused,omitempty"` // the last assignment, if it was refused
+}
+
+// Health is whether what runs does what it should.
+type Health struct {
+	OK     bool   `json:"ok"`
+	Reason string `json:"reason,omitempty"` // why not, a sentence
+}
+
+// Refused is an assignment that a device did not accept.
+type Refused struct {
+	Reason  string `json:"reason"`         // one of those of docs/device-protocol.md
+	Text    string `json:"text,omitempty"` // a sentence
+	Counter uint64 `json:"counter,omitempty"`
 }
 
 // Deployment is one bootable root of a device.

@@ -38,11 +38,19 @@ func main() {
 	flag.StringVar(&b.profile, "profile", "", "`directory` for a CPU profile of Aptfleet's import, which is measured with a server that can be profiled")
 	flag.IntVar(&b.plan.runs, "runs", 20, "how often each operation runs")
 	flag.IntVar(&b.snapshots, "snapshots", 100, "how many snapshots Aptfleet's server has when its memory is measured")
+	fleet := fleetBench{out: os.Stdout}
+	flag.IntVar(&fleet.devices, "fleet", 0, "measure check-ins of this `number` of devices, and nothing else")
+	flag.IntVar(&fleet.connections, "connections", 64, "how many devices check in at once")
 	flag.Parse()
 	b.least, b.budget, b.patience = 3, 30*time.Second, 10*time.Second
 	b.tools = strings.Split(*tools, ",")
 	err := b.choose(*sizes)
-	if err == nil {
+	switch {
+	case err != nil:
+	case fleet.devices > 0:
+		fleet.work, fleet.results, fleet.profile = b.work, b.results, b.profile
+		err = fleet.run(ctx)
+	default:
 		err = b.run(ctx)
 	}
 	if err != nil {

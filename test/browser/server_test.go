@@ -6,9 +6,7 @@ package browser
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -119,22 +117,17 @@ func (s *server) stage(name string) protocol.Stage {
 // enrol makes a device and returns how it reports.
 func (s *server) enrol(name string) (report func(protocol.Report)) {
 	s.t.Helper()
-	device, err := s.API.CreateDevice(s.t.Context(), name, "demo")
+	token, err := s.API.CreateEnrolmentToken(s.t.Context(), protocol.EnrolmentToken{Pipeline: "demo", Product: "demo", Stage: "production"})
+	must(s.t, err)
+	device, err := rig.NewDevice(name)
+	must(s.t, err)
+	_, err = device.Enrol(s.t.Context(), s.Public, token.Token)
 	must(s.t, err)
 	return func(r protocol.Report) {
 		s.t.Helper()
-		body, err := json.Marshal(r)
+		device.Report = r
+		_, err := device.CheckIn(s.t.Context(), s.Public)
 		must(s.t, err)
-		request, err := http.NewRequestWithContext(s.t.Context(), http.MethodPost, s.Public+"/device/v1/report", bytes.NewReader(body))
-		must(s.t, err)
-		request.Header.Set("Authorization", "Bearer "+device.Token)
-		request.Header.Set("Content-Type", "application/json")
-		answer, err := http.DefaultClient.Do(request)
-		must(s.t, err)
-		must(s.t, answer.Body.Close())
-		if answer.StatusCode != http.StatusNoContent {
-			s.t.Fatalf("a report was answered with %s", answer.Status)
-		}
 	}
 }
 

@@ -55,6 +55,7 @@ func TestStories(t *testing.T) {
 			"secret":   secret,
 			"terminal": terminal,
 			"shape":    shape,
+			"device":   playDevice,
 			"listen":   listen,
 			"heard":    heard,
 			"silent":   silent,

@@ -79,12 +79,33 @@ type Access interface {
 	EndSessionsOf(ctx context.Context, actor release.Actor, user string) (int, error)
 }
 
-// Fleet is what the API needs of *fleet.Service.
+// Fleet is what the API needs of *fleet.Service; that type's comments hold the
+// promises.
 type Fleet interface {
-	Devices(ctx context.Context) ([]fleet.Device, error)
+	Enrol(ctx context.Context, signed protocol.Signed, address string) (protocol.Enrolled, error)
+	CheckIn(ctx context.Context, signed protocol.Signed, address string) (*protocol.CheckedIn, error)
+
+	List(ctx context.Context, filter protocol.DeviceFilter) ([]fleet.View, error)
+	Show(ctx context.Context, name string) (fleet.View, []fleet.Event, error)
 	Device(ctx context.Context, name string) (fleet.Device, error)
-	Create(ctx context.Context, actor release.Actor, name, pipeline string) (fleet.Device, error)
-	Report(ctx context.Context, token string, report protocol.Report) error
+	Assign(ctx context.Context, actor release.Actor, name, stage string) (fleet.Device, error)
+	Hold(ctx context.Context, actor release.Actor, name, reason string, until time.Time) (fleet.Device, error)
+	Unhold(ctx context.Context, actor release.Actor, name string) (fleet.Device, error)
+	Pin(ctx context.Context, actor release.Actor, name, snapshot, reason string) (fleet.Device, error)
+	Unpin(ctx context.Context, actor release.Actor, name string) (fleet.Device, error)
+	Set(ctx context.Context, actor release.Actor, name string, revision *string, modules *[]string) (fleet.Device, error)
+	Retire(ctx context.Context, actor release.Actor, name, reason string) (fleet.Device, error)
+	Resolve(ctx context.Context, actor release.Actor, name, keep string) (fleet.Device, error)
+
+	Register(ctx context.Context, actor release.Actor, all []fleet.Registration) (changed bool, err error)
+	Unregister(ctx context.Context, actor release.Actor, serial string) error
+	Registrations(ctx context.Context) []fleet.Registration
+	CreateToken(ctx context.Context, actor release.Actor, t fleet.EnrolToken) (_ fleet.EnrolToken, text string, err error)
+	Tokens(ctx context.Context) []fleet.EnrolToken
+	RevokeToken(ctx context.Context, actor release.Actor, id string) error
+	Pending(ctx context.Context) []protocol.PendingEnrolment
+	Accept(ctx context.Context, actor release.Actor, which string, how protocol.Accept) (fleet.Device, error)
+	Refuse(ctx context.Context, actor release.Actor, which, reason string) error
 }
 
 // Mirrors is what the API needs of *mirror.Updater.

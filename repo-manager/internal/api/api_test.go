@@ -539,39 +539,12 @@ func TestCheck(t *testing.T) {
 	}
 }
 
-func TestDeviceReport(t *testing.T) {
-	w := &world{}
-	h := NewDevice(w.config(io.Discard))
-	body := `{"follow":"production","deployments":[],"phase":"IDLE","field_of_tomorrow":1}`
-	for _, c := range []struct {
-		body    string
-		headers []string
-		status  int
-	}{
-		{body, nil, 401},
-		{body, []string{bearer("stolen")}, 401},
-		{body, []string{bearer("device")}, 204},
-		{"{", []string{bearer("device")}, 400},
-		{`{"phase":"` + strings.Repeat("x", maxReport) + `"}`, []string{bearer("device")}, 413},
-	} {
-		if rec := ask(t, h, "POST", "/device/v1/report", c.body, c.headers...); rec.Code != c.status {
-			t.Errorf("%.30s with %v: %d, want %d: %s", c.body, c.headers, rec.Code, c.status, rec.Body)
-		}
-	}
-	if len(w.reports) != 1 || w.reports[0].Phase != "IDLE" {
-		t.Errorf("taken: %+v", w.reports)
-	}
-	if rec := ask(t, h, "GET", "/api/v1/pipelines", "", bearer("admin")); rec.Code != 404 {
-		t.Errorf("the public listener serves the API: %d", rec.Code)
-	}
-}
-
 func TestSecretsAreShown(t *testing.T) {
 	h, _, _ := newAPI(t)
 	for target, want := range map[string]string{
-		"/api/v1/tokens":      `"secret":"s3"`,
-		"/api/v1/devices":     `"token":"t0"`,
-		"/api/v1/login-links": `"url":"http://127.0.0.1:1/login/once"`,
+		"/api/v1/tokens":           `"secret":"s3"`,
+		"/api/v1/enrolment-tokens": `"token":"aft1_secret"`,
+		"/api/v1/login-links":      `"url":"http://127.0.0.1:1/login/once"`,
 	} {
 		rec := ask(t, h, "POST", target, `{"user":"ada","name":"d"}`, bearer("admin"))
 		if rec.Code != 201 || !bytes.Contains(rec.Body.Bytes(), []byte(want)) {

@@ -25,14 +25,29 @@ func (s *server) authorise(c *gin.Context, who access.Identity, r route) error {
 		}
 		return missing(who, roles, "")
 	}
+	if r.scope == inBody {
+		scopes, err := scopesInBody(c)
+		if err != nil {
+			return err
+		}
+		return may(who, roles, scopes...)
+	}
 	scope, err := s.scopeOf(c, who, r.scope)
 	if err != nil {
 		return err
 	}
-	if slices.ContainsFunc(roles, func(role string) bool { return access.Allows(who.Roles, role, scope) }) {
-		return nil
+	return may(who, roles, scope)
+}
+
+// may tells whether one of the roles covers each scope, and if not, which is
+// missing.
+func may(who access.Identity, roles []string, scopes ...string) error {
+	for _, scope := range scopes {
+		if !slices.ContainsFunc(roles, func(role string) bool { return access.Allows(who.Roles, role, scope) }) {
+			return missing(who, roles, scope)
+		}
 	}
-	return missing(who, roles, scope)
+	return nil
 }
 
 // scopeOf fills a row's scope with what the request is about. What has a name
@@ -55,8 +70,22 @@ func (s *server) scopeOf(c *gin.Context, who access.Identity, scope string) (str
 			err = notFound("repo-manager device list", "device", name)
 		}
 		return scopeOfDevice(device), err
-	case inBody:
-		return scopeInBody(c)
+	case ofSerial:
+		serial := c.Param("serial")
+		for _, r := range s.Fleet.Registrations(c.Request.Context()) {
+			if r.Serial == serial && sees(who, r.Pipeline) {
+				return r.Pipeline + "/" + r.Product, nil
+			}
+		}
+		return "", notFound("repo-manager device registered", "registration", serial)
+	case ofToken:
+		id := c.Param("id")
+		for _, t := range s.Fleet.Tokens(c.Request.Context()) {
+			if strings.HasPrefix(t.ID(), id) && sees(who, t.Pipeline) {
+				return t.Pipeline + "/" + t.Product, nil
+			}
+		}
+		return "", notFound("repo-manager device token list", "enrolment token", id)
 	}
 	var parts []string
 	for name := range strings.SplitSeq(scope, "/") {
@@ -77,23 +106,44 @@ func scopeOfNames(names ...string) (string, error) {
 }
 
 // scopeOfDevice is what a role must cover to act on a device.
-func scopeOfDevice(d fleet.Device) string { return d.Pipeline }
+func scopeOfDevice(d fleet.Device) string {
+	if d.Product == "" {
+		return d.Pipeline
+	}
+	return d.Pipeline + "/" + d.Product
+}
 
-// scopeInBody reads what a request's JSON is about, and leaves the body as it
-// was for the handler.
-func scopeInBody(c *gin.Context) (string, error) {
+// scopesInBody reads what a request's JSON is about, and leaves the body as it
+// was for the handler. There is at least one.
+func scopesInBody(c *gin.Context) ([]string, error) {
 	raw, err := io.ReadAll(http.MaxBytesReader(c.Writer, c.Request.Body, maxJSON))
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	c.Request.Body = io.NopCloser(bytes.NewReader(raw))
-	// The handler's own reading tells what is wrong with the JSON; until then it
-	// is about the whole server.
-	var about struct{ Pipeline, Product string }
-	if json.NewDecoder(bytes.NewReader(raw)).Decode(&about) != nil || about.Product == "" {
-		return scopeOfNames(about.Pipeline)
+	type about struct{ Pipeline, Product string }
+	var all []about
+	if json.NewDecoder(bytes.NewReader(raw)).Decode(&all) != nil || len(all) == 0 {
+		all = make([]about, 1)
+		if json.NewDecoder(bytes.NewReader(raw)).Decode(&all[0]) != nil {
+			// The handler's own reading tells what is wrong with the JSON; until
+			// then it is about the whole server.
+			all[0] = about{}
+		}
 	}
-	return scopeOfNames(about.Pipeline, about.Product)
+	var scopes []string
+	for _, one := range all {
+		names := []string{one.Pipeline, one.Product}
+		if one.Product == "" {
+			names = names[:1]
+		}
+		scope, err := scopeOfNames(names...)
+		if err != nil {
+			return nil, err
+		}
+		scopes = append(scopes, scope)
+	}
+	return scopes, nil
 }
 
 // noChange is the engine's answer to a number that no change has.

@@ -5,7 +5,6 @@ import (
 
 	"aptfleet/internal/deb"
 	"aptfleet/internal/protocol"
-	"aptfleet/repo-manager/internal/fleet"
 	"aptfleet/repo-manager/internal/publish"
 	"aptfleet/repo-manager/internal/release"
 	"aptfleet/snapshots"
@@ -141,16 +140,6 @@ func toChange(c release.Change) protocol.Change {
 
 func toEvent(e release.Event) protocol.Event {
 	return protocol.Event{Seq: e.Seq, Kind: e.Kind, Pipeline: e.Pipeline, Subject: e.Subject, At: e.At.UTC()}
-}
-
-func toDevice(d fleet.Device) protocol.Device {
-	out := protocol.Device{
-		Name: d.Name, Pipeline: d.Pipeline, Created: d.Created.UTC(), Report: d.Report, Token: d.Token,
-	}
-	if !d.Seen.IsZero() {
-		out.Seen = d.Seen.UTC()
-	}
-	return out
 }
 
 func toFinding(f publish.Finding) protocol.Finding {

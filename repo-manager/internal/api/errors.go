@@ -14,6 +14,7 @@ import (
 
 	"aptfleet/internal/protocol"
 	"aptfleet/internal/term"
+	"aptfleet/repo-manager/internal/fleet"
 	"aptfleet/repo-manager/internal/release"
 )
 
@@ -62,7 +63,10 @@ func (s *server) fail(c *gin.Context, err error) {
 func told(c *gin.Context, err error) (status int, body protocol.Error) {
 	var known *release.Error
 	var tooLarge *http.MaxBytesError
+	var refused *fleet.Refused
 	switch {
+	case errors.As(err, &refused):
+		return statusOfRefusal(refused.Code), protocol.Error{Code: refused.Code, Text: refused.Text, Session: refused.Session}
 	case errors.As(err, &tooLarge):
 		return http.StatusRequestEntityTooLarge, protocol.Error{
 			Code: string(release.TooLarge),
@@ -92,7 +96,7 @@ func writeError(w http.ResponseWriter, r *http.Request, status int, body protoco
 	if status == http.StatusUnauthorized {
 		w.Header().Set("WWW-Authenticate", `Bearer realm="aptfleet"`)
 	}
-	if strings.Contains(r.Header.Get("Accept"), "application/json") {
+	if strings.Contains(r.Header.Get("Accept"), "application/json") || strings.HasPrefix(r.URL.Path, devicePrefix) {
 		if raw, err := json.Marshal(protocol.ErrorBody{Error: body}); err == nil {
 			w.Header().Set("Content-Type", "application/json; charset=utf-8")
 			w.WriteHeader(status)

@@ -34,9 +34,10 @@ type world struct {
 	promoted protocol.Promote
 	expect   *snapshots.ID
 	filter   release.Filter
-	composed string // how the last state was to be made
-	reports  []protocol.Report
-	err      error // what every act answers, if not nil
+	composed string                // how the last state was to be made
+	address  string                // of the device that asked last
+	sifted   protocol.DeviceFilter // that devices were asked for by last
+	err      error                 // what every act answers, if not nil
 	already  bool
 	receive  func(body io.Reader) error
 	stream   chan release.Event
@@ -271,24 +272,6 @@ func (w *world) CreateLoginLink(_ context.Context, a release.Actor, user string)
 	return "once", noon, w.act(a)
 }
 
-// devices is apart from world because two interfaces name a method Create.
-type devices struct{ *world }
-
-func (d devices) Devices(context.Context) ([]fleet.Device, error) { return d.world.devices, d.err }
-func (d devices) Device(_ context.Context, name string) (fleet.Device, error) {
-	return fleet.Device{Name: name, Pipeline: "demo", Created: noon}, d.err
-}
-func (d devices) Create(_ context.Context, a release.Actor, name, pipeline string) (fleet.Device, error) {
-	return fleet.Device{Name: name, Pipeline: pipeline, Created: noon, Token: "t0"}, d.act(a)
-}
-func (d devices) Report(_ context.Context, token string, report protocol.Report) error {
-	if token != "device" {
-		return &release.Error{Code: release.NoAccess, Text: "cannot tell which device reports"}
-	}
-	d.reports = append(d.reports, report)
-	return d.err
-}
-
 // mirrors is the mirror.Updater of a world.
 type mirrors struct{ *world }
 
@@ -325,7 +308,7 @@ func (w *world) Receive(_ context.Context, body io.Reader, name string) (release
 // config wires a world to an API; logs receives the access log.
 func (w *world) config(logs io.Writer) Config {
 	return Config{
-		Releases: w, Access: w, Fleet: devices{w}, Mirrors: mirrors{w}, Backups: w, Receiver: w,
+		Releases: w, Access: w, Fleet: fakeFleet{w}, Mirrors: mirrors{w}, Backups: w, Receiver: w,
 		System:      func() protocol.System { return protocol.System{Product: "aptfleet", Fingerprint: "F00D"} },
 		Certificate: []byte("-----BEGIN PGP PUBLIC KEY BLOCK-----\n"),
 		LoginURL:    func(secret string) string { return "http://127.0.0.1:1/login/" + secret },

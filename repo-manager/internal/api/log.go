@@ -20,6 +20,7 @@ const requestIDHeader = "X-Request-Id"
 const (
 	keyUser  = "aptfleet.user"
 	keyError = "aptfleet.error"
+	keyQuiet = "aptfleet.quiet" // no line, unless the log is to have everything
 )
 
 // logged gives every request an id and one line in the log, and every answer
@@ -35,6 +36,11 @@ func (s *server) logged(c *gin.Context) {
 	start := time.Now()
 	defer func() {
 		level := slog.LevelInfo
+		if c.GetBool(keyQuiet) {
+			if level = slog.LevelDebug; !s.Log.Enabled(c.Request.Context(), level) {
+				return
+			}
+		}
 		attrs := []slog.Attr{
 			slog.String("id", id),
 			slog.String("method", c.Request.Method),

@@ -20,6 +20,8 @@ const (
 	admin         = "admin"
 
 	or = "|"
+
+	registrars = operator + or + manufacturing // prepare devices
 )
 
 // handler does what a route is for. It returns a status below 400 and the
@@ -40,8 +42,10 @@ type route struct {
 const (
 	somewhere = "somewhere" // the role may have any scope; the handler shows what that covers
 	ofChange  = "change"    // the pipeline that the change :id works on
-	ofDevice  = "device"    // the pipeline that the device :d belongs to
-	inBody    = "body"      // the pipeline, and the product if there is one, that the JSON of the request names
+	ofDevice  = "device"    // the pipeline and product of the device :d
+	ofSerial  = "serial"    // those that the serial number :serial is registered for
+	ofToken   = "token"     // those of the enrolment token :id
+	inBody    = "body"      // the pipeline, and the product if there is one, that the JSON of the request names; of each in a list
 )
 
 // routes is the whole API of the admin listener and the Unix socket.
@@ -104,8 +108,25 @@ func routes() []route {
 		{http.MethodGet, "/api/v1/acts", admin, "", listActs},
 
 		{http.MethodGet, "/api/v1/devices", viewer, somewhere, listDevices},
-		{http.MethodPost, "/api/v1/devices", operator + or + manufacturing, inBody, createDevice},
 		{http.MethodGet, "/api/v1/devices/:d", viewer, ofDevice, getDevice},
+		{http.MethodPatch, "/api/v1/devices/:d", operator, ofDevice, setDevice},
+		{http.MethodPost, "/api/v1/devices/:d/assign", operator, ofDevice, assignDevice},
+		{http.MethodPost, "/api/v1/devices/:d/hold", operator, ofDevice, holdDevice},
+		{http.MethodDelete, "/api/v1/devices/:d/hold", operator, ofDevice, unholdDevice},
+		{http.MethodPost, "/api/v1/devices/:d/pin", operator, ofDevice, pinDevice},
+		{http.MethodDelete, "/api/v1/devices/:d/pin", operator, ofDevice, unpinDevice},
+		{http.MethodPost, "/api/v1/devices/:d/retire", operator, ofDevice, retireDevice},
+		{http.MethodPost, "/api/v1/devices/:d/resolve", operator, ofDevice, resolveDevice},
+		{http.MethodGet, "/api/v1/registrations", viewer, somewhere, listRegistrations},
+		{http.MethodPost, "/api/v1/registrations", registrars, inBody, registerDevices},
+		{http.MethodDelete, "/api/v1/registrations/:serial", registrars, ofSerial, unregisterDevice},
+		{http.MethodGet, "/api/v1/enrolment-tokens", registrars, somewhere, listEnrolmentTokens},
+		{http.MethodPost, "/api/v1/enrolment-tokens", registrars, inBody, createEnrolmentToken},
+		{http.MethodDelete, "/api/v1/enrolment-tokens/:id", registrars, ofToken, revokeEnrolmentToken},
+		{http.MethodGet, "/api/v1/enrolments", registrars, somewhere, listEnrolments},
+		{http.MethodPost, "/api/v1/enrolments/:key/accept", operator, inBody, acceptEnrolment},
+		{http.MethodPost, "/api/v1/enrolments/:key/refuse", operator, somewhere, refuseEnrolment},
+
 		{http.MethodPost, "/api/v1/check", admin, "", check},
 		{http.MethodPost, "/api/v1/backups", admin, "", createBackup},
 		{http.MethodPost, "/api/v1/files", admin, "", restoreFile},
@@ -117,7 +138,9 @@ func routes() []route {
 func deviceRoutes() []route {
 	return []route{
 		{http.MethodGet, "/healthz", anyone, "", health},
-		{http.MethodPost, "/device/v1/report", anyone, "", deviceReport}, // authenticates by the device's token
+		// A device's requests are signed by its key; package fleet judges that.
+		{http.MethodPost, enrolmentsPath, anyone, "", deviceEnrol},
+		{http.MethodPost, checkInsPath, anyone, "", deviceCheckIn},
 	}
 }
 

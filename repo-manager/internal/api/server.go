@@ -8,7 +8,6 @@ import (
 
 	"aptfleet/internal/protocol"
 	"aptfleet/repo-manager/internal/access"
-	"aptfleet/repo-manager/internal/fleet"
 	"aptfleet/repo-manager/internal/release"
 )
 
@@ -24,6 +23,7 @@ func getSystem(s *server, _ *gin.Context, _ access.Identity) (int, any, error) {
 func getKey(s *server, _ *gin.Context, _ access.Identity) (int, any, error) {
 	return http.StatusOK, protocol.Key{
 		Fingerprint: s.System().Fingerprint, Certificate: string(s.Certificate), CAFingerprint: s.CAFingerprint, CA: s.CA,
+		Assignment: s.System().AssignmentKey,
 	}, nil
 }
 
@@ -59,24 +59,4 @@ func abortChange(s *server, c *gin.Context, who access.Identity) (int, any, erro
 		err = s.Releases.Record(c.Request.Context(), who.Actor(), "abort", fmt.Sprintf("change %d", id), change.Summary)
 	}
 	return http.StatusOK, toChange(change), err
-}
-
-func listDevices(s *server, c *gin.Context, who access.Identity) (int, any, error) {
-	devices, err := s.Fleet.Devices(c.Request.Context())
-	devices = seen(who, devices, func(d fleet.Device) string { return d.Pipeline })
-	return http.StatusOK, list(devices, toDevice), err
-}
-
-func getDevice(s *server, c *gin.Context, _ access.Identity) (int, any, error) {
-	device, err := s.Fleet.Device(c.Request.Context(), c.Param("d"))
-	return http.StatusOK, toDevice(device), err
-}
-
-func createDevice(s *server, c *gin.Context, who access.Identity) (int, any, error) {
-	var in protocol.Device
-	if err := readJSON(c, &in); err != nil {
-		return 0, nil, err
-	}
-	device, err := s.Fleet.Create(c.Request.Context(), who.Actor(), in.Name, in.Pipeline)
-	return http.StatusCreated, toDevice(device), err
 }

@@ -241,9 +241,18 @@ func TestEveryRoleOnEveryRoute(t *testing.T) {
 			expect("nobody", func(*http.Request) {}, http.StatusOK, "")
 			continue
 		case "device":
-			expect("a device", func(r *http.Request) { r.Header.Set("Authorization", "Bearer device") }, http.StatusOK, "")
+			// What a device sends is signed; a token of somebody else's is worth
+			// nothing, and who sends none is told so.
+			body = `{"payload":"e30=","key":"unknown_device","signature":""}`
+			if strings.HasSuffix(e.path, "enrolments") {
+				body = `{"payload":"e30=","key":"refused","signature":""}`
+			}
 			for name, as := range callers.roles {
-				expect(name, as, http.StatusUnauthorized, "cannot tell which device")
+				want := http.StatusUnauthorized
+				if strings.HasSuffix(e.path, "enrolments") {
+					want = http.StatusForbidden
+				}
+				expect(name, as, want, `"error"`)
 			}
 			continue
 		}

@@ -46,12 +46,6 @@ type Devices interface {
 	ReadAllowed(user, password, pipeline string) bool
 }
 
-// NoDevices are the devices of a server that has given none read credentials.
-type NoDevices struct{}
-
-// ReadAllowed is false.
-func (NoDevices) ReadAllowed(_, _, _ string) bool { return false }
-
 // Config is what a gate is made of; all of it is required.
 type Config struct {
 	Releases Releases

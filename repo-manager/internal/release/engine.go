@@ -148,6 +148,9 @@ type Engine struct {
 	mu    sync.RWMutex
 	lines map[string]*line // each value is replaced, never modified
 
+	publishedMu sync.RWMutex
+	published   map[string]*published // by pipeline
+
 	// Of the writer goroutine alone:
 	unpublished map[string]time.Time // pipelines whose last publication failed, and when to try again
 

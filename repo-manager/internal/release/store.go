@@ -37,6 +37,9 @@ type Store interface {
 	Bases(ctx context.Context, pipeline string) ([]Base, error)
 	// BaseStates is Bases without texts and signatures.
 	BaseStates(ctx context.Context, pipeline string) ([]Base, error)
+	// Base returns the fixed base that a pipeline has in dir; ok is false if
+	// there is none.
+	Base(ctx context.Context, pipeline, dir string) (b Base, ok bool, err error)
 	// HasBase tells whether a pipeline has a fixed base in dir.
 	HasBase(ctx context.Context, pipeline, dir string) (bool, error)
 	// Accepted finds the newest upload of exactly this name, version and

@@ -214,12 +214,22 @@ func (d *DB) Move(ctx context.Context, pipeline string, seq int64) (release.Move
 	return first(list(rows, err, scanMove))
 }
 
+const selectBases = `SELECT pipeline, dir, state, text, inrelease, signature FROM bases `
+
+func scanBase(r *sql.Rows, b *release.Base) error {
+	return r.Scan(&b.Pipeline, &b.Dir, idValue(&b.State), &b.Text, &b.InRelease, &b.Signature)
+}
+
 // Bases implements release.Store.
 func (d *DB) Bases(ctx context.Context, pipeline string) ([]release.Base, error) {
-	rows, err := d.read.QueryContext(ctx, `SELECT pipeline, dir, state, text, inrelease, signature FROM bases WHERE pipeline = ? ORDER BY number`, pipeline)
-	return list(rows, err, func(r *sql.Rows, b *release.Base) error {
-		return r.Scan(&b.Pipeline, &b.Dir, idValue(&b.State), &b.Text, &b.InRelease, &b.Signature)
-	})
+	rows, err := d.read.QueryContext(ctx, selectBases+`WHERE pipeline = ? ORDER BY number`, pipeline)
+	return list(rows, err, scanBase)
+}
+
+// Base implements release.Store.
+func (d *DB) Base(ctx context.Context, pipeline, dir string) (release.Base, bool, error) {
+	rows, err := d.read.QueryContext(ctx, selectBases+`WHERE pipeline = ? AND dir = ?`, pipeline, dir)
+	return first(list(rows, err, scanBase))
 }
 
 // HasBase implements release.Store.

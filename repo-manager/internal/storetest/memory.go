@@ -18,7 +18,7 @@ type Memory struct {
 	mu        sync.Mutex
 	releases  releases
 	people    people
-	fleet     devices
+	fleet     memoryFleet
 	failsNext error
 	damage    []string // for Integrity
 	failsPut  error
@@ -220,6 +220,18 @@ func (m *Memory) Bases(_ context.Context, pipeline string) ([]release.Base, erro
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return only(m.releases.bases, func(b release.Base) bool { return b.Pipeline == pipeline }), nil
+}
+
+// Base implements release.Store.
+func (m *Memory) Base(_ context.Context, pipeline, dir string) (release.Base, bool, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, b := range m.releases.bases {
+		if b.Pipeline == pipeline && b.Dir == dir {
+			return b, true, nil
+		}
+	}
+	return release.Base{}, false, nil
 }
 
 // HasBase implements release.Store.

@@ -8,9 +8,7 @@ import (
 	"slices"
 	"time"
 
-	"aptfleet/internal/protocol"
 	"aptfleet/repo-manager/internal/access"
-	"aptfleet/repo-manager/internal/fleet"
 	"aptfleet/repo-manager/internal/release"
 )
 
@@ -32,8 +30,6 @@ type storedSession struct {
 	access.Session
 	secret access.Hash
 }
-
-type devices []fleet.Stored
 
 func (m *Memory) act(act release.Act) { m.releases.acts = append(m.releases.acts, act) }
 
@@ -272,49 +268,4 @@ func without(grants map[access.Hash]access.Grant, now time.Time) map[access.Hash
 		}
 	}
 	return left
-}
-
-// PutDevice implements fleet.Store.
-func (m *Memory) PutDevice(_ context.Context, d fleet.Device, token fleet.Hash, act release.Act) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.device(d.Name) != nil {
-		return fleet.ErrExists
-	}
-	if m.releases.pipeline(d.Pipeline) == nil {
-		return fmt.Errorf("no pipeline %s", d.Pipeline)
-	}
-	m.fleet = append(m.fleet, fleet.Stored{Device: d, Token: token})
-	m.act(act)
-	return nil
-}
-
-func (m *Memory) device(name string) *fleet.Stored {
-	for i := range m.fleet {
-		if m.fleet[i].Name == name {
-			return &m.fleet[i]
-		}
-	}
-	return nil
-}
-
-// Devices implements fleet.Store.
-func (m *Memory) Devices(context.Context) ([]fleet.Stored, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	list := slices.Clone([]fleet.Stored(m.fleet))
-	slices.SortFunc(list, func(a, b fleet.Stored) int { return cmp.Compare(a.Name, b.Name) })
-	return list, nil
-}
-
-// PutReport implements fleet.Store.
-func (m *Memory) PutReport(_ context.Context, name string, report protocol.Report, seen time.Time) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	d := m.device(name)
-	if d == nil {
-		return fmt.Errorf("no device %s", name)
-	}
-	d.Report, d.Seen = &report, seen
-	return nil
 }

@@ -4,21 +4,13 @@ import (
 	"errors"
 	"testing"
 
-	"aptfleet/internal/protocol"
 	"aptfleet/repo-manager/internal/access"
-	"aptfleet/repo-manager/internal/fleet"
 	"aptfleet/repo-manager/internal/release"
 )
 
 // AccessStore is a store of people whose audit trail can be read.
 type AccessStore interface {
 	access.Store
-	release.Store
-}
-
-// FleetStore is a store of devices, which belong to pipelines.
-type FleetStore interface {
-	fleet.Store
 	release.Store
 }
 
@@ -72,29 +64,4 @@ func Access(t *testing.T, open func(t *testing.T) AccessStore) {
 		same(t, "acts", len(must1(s.Acts(ctx, "", 0))), 5)
 	})
 	accessEnds(t, open)
-}
-
-// Fleet runs the suite of fleet.Store. open returns an empty store.
-func Fleet(t *testing.T, open func(t *testing.T) FleetStore) {
-	ctx, s := t.Context(), open(t)
-	must(t, s.Commit(ctx, demo("demo")))
-	two := fleet.Device{Name: "two", Pipeline: "demo", Created: day}
-	one := fleet.Device{Name: "one", Pipeline: "demo", Created: day}
-	must(t, s.PutDevice(ctx, two, fleet.Hash{2}, act("device two")))
-	must(t, s.PutDevice(ctx, one, fleet.Hash{1}, act("device one")))
-	if err := s.PutDevice(ctx, one, fleet.Hash{3}, act("again")); !errors.Is(err, fleet.ErrExists) {
-		t.Errorf("a second device one: %v, want ErrExists", err)
-	}
-	if err := s.PutDevice(ctx, fleet.Device{Name: "x", Pipeline: "nowhere", Created: day}, fleet.Hash{4}, act("x")); err == nil {
-		t.Error("a device of a pipeline that does not exist was stored")
-	}
-	same(t, "devices", must1(s.Devices(ctx)), []fleet.Stored{{Device: one, Token: fleet.Hash{1}}, {Device: two, Token: fleet.Hash{2}}})
-	report := protocol.Report{Follow: "production", Phase: "IDLE", Deployments: []protocol.Deployment{{ID: 1, State: "abc", Role: "booted"}}}
-	must(t, s.PutReport(ctx, "two", report, day))
-	if err := s.PutReport(ctx, "three", report, day); err == nil {
-		t.Error("a report of a device that does not exist was stored")
-	}
-	stored := must1(s.Devices(ctx))[1]
-	same(t, "report", *stored.Report, report)
-	same(t, "seen", stored.Seen, day)
 }

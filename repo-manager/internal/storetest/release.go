@@ -90,6 +90,13 @@ func everythingComesBack(t *testing.T, s release.Store, again func() release.Sto
 		same(t, "moves", must1(s.Moves(ctx, "demo", "", 0)), []release.Move{b.Moves[1], b.Moves[0]})
 		same(t, "bases", must1(s.Bases(ctx, "demo")), b.Bases)
 		same(t, "acts", must1(s.Acts(ctx, "demo", 0)), b.Acts)
+		base, ok, err := s.Base(ctx, "demo", "states/1")
+		must(t, err)
+		same(t, "base", base, b.Bases[0])
+		same(t, "base is there", ok, true)
+		_, ok, err = s.Base(ctx, "other", "states/1")
+		must(t, err)
+		same(t, "another pipeline's base", ok, false)
 		same(t, "has base", must1(s.HasBase(ctx, "demo", "states/1")), true)
 		same(t, "has no base", must1(s.HasBase(ctx, "demo", "states/2")), false)
 		files := []release.File{{SHA256: b.Files[0].SHA256, Name: "a_1_all.deb", Size: 3}, b.Files[2]}

@@ -151,7 +151,7 @@ func (w *world) device(name, pipeline string, report *protocol.Report) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.devices = slices.DeleteFunc(w.devices, func(d fleet.Device) bool { return d.Name == name })
-	d := fleet.Device{Name: name, Pipeline: pipeline, Created: w.now, Report: report}
+	d := fleet.Device{Name: name, Pipeline: pipeline, Created: w.now, Contact: fleet.Contact{Report: report}}
 	if report != nil {
 		d.Seen = w.now
 	}

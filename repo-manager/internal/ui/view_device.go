@@ -262,7 +262,7 @@ type fleetView struct {
 func newFleet(now time.Time, devices []fleet.Device, pipeline string, offers map[string]offer) fleetView {
 	var views []deviceView
 	for _, d := range devices {
-		if d.Pipeline == pipeline {
+		if d.Pipeline == pipeline && d.Retired == nil {
 			views = append(views, newDevice(now, d, offers))
 		}
 	}

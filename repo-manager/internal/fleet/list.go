@@ -1,0 +1,210 @@
+package fleet
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	"aptfleet/internal/protocol"
+	"aptfleet/repo-manager/internal/release"
+)
+
+// SilentAfter is how long a device may be quiet before it is called silent.
+const SilentAfter = 10 * time.Minute
+
+// View is a device and how it stands.
+type View struct {
+	Device
+	State   string // one of those of protocol.Device
+	Has     *protocol.Runs
+	Should  *protocol.Runs
+	Healthy *bool
+	WhyNot  string
+}
+
+// Devices lists all devices by name.
+func (s *Service) Devices(context.Context) ([]Device, error) {
+	s.mu.RLock()
+	all := make([]Device, 0, len(s.devices))
+	for _, d := range s.devices {
+		all = append(all, d.Device)
+	}
+	s.mu.RUnlock()
+	slices.SortFunc(all, func(a, b Device) int { return cmp.Compare(a.Name, b.Name) })
+	return all, nil
+}
+
+// Device returns one device.
+func (s *Service) Device(_ context.Context, name string) (Device, error) {
+	d, err := s.byName("find", name)
+	if err != nil {
+		return Device{}, err
+	}
+	return s.copyOf(d), nil
+}
+
+// Show returns how a device stands, and its events, newest first.
+func (s *Service) Show(ctx context.Context, name string) (View, []Event, error) {
+	d, err := s.Device(ctx, name)
+	if err != nil {
+		return View{}, nil, err
+	}
+	events, err := s.Store.Events(ctx, name)
+	return s.view(ctx, d, s.now()), events, err
+}
+
+// List lists the devices that a filter takes, by name.
+func (s *Service) List(ctx context.Context, f protocol.DeviceFilter) ([]View, error) {
+	if f.Package != "" && s.Packages == nil {
+		return nil, fail(release.Refused, "", "cannot list devices by package: this server makes no bills of materials")
+	}
+	devices, err := s.Devices(ctx)
+	if err != nil {
+		return nil, err
+	}
+	now := s.now()
+	has := make(map[string]bool) // by what decides: many devices have the same
+	var all []View
+	for _, d := range devices {
+		if f.Pipeline != "" && d.Pipeline != f.Pipeline || f.Product != "" && d.Product != f.Product ||
+			f.Stage != "" && d.Stage != f.Stage || f.Revision != "" && d.HardwareRevision() != f.Revision {
+			continue
+		}
+		v := s.view(ctx, d, now)
+		if f.State != "" && v.State != f.State {
+			continue
+		}
+		if f.Snapshot != "" && (v.Has == nil || !strings.HasPrefix(v.Has.Snapshot, f.Snapshot)) {
+			continue
+		}
+		if f.Package != "" {
+			if v.Has == nil {
+				continue
+			}
+			key := strings.Join(append([]string{d.Pipeline, d.Product, v.Has.State}, d.Modules...), "\n")
+			yes, known := has[key]
+			if !known {
+				if yes, err = s.Packages.Has(ctx, d.Pipeline, d.Product, d.Modules, v.Has.State, f.Package); err != nil {
+					return nil, err
+				}
+				has[key] = yes
+			}
+			if !yes {
+				continue
+			}
+		}
+		all = append(all, v)
+	}
+	return all, nil
+}
+
+// view judges a device.
+func (s *Service) view(ctx context.Context, d Device, now time.Time) View {
+	v := View{Device: d}
+	if runs, ok := booted(d.Report); ok {
+		v.Has = &runs
+	}
+	offer, err := s.target(ctx, &d)
+	if err == nil && offer != nil {
+		v.Should = &protocol.Runs{State: offer.State.String(), Snapshot: offer.Snapshot}
+	}
+	if d.Report != nil && d.Report.Health != nil {
+		v.Healthy = &d.Report.Health.OK
+	}
+	v.State = state(v, now)
+	v.WhyNot = whyNot(s, v, err, now)
+	return v
+}
+
+// behind tells whether a device does not run what it should.
+func (v *View) behind() bool {
+	return v.Should != nil && (v.Has == nil || v.Has.State != v.Should.State)
+}
+
+// held is the hold that keeps a device as it is, its own or an operator's.
+func (v *View) held(now time.Time) *protocol.Hold {
+	lasts := func(h protocol.Hold) bool { return h.Until.IsZero() || now.Before(h.Until) }
+	if v.Hold != nil && lasts(*v.Hold) {
+		return v.Hold
+	}
+	if v.Report != nil {
+		for i, h := range v.Report.Holds {
+			if lasts(h) {
+				return &v.Report.Holds[i]
+			}
+		}
+	}
+	return nil
+}
+
+func (v *View) failure() *protocol.Failure {
+	if v.Report != nil && v.Should != nil {
+		for i, f := range v.Report.Failed {
+			if f.State == v.Should.State {
+				return &v.Report.Failed[i]
+			}
+		}
+	}
+	return nil
+}
+
+func state(v View, now time.Time) string {
+	switch {
+	case v.Retired != nil:
+		return protocol.DeviceRetired
+	case v.Clone != nil:
+		return protocol.DeviceClone
+	case v.Report == nil:
+		return protocol.DevicePending
+	case v.behind() && v.failure() != nil, v.Healthy != nil && !*v.Healthy:
+		return protocol.DeviceFailed
+	case now.Sub(v.Seen) > SilentAfter:
+		return protocol.DeviceSilent
+	case v.held(now) != nil:
+		return protocol.DeviceHeld
+	case v.behind():
+		return protocol.DeviceBehind
+	}
+	return protocol.DeviceOK
+}
+
+// whyNot is why a device does not run what it should, in a sentence; "" if it
+// does.
+func whyNot(s *Service, v View, err error, now time.Time) string {
+	switch {
+	case v.Retired != nil:
+		return "it is retired: " + v.Retired.Reason
+	case v.Clone != nil:
+		return v.Clone.Why + "; neither is given anything until an operator decides"
+	case err != nil:
+		return sentence(err)
+	case v.Should == nil:
+		return "stage " + v.Stage + " offers nothing yet"
+	case !v.behind():
+		return ""
+	}
+	if h := v.held(now); h != nil {
+		return "it is held: " + h.Reason
+	}
+	if f := v.failure(); f != nil {
+		return f.Reason
+	}
+	if v.Report != nil && v.Report.Refused != nil {
+		return "it refused its assignment (" + v.Report.Refused.Reason + "): " + v.Report.Refused.Text
+	}
+	if v.Assigned.Release == nil || v.Assigned.Release.State != v.Should.State {
+		d := device{Device: v.Device}
+		if in := s.inputsOf(context.Background(), &d, v.Report, now); in.wait != "" {
+			return in.wait
+		}
+	}
+	if v.Report != nil && v.Report.WhyNot != "" {
+		return v.Report.WhyNot
+	}
+	if v.Report == nil {
+		return "it has not reported yet"
+	}
+	return "it has not looked since this was offered"
+}

@@ -1,0 +1,107 @@
+package scripts
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"aptfleet/internal/protocol"
+	"aptfleet/test/rig"
+)
+
+// playDevice plays a device that is kept in a file, and prints a line: the
+// status and code of the server's answer, and what the device knows then.
+//
+//	device FILE new SERIAL            makes its keys
+//	device FILE enrol [TOKEN]         asks to be taken
+//	device FILE check-in              checks in, and takes what it is told
+//	device FILE report [NAME=JSON]... changes its report
+//	device FILE reboot                begins a new session and boot
+//	device FILE clone OTHER MACHINE   copies its card into another machine
+func playDevice(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: device FILE new|enrol|check-in|report|reboot|clone ...")
+	}
+	file, verb, rest := ts.MkAbs(args[0]), args[1], args[2:]
+	if verb == "new" {
+		d, err := rig.NewDevice(rest[0])
+		ts.Check(err)
+		keepDevice(ts, file, d)
+		return
+	}
+	text, err := os.ReadFile(file)
+	ts.Check(err)
+	d := new(rig.Device)
+	ts.Check(json.Unmarshal(text, d))
+	status, what := 0, ""
+	switch verb {
+	case "enrol":
+		status, err = d.Enrol(context.Background(), ts.Getenv("PUBLIC"), strings.Join(rest, ""))
+		e := d.Enrolled
+		what = inWords(e.Status, e.Device, e.Product, e.Reason)
+	case "check-in":
+		status, err = d.CheckIn(context.Background(), ts.Getenv("PUBLIC"))
+		what = assigned(d.Accepted)
+	case "report":
+		changeReport(ts, &d.Report, rest)
+	case "reboot":
+		d.Restart(true)
+	case "clone":
+		other := *d
+		other.Machine = rest[1]
+		other.Restart(true)
+		keepDevice(ts, ts.MkAbs(rest[0]), &other)
+	default:
+		ts.Fatalf("a device cannot %s", verb)
+	}
+	keepDevice(ts, file, d)
+	var told *rig.DeviceError
+	switch {
+	case errors.As(err, &told):
+		fmt.Fprintf(ts.Stdout(), "%d %s %s\n", told.Status, told.Told.Code, told.Told.Text)
+	case err != nil:
+		ts.Fatalf("device %s: %v", verb, err)
+	case status != 0:
+		fmt.Fprintf(ts.Stdout(), "%d %s\n", status, strings.TrimSpace(what))
+	}
+}
+
+func keepDevice(ts *testscript.TestScript, file string, d *rig.Device) {
+	text, err := json.Marshal(d)
+	ts.Check(err)
+	ts.Check(os.WriteFile(file, text, 0o600))
+}
+
+// changeReport sets fields of a report.
+func changeReport(ts *testscript.TestScript, r *protocol.Report, fields []string) {
+	for _, field := range fields {
+		name, value, _ := strings.Cut(field, "=")
+		ts.Check(json.Unmarshal(fmt.Appendf(nil, `{%q:%s}`, name, value), r))
+	}
+}
+
+// assigned is an assignment in a line.
+func assigned(a protocol.Assignment) string {
+	said := []string{fmt.Sprint(a.Counter), a.Stage}
+	if a.Release != nil {
+		said = append(said, a.Release.Snapshot)
+	}
+	if a.Hold != nil {
+		said = append(said, "held: "+a.Hold.Reason)
+	}
+	if a.Wait != "" {
+		said = append(said, "waits: "+a.Wait)
+	}
+	return inWords(said...)
+}
+
+// inWords joins those that are not empty.
+func inWords(all ...string) string {
+	return strings.Join(slices.DeleteFunc(all, func(w string) bool { return w == "" }), " ")
+}
