@@ -14,6 +14,8 @@ type Error struct {
 	Code string `json:"code"` // see release.Code
 	Text string `json:"text"`
 	Hint string `json:"hint,omitempty"`
+	// Session, of CodeReplay, is what the next check-in's session must exceed.
+	Session uint64 `json:"session,omitempty"`
 }
 
 // ErrorBody wraps an Error.
@@ -418,6 +420,20 @@ type Report struct {
 	WhyNot      string       `json:"why_not,omitempty"`  // why it does not run what it wants, one sentence
 	LastError   string       `json:"last_error,omitempty"`
 	Failed      []Failure    `json:"failed,omitempty"` // releases it will not try again
+
+	Revision       string   `json:"revision,omitempty"`        // hardware revision; "": unknown
+	Health         *Health  `json:"health,omitempty"`          // nil: unknown
+	Free           int64    `json:"free,omitempty"`            // bytes on the file system of the deployments, roughly
+	Refused        string   `json:"refused,omitempty"`         // reason and sentence why the last assignment is not followed
+	ConfigRevision string   `json:"config_revision,omitempty"` // of the configuration that was applied
+	Updater        string   `json:"updater,omitempty"`         // version of the updater
+	Features       []string `json:"features,omitempty"`        // of the protocol, that the device knows
+}
+
+// Health is how the running deployment is.
+type Health struct {
+	OK     bool   `json:"ok"`
+	Reason string `json:"reason,omitempty"` // of false, a sentence
 }
 
 // Deployment is one bootable root of a device.
