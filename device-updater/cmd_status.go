@@ -153,10 +153,11 @@ func (v *serverView) lines() string {
 			fmt.Fprintf(&b, "         %s\n", term.Printable(a.Against))
 		}
 	}
-	for _, line := range []struct{ what, text string }{{"refused", v.Refused}, {"config", v.Failed}} {
-		if line.text != "" {
-			fmt.Fprintf(&b, "%-8s %s\n", line.what, term.Printable(line.text))
-		}
+	if r := v.Refused; r != nil {
+		fmt.Fprintf(&b, "refused  assignment %d (%s): %s\n", r.Counter, r.Reason, term.Printable(r.Text))
+	}
+	if v.Failed != "" {
+		fmt.Fprintf(&b, "config   %s\n", term.Printable(v.Failed))
 	}
 	switch {
 	case v.Skew >= skewed:

@@ -340,7 +340,7 @@ func (x *describer) report(ctx context.Context) (protocol.Report, error) {
 		return protocol.Report{}, err
 	}
 	r := view.Report
-	r.Updater, r.Features, r.Refused, r.ConfigRevision = term.Version(), features, d.server.store.Refused(), d.server.agent.Contact().Config
+	r.Updater, r.Features, r.Refused, r.Config = term.Version(), features, d.server.store.Refused().Report(), d.server.agent.Contact().Config
 	if r.Revision, err = x.revisions.Revision(); err != nil && r.LastError == "" {
 		r.LastError = err.Error()
 	}
@@ -353,7 +353,7 @@ func (x *describer) report(ctx context.Context) (protocol.Report, error) {
 	if now := time.Now(); now.Sub(x.looked) > healthAge || now.Before(x.looked) {
 		x.health, x.looked = unitHealth(ctx), now
 	}
-	r.Free, r.Health = x.free, x.health
+	r.FreeBytes, r.Health = x.free, x.health
 	return r, nil
 }
 
@@ -376,7 +376,8 @@ func unitHealth(ctx context.Context) *protocol.Health {
 type contact struct {
 	Waits string `json:"waits,omitempty"` // why the device is not enrolled
 	agent.Contact
-	Assignment *assigned `json:"assignment,omitempty"`
+	Assignment *assigned         `json:"assignment,omitempty"`
+	Refused    *protocol.Refused `json:"refused,omitempty"` // the last one, if it was
 }
 
 // assigned is an accepted assignment in short.
@@ -398,8 +399,11 @@ func (s *server) told(c agent.Contact) {
 	now := contact{Contact: c}
 	if s.store == nil {
 		_, now.Waits = s.waits.Current()
-	} else if a, against := s.store.Current(); a != nil {
-		now.Assignment = &assigned{a.Counter, a.Stage, a.Issued, a.Expires, against}
+	} else {
+		now.Refused = s.store.Refused().Report()
+		if a, against := s.store.Current(); a != nil {
+			now.Assignment = &assigned{a.Counter, a.Stage, a.Issued, a.Expires, against}
+		}
 	}
 	text, err := json.Marshal(now)
 	if err == nil {

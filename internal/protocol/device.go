@@ -18,7 +18,7 @@ const (
 	CodeUnknownDevice = "unknown_device" // 401: enrol (again)
 	CodeBadSignature  = "bad_signature"  // 401
 	CodeRetired       = "retired"        // 403: for good
-	CodeReplay        = "replay"         // 409: Session is what the next one must exceed
+	CodeReplay        = "replay"         // 409: Error.Session is what the next one must exceed
 	CodeUnsupported   = "unsupported"    // 400: the version
 	CodeRefused       = "refused"        // 403: an enrolment that an operator refused
 )
@@ -89,6 +89,10 @@ type CheckedIn struct {
 	SendReport bool      `json:"send_report,omitempty"` // the server does not know that report: check in again, with it
 	Time       time.Time `json:"time"`                  // the server's clock
 }
+
+// MaxNumber bounds sessions, sequences and counters: every JSON reader can hold
+// a number up to it.
+const MaxNumber = 1 << 53
 
 // Assignment is what the server wants of one device. It is signed by the
 // assignment key, for ForAssignment.

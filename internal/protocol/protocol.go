@@ -14,8 +14,8 @@ type Error struct {
 	Code string `json:"code"` // see release.Code
 	Text string `json:"text"`
 	Hint string `json:"hint,omitempty"`
-	// Session, of CodeReplay, is what the next check-in's session must exceed.
-	Session uint64 `json:"session,omitempty"`
+
+	Session uint64 `json:"session,omitempty"` // of CodeReplay: the next one must be higher
 }
 
 // ErrorBody wraps an Error.
@@ -421,19 +421,28 @@ type Report struct {
 	LastError   string       `json:"last_error,omitempty"`
 	Failed      []Failure    `json:"failed,omitempty"` // releases it will not try again
 
-	Revision       string   `json:"revision,omitempty"`        // hardware revision; "": unknown
-	Health         *Health  `json:"health,omitempty"`          // nil: unknown
-	Free           int64    `json:"free,omitempty"`            // bytes on the file system of the deployments, roughly
-	Refused        string   `json:"refused,omitempty"`         // reason and sentence why the last assignment is not followed
-	ConfigRevision string   `json:"config_revision,omitempty"` // of the configuration that was applied
-	Updater        string   `json:"updater,omitempty"`         // version of the updater
-	Features       []string `json:"features,omitempty"`        // of the protocol, that the device knows
+	Revision  string   `json:"revision,omitempty"`   // of the hardware; "": unknown
+	Health    *Health  `json:"health,omitempty"`     // of what is booted; nil: not judged yet
+	FreeBytes int64    `json:"free_bytes,omitempty"` // for deployments; rounded, or every log line would make another report
+	Holds     []Hold   `json:"holds,omitempty"`      // that were made on the device
+	Developer bool     `json:"developer,omitempty"`  // it follows its developer
+	Config    string   `json:"config,omitempty"`     // revision of the configuration that was applied
+	Updater   string   `json:"updater,omitempty"`    // version of device-updater
+	Features  []string `json:"features,omitempty"`
+	Refused   *Refused `json:"refused,omitempty"` // the last assignment, if it was refused
 }
 
-// Health is how the running deployment is.
+// Health is whether what runs does what it should.
 type Health struct {
 	OK     bool   `json:"ok"`
-	Reason string `json:"reason,omitempty"` // of false, a sentence
+	Reason string `json:"reason,omitempty"` // why not, a sentence
+}
+
+// Refused is an assignment that a device did not accept.
+type Refused struct {
+	Reason  string `json:"reason"`         // one of those of docs/device-protocol.md
+	Text    string `json:"text,omitempty"` // a sentence
+	Counter uint64 `json:"counter,omitempty"`
 }
 
 // Deployment is one bootable root of a device.

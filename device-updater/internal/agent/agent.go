@@ -30,6 +30,7 @@ type Identity interface {
 // Orders keep what the server wants of the device: an assignment.Store.
 type Orders interface {
 	Accept(signed protocol.Signed) (changed bool, err error)
+	Refused() *assignment.Refusal
 	Have() (counter uint64, content string, expires time.Time)
 	Current() (a *protocol.Assignment, against string)
 }
@@ -66,15 +67,14 @@ type Settings struct {
 
 // Contact is what the device knows about its server.
 type Contact struct {
-	Last    time.Time     `json:"last,omitzero"`     // device's clock, when the server last took a check-in
-	Error   string        `json:"error,omitempty"`   // why the newest check-in failed
-	Since   time.Time     `json:"since,omitzero"`    // when they began to fail
-	Code    string        `json:"code,omitempty"`    // of the server's refusal, as in protocol.Error
-	Next    time.Time     `json:"next,omitzero"`     // when it is tried again
-	Skew    time.Duration `json:"skew,omitempty"`    // server's clock less the device's, nanoseconds, to about a second; only shown
-	Refused string        `json:"refused,omitempty"` // why the newest assignment is not followed
-	Config  string        `json:"config,omitempty"`  // revision that is in force
-	Failed  string        `json:"failed,omitempty"`  // why the newest configuration is not
+	Last   time.Time     `json:"last,omitzero"`    // device's clock, when the server last took a check-in
+	Error  string        `json:"error,omitempty"`  // why the newest check-in failed
+	Since  time.Time     `json:"since,omitzero"`   // when they began to fail
+	Code   string        `json:"code,omitempty"`   // of the server's refusal, as in protocol.Error
+	Next   time.Time     `json:"next,omitzero"`    // when it is tried again
+	Skew   time.Duration `json:"skew,omitempty"`   // server's clock less the device's, nanoseconds, to about a second; only shown
+	Config string        `json:"config,omitempty"` // revision that is in force
+	Failed string        `json:"failed,omitempty"` // why the newest configuration is not
 }
 
 // How often.
@@ -98,6 +98,7 @@ type Agent struct {
 	sequence uint64
 	known    string // ReportHash that the server has acknowledged
 	told     string // the same of what matters at once
+	refused  string // why the last assignment was
 
 	mu      sync.Mutex
 	contact Contact
@@ -224,7 +225,7 @@ func (a *Agent) news(ctx context.Context, urgent bool) bool {
 
 // gist is what matters about a report at once: not how far an act is.
 func gist(r protocol.Report) string {
-	r.Progress, r.Free = "", 0
+	r.Progress, r.FreeBytes = "", 0
 	text, err := json.Marshal(r)
 	if err != nil {
 		return ""
@@ -373,21 +374,13 @@ func (a *Agent) exchange(ctx context.Context, report []byte, send bool) (protoco
 // report.
 func (a *Agent) accept(ctx context.Context, signed protocol.Signed) {
 	changed, err := a.Orders.Accept(signed)
-	refused := ""
-	var refusal *assignment.Refusal
-	switch {
-	case errors.As(err, &refusal):
-		refused = refusal.String()
-	case err != nil:
-		refused = err.Error()
+	text := ""
+	if err != nil {
+		text = err.Error()
 	}
-	a.mu.Lock()
-	news := a.contact.Refused != refused
-	a.contact.Refused = refused
-	a.mu.Unlock()
-	if news {
-		if refused != "" {
-			a.Log.Warn("an assignment is not followed: " + refused)
+	if text != a.refused {
+		if a.refused = text; text != "" {
+			a.Log.Warn(text)
 		}
 		a.Changed()
 	}

@@ -195,12 +195,12 @@ func TestAnAssignmentIsTakenOnce(t *testing.T) {
 	if err := d.CheckIn(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if c := d.Contact(); !strings.HasPrefix(c.Refused, "product: ") || d.orders.Refused() != c.Refused || d.assigned != 1 {
-		t.Errorf("%+v, %q", c, d.orders.Refused())
+	if r := d.orders.Refused(); r == nil || r.Reason != assignment.Product || r.Counter != 2 || d.assigned != 1 {
+		t.Errorf("%+v", r)
 	}
 	d.server.Assign(release, nil)
-	if err := d.CheckIn(t.Context()); err != nil || d.Contact().Refused != "" || d.assigned != 2 {
-		t.Errorf("%v, %+v", err, d.Contact())
+	if err := d.CheckIn(t.Context()); err != nil || d.orders.Refused() != nil || d.assigned != 2 {
+		t.Errorf("%v, %+v", err, d.orders.Refused())
 	}
 }
 
@@ -213,7 +213,7 @@ func TestChangesAreToldSoon(t *testing.T) {
 	eventually(t, "the first check-in", func() bool { return d.known().Report.Phase == "IDLE" })
 	first := d.exchanges()
 	d.say(func(r *protocol.Report) { r.Progress = "1 of 40 packages" })
-	d.say(func(r *protocol.Report) { r.Free = 7 })
+	d.say(func(r *protocol.Report) { r.FreeBytes = 7 })
 	time.Sleep(50 * time.Millisecond)
 	if n := d.exchanges(); n != first {
 		t.Errorf("progress alone cost %d exchanges", n-first)
@@ -382,7 +382,7 @@ func TestLies(t *testing.T) {
 			d := newDevice(t)
 			d.server.Lie = func(w http.ResponseWriter, _ *http.Request) bool { lie(d, w); return true }
 			began := time.Now()
-			if err := d.CheckIn(t.Context()); err == nil && d.Contact().Refused == "" {
+			if err := d.CheckIn(t.Context()); err == nil && d.orders.Refused() == nil {
 				t.Error("it was believed")
 			}
 			if a, _ := d.orders.Current(); a != nil || d.assigned > 0 || time.Since(began) > 5*time.Second || d.exchanges() > 5 {

@@ -55,27 +55,32 @@ const (
 
 // Refusal is why an assignment is not followed.
 type Refusal struct {
-	Reason Reason
-	Text   string // a sentence
+	Reason  Reason
+	Text    string // a sentence
+	Counter uint64 // of the assignment; 0: unknown
 }
 
 // Refuse returns a Refusal.
 func Refuse(reason Reason, format string, args ...any) *Refusal {
-	return &Refusal{reason, fmt.Sprintf(format, args...)}
+	return &Refusal{Reason: reason, Text: fmt.Sprintf(format, args...)}
 }
 
 func (r *Refusal) Error() string {
 	return fmt.Sprintf("cannot follow the assignment (%s): %s", r.Reason, r.Text)
 }
 
-// String is what a report says.
-func (r *Refusal) String() string { return string(r.Reason) + ": " + r.Text }
+// Report is what a report says; nil of nil.
+func (r *Refusal) Report() *protocol.Refused {
+	if r == nil {
+		return nil
+	}
+	return &protocol.Refused{Reason: string(r.Reason), Text: r.Text, Counter: r.Counter}
+}
 
 // Bounds of what is accepted.
 const (
 	maxAhead    = 10 * time.Minute    // of a synchronised clock
 	maxLifetime = 90 * 24 * time.Hour // between issued and expires
-	maxCounter  = 1 << 53             // beyond it JSON's numbers are not exact
 )
 
 // Judge returns the assignment that a signed text is, if this device may follow
@@ -91,6 +96,7 @@ func Judge(signed protocol.Signed, me Me, floor Floor, clock Clock) (protocol.As
 		return none, Refuse(Version, "it cannot be read: %v", err)
 	}
 	if refusal := judge(a, me, floor, clock); refusal != nil {
+		refusal.Counter = a.Counter
 		return none, refusal
 	}
 	return a, nil
@@ -109,7 +115,7 @@ func judge(a protocol.Assignment, me Me, floor Floor, clock Clock) *Refusal {
 		return Refuse(Product, "it is of pipeline %q, and this device is of %q", a.Pipeline, me.Pipeline)
 	case a.Product != me.Product:
 		return Refuse(Product, "it is for product %q, and this device is a %q", a.Product, me.Product)
-	case a.Counter == 0 || a.Counter > maxCounter:
+	case a.Counter == 0 || a.Counter > protocol.MaxNumber:
 		return Refuse(Counter, "its counter is %d", a.Counter)
 	case a.Counter < floor.Counter:
 		return Refuse(Counter, "its counter is %d, and %d was accepted", a.Counter, floor.Counter)

@@ -246,14 +246,14 @@ func (s *Store) Refuse(r *Refusal) {
 	s.refused[true] = r
 }
 
-// Refused is what a report says about the last refusal; "" if all is accepted.
-func (s *Store) Refused() string {
+// Refused returns the last refusal, nil if all is accepted.
+func (s *Store) Refused() *Refusal {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, named := range []bool{false, true} {
 		if r := s.refused[named]; r != nil {
-			return r.String()
+			return r
 		}
 	}
-	return ""
+	return nil
 }

@@ -4,13 +4,16 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"math"
 	"os"
 	"strconv"
 	"strings"
 
 	"aptfleet/internal/atomicfile"
 )
+
+// maxSession is what is believed of others: a number that a device reaches by
+// starting has room above it, up to protocol.MaxNumber.
+const maxSession = 1 << 40
 
 // NextSession returns a session number that this device never used, and is
 // above the given one; it is durable before it is returned. A file that was
@@ -21,10 +24,10 @@ func (d Dir) NextSession(above uint64) (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
-	if above = max(above, last); above == math.MaxUint64 {
-		return 0, errors.New("cannot begin a session: there is no number above the last one")
+	if above > maxSession {
+		return 0, fmt.Errorf("cannot begin a session above %d: no device has begun so many", above)
 	}
-	next := above + 1
+	next := max(above, last) + 1
 	if err := atomicfile.Write(d.file(sessionFile), []byte(strconv.FormatUint(next, 10)+"\n"), 0o600); err != nil {
 		return 0, fmt.Errorf("cannot begin a session: %w", err)
 	}
@@ -40,7 +43,7 @@ func (d Dir) session() (uint64, error) {
 		return 0, fmt.Errorf("cannot begin a session: %w", err)
 	}
 	n, err := strconv.ParseUint(strings.TrimSuffix(string(text), "\n"), 10, 64)
-	if err != nil {
+	if err != nil || n > 2*maxSession {
 		return 0, nil
 	}
 	return n, nil

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -53,7 +52,11 @@ func (s *Source) ordered(ctx context.Context) (Offer, error) {
 	offer := Offer{State: a.Release.State, Snapshot: a.Release.Snapshot, Against: against}
 	here := s.assigned != nil && same(s.assigned.release, *a.Release) && s.offer.State == a.Release.State
 	if against != "" && !here {
-		return offer, nil // it is fetched when it may be begun
+		// What is not here is fetched when it may be begun.
+		if list, err := s.keptBill(*a); err == nil {
+			offer.BOM = &list
+		}
+		return offer, nil
 	}
 	if !here {
 		now, err := s.fetchAssigned(ctx, *a)
@@ -107,26 +110,31 @@ const bomDir = "boms"
 // bill returns the bill of materials that an assignment names: the one that is
 // here, or the archive's.
 func (s *Source) bill(ctx context.Context, a protocol.Assignment) (bom.BOM, error) {
-	r := a.Release
-	path := s.Records.path(filepath.Join(bomDir, r.BOM))
-	text, err := os.ReadFile(path)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return bom.BOM{}, fmt.Errorf("cannot read bill of materials: %w", err)
+	if list, err := s.keptBill(a); err == nil {
+		return list, nil
 	}
-	here := err == nil && bom.Sum(text) == r.BOM
-	if !here {
-		if text, err = s.Client.File(ctx, a.Pipeline+"/boms/"+r.BOM, r.BOMSize); err != nil {
-			return bom.BOM{}, err
-		}
+	text, err := s.Client.File(ctx, a.Pipeline+"/boms/"+a.Release.BOM, a.Release.BOMSize)
+	if err != nil {
+		return bom.BOM{}, err
 	}
 	list, refusal := judgeBill(text, a, s.Architecture)
 	if refusal != nil {
 		return bom.BOM{}, refusal
 	}
-	if here {
-		return list, nil
+	return list, s.keepBill(a.Release.BOM, text)
+}
+
+// keptBill returns it if it is here and whole.
+func (s *Source) keptBill(a protocol.Assignment) (bom.BOM, error) {
+	text, err := os.ReadFile(s.Records.path(filepath.Join(bomDir, a.Release.BOM)))
+	if err != nil {
+		return bom.BOM{}, err
 	}
-	return list, s.keepBill(r.BOM, text)
+	list, refusal := judgeBill(text, a, s.Architecture)
+	if refusal != nil {
+		return bom.BOM{}, refusal
+	}
+	return list, nil
 }
 
 func judgeBill(text []byte, a protocol.Assignment, architecture string) (bom.BOM, *assignment.Refusal) {

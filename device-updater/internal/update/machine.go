@@ -354,12 +354,10 @@ func (m *Machine) Preview(ctx context.Context) ([]apt.Change, error) {
 
 // is reports whether a deployment is what the offer and the configuration want.
 func (m *Machine) is(d Deployment, offer Offer) bool {
-	wanted := m.topLevel(offer)
-	return d.State == offer.State && (wanted == nil || slices.Equal(d.TopLevel, wanted))
+	return d.State == offer.State && slices.Equal(d.TopLevel, m.topLevel(offer))
 }
 
-// topLevel is what must be installed: as the offer says, else the
-// configuration; nil if neither does.
+// topLevel is what must be installed: as the offer says, else the configuration.
 func (m *Machine) topLevel(offer Offer) []string {
 	if offer.BOM != nil {
 		return offer.BOM.TopLevel
