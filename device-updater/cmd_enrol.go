@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	mathrand "math/rand/v2"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -78,6 +79,9 @@ func (p *program) settings() (config.Config, error) {
 }
 
 func (p *program) enrol(ctx context.Context, o enrolment) error {
+	if _, err := os.Stat(filepath.Join(p.sysroot, "deployments")); err != nil {
+		return term.WithHint(fmt.Errorf("cannot enrol: this machine is no device: %w", err), "mount the file system with the deployments at --sysroot")
+	}
 	c, err := p.settings()
 	if err != nil {
 		return err

@@ -85,7 +85,7 @@ func (p *program) open() (_ *device, err error) {
 		Dir: filepath.Join(p.updaterDir(), "apt"), Records: records, BuildTime: buildTime(), SetClock: setClock, Run: sandbox.Run,
 	}
 	if c.Follow == config.FollowAssignment {
-		source.Orders, source.TopLevel = d.server.orders, nil
+		source.Assignments, source.TopLevel = d.server.assignments, nil
 	}
 	d.server.lend(source, c)
 	d.machine = &update.Machine{

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -11,7 +12,9 @@ import (
 	"testing"
 	"time"
 
+	"aptfleet/device-updater/internal/daemon"
 	"aptfleet/device-updater/internal/servertest"
+	"aptfleet/device-updater/internal/update"
 	"aptfleet/internal/bom"
 	"aptfleet/internal/protocol"
 	"aptfleet/internal/term"
@@ -264,5 +267,47 @@ func TestAMachineBecomesADevice(t *testing.T) {
 	m.says(1, "no device has the key", "check")
 	if len(s.Devices) > 0 {
 		t.Error("it enrolled again by itself")
+	}
+}
+
+// TestADamagedIdentity keeps the updater from following anything, and from
+// nothing else.
+func TestADamagedIdentity(t *testing.T) {
+	sysroot, flags := deviceFlags(t)
+	put(t, filepath.Join(sysroot, "identity/enrolment.json"), `{"device":"dev-1"`)
+	config := flags[1]
+	put(t, config, "poll: 1s\n")
+	p := &program{io: &term.IO{}, sysroot: sysroot, configPath: config, socket: flags[len(flags)-1]}
+	c, err := p.load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	records, err := update.OpenRecords(p.updaterDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := p.openServer(c, records)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a, why := s.assignments.Current(); a != nil || !strings.Contains(why, "enrolment.json, a part of this device's identity") {
+		t.Errorf("%+v %q", a, why)
+	}
+	s.worker = daemon.New(nil, 0, func() {}, slog.New(slog.DiscardHandler))
+	s.config.Server = "https://127.0.0.1:1"
+	s.run(t.Context()) // it does not try to enrol, and returns
+	if view := p.lookServer(c); view == nil || !strings.Contains(view.lines(), "a part of this device's identity") {
+		t.Errorf("status says %+v", view)
+	}
+	for _, args := range [][]string{{"identity"}, {"enrol", "--server", "https://127.0.0.1:1"}} {
+		if err := os.MkdirAll(filepath.Join(sysroot, "deployments"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if code, _, errOut := call(t, append(flags, args...)...); code != term.ExitFailed || !strings.Contains(errOut, "a part of this device's identity") || !strings.Contains(errOut, "hint: put the file back") {
+			t.Errorf("%v: status %d, %q", args, code, errOut)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(sysroot, "identity/device.key")); err == nil {
+		t.Error("it made a new key")
 	}
 }

@@ -129,6 +129,7 @@ func TestRefusalsOfAMachineThatIsNoDevice(t *testing.T) {
 		{[]string{"update"}, "btrfs"},
 		{[]string{"init"}, "btrfs"},
 		{[]string{"cancel"}, "the daemon is not running"},
+		{[]string{"enrol", "--server", "https://127.0.0.1:1"}, "this machine is no device"},
 		{[]string{"status"}, "cannot tell the booted deployment"},
 	} {
 		code, _, errOut := call(t, append(flags, c.args...)...)

@@ -37,18 +37,18 @@ var features = []string{}
 // server is what this device has to do with its server. Without an enrolment it
 // has no agent, and what is assigned is nothing.
 type server struct {
-	program   *program
-	config    config.Config
-	records   update.Records
-	hardware  identity.Hardware
-	transport http.RoundTripper
-	enrolment identity.Enrolment
-	orders    update.Orders     // never nil
-	store     *assignment.Store // nil: not enrolled
-	agent     *agent.Agent      // nil: not enrolled
-	waits     *waiting          // why there is no agent
-	worker    *daemon.Daemon    // nil: no daemon
-	log       *slog.Logger
+	program     *program
+	config      config.Config
+	records     update.Records
+	hardware    identity.Hardware
+	transport   http.RoundTripper
+	enrolment   identity.Enrolment
+	assignments update.Assignments // never nil
+	store       *assignment.Store  // nil: not enrolled
+	agent       *agent.Agent       // nil: not enrolled
+	waits       *waiting           // why there is no agent
+	worker      *daemon.Daemon     // nil: no daemon
+	log         *slog.Logger
 }
 
 func (p *program) identity() identity.Dir {
@@ -62,7 +62,7 @@ func (p *program) openServer(c config.Config, records update.Records) (*server, 
 		program: p, config: c, records: records, hardware: identity.ReadHardware(os.DirFS("/")),
 		waits: &waiting{why: "this device is not enrolled"}, log: slog.New(slog.DiscardHandler),
 	}
-	s.orders = s.waits
+	s.assignments = s.waits
 	enrolled, err := s.open()
 	if err != nil {
 		s.waits.broken = true
@@ -70,7 +70,7 @@ func (p *program) openServer(c config.Config, records update.Records) (*server, 
 		return s, nil
 	}
 	if enrolled {
-		s.orders = s.store
+		s.assignments = s.store
 	}
 	return s, nil
 }
@@ -143,7 +143,7 @@ func (s *server) begin(d *device) {
 	describe := describer{device: d, revisions: identity.Configured{Dir: s.program.identity(), Revised: s.config.Revision}}
 	s.agent = agent.New(agent.Settings{
 		Server: s.enrolment.Server, Device: s.enrolment.Device, HTTP: exchange.NewClient(s.transport),
-		Identity: signer{keys, s.program.identity()}, Orders: s.store, Machine: s.hardware.Machine, Boot: boot, Interval: s.config.Poll,
+		Identity: signer{keys, s.program.identity()}, Assignments: s.store, Machine: s.hardware.Machine, Boot: boot, Interval: s.config.Poll,
 		Describe: describe.report, Told: s.told, Assigned: s.assigned, Clock: time.Now, Random: rand.Float64, Log: s.log,
 	})
 }
@@ -250,21 +250,21 @@ func (s *server) enrol(ctx context.Context) {
 	}
 }
 
-// waiting is the update.Orders of a device that is not enrolled.
+// waiting is the update.Assignments of a device that is not enrolled.
 type waiting struct {
 	broken bool // its identity is damaged: a person must look
 	mu     sync.Mutex
 	why    string
 }
 
-// Current implements update.Orders.
+// Current implements update.Assignments.
 func (w *waiting) Current() (*protocol.Assignment, string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return nil, w.why
 }
 
-// Refuse implements update.Orders.
+// Refuse implements update.Assignments.
 func (*waiting) Refuse(*assignment.Refusal) {}
 
 // say changes the reason and reports whether it was another one.

@@ -27,8 +27,8 @@ type Identity interface {
 	NextSession(above uint64) (uint64, error)
 }
 
-// Orders keep what the server wants of the device: an assignment.Store.
-type Orders interface {
+// Assignments keep what the server wants of the device: an assignment.Store.
+type Assignments interface {
 	Accept(signed protocol.Signed) (changed bool, err error)
 	Refused() *assignment.Refusal
 	Have() (counter uint64, content string, expires time.Time)
@@ -44,15 +44,15 @@ type Configurer interface {
 
 // Settings are what an Agent is made of.
 type Settings struct {
-	Server   string // URL of the public listener
-	Device   string // its name
-	HTTP     *http.Client
-	Identity Identity
-	Orders   Orders
-	Config   Configurer // nil: configuration is not applied
-	Machine  string     // identity.Hardware's
-	Boot     string
-	Interval time.Duration // between check-ins; 0: on changes and on request only
+	Server      string // URL of the public listener
+	Device      string // its name
+	HTTP        *http.Client
+	Identity    Identity
+	Assignments Assignments
+	Config      Configurer // nil: configuration is not applied
+	Machine     string     // identity.Hardware's
+	Boot        string
+	Interval    time.Duration // between check-ins; 0: on changes and on request only
 	// Describe says how the device is now. What it leaves empty the agent
 	// does not know either.
 	Describe func(ctx context.Context) (protocol.Report, error)
@@ -347,7 +347,7 @@ func (a *Agent) exchange(ctx context.Context, report []byte, send bool) (protoco
 	if send {
 		in.Report = report
 	}
-	in.Counter, in.Assignment, in.Expires = a.Orders.Have()
+	in.Counter, in.Assignment, in.Expires = a.Assignments.Have()
 	payload, err := json.Marshal(in)
 	if err != nil {
 		return protocol.CheckedIn{}, err
@@ -373,7 +373,7 @@ func (a *Agent) exchange(ctx context.Context, report []byte, send bool) (protoco
 // accept deals with an assignment. Why it is not followed is told with the next
 // report.
 func (a *Agent) accept(ctx context.Context, signed protocol.Signed) {
-	changed, err := a.Orders.Accept(signed)
+	changed, err := a.Assignments.Accept(signed)
 	text := ""
 	if err != nil {
 		text = err.Error()
@@ -394,11 +394,11 @@ func (a *Agent) accept(ctx context.Context, signed protocol.Signed) {
 
 // configure applies the configuration of the accepted assignment.
 func (a *Agent) configure(ctx context.Context) {
-	order, _ := a.Orders.Current()
-	if a.Config == nil || order == nil {
+	newest, _ := a.Assignments.Current()
+	if a.Config == nil || newest == nil {
 		return
 	}
-	revision, err := a.Config.Apply(ctx, a.Device, order.Config)
+	revision, err := a.Config.Apply(ctx, a.Device, newest.Config)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	news := a.contact.Config != revision

@@ -21,14 +21,14 @@ import (
 	"aptfleet/internal/protocol"
 )
 
-// fielded is a device without disks: identity, orders and an agent.
+// fielded is a device without disks: identity, assignments and an agent.
 type fielded struct {
 	*agent.Agent
-	server *servertest.Server
-	dir    identity.Dir
-	keys   identity.Keys
-	orders *assignment.Store
-	told   []agent.Contact
+	server      *servertest.Server
+	dir         identity.Dir
+	keys        identity.Keys
+	assignments *assignment.Store
+	told        []agent.Contact
 
 	mu       sync.Mutex
 	report   protocol.Report
@@ -49,7 +49,7 @@ func newDevice(t *testing.T) *fielded {
 	}
 	d.server.Devices[d.keys.ID()] = &servertest.Known{Name: "dev-1", Accepted: true, Enrolment: protocol.Enrolment{Key: d.keys.Public()}}
 	me := assignment.Me{Device: "dev-1", Key: d.keys.ID(), Pipeline: servertest.Pipeline, Product: servertest.Product, Pinned: d.server.Assignment.Public().(ed25519.PublicKey)}
-	if d.orders, err = assignment.Open(t.TempDir(), me, func() assignment.Clock { return assignment.Clock{Now: time.Now(), Synchronised: true} }); err != nil {
+	if d.assignments, err = assignment.Open(t.TempDir(), me, func() assignment.Clock { return assignment.Clock{Now: time.Now(), Synchronised: true} }); err != nil {
 		t.Fatal(err)
 	}
 	d.start()
@@ -59,7 +59,7 @@ func newDevice(t *testing.T) *fielded {
 // start begins anew, as after a reboot.
 func (d *fielded) start() {
 	d.Agent = agent.New(agent.Settings{
-		Server: d.server.URL, Device: "dev-1", HTTP: exchange.NewClient(http.DefaultTransport), Identity: signer{d.keys, d.dir}, Orders: d.orders,
+		Server: d.server.URL, Device: "dev-1", HTTP: exchange.NewClient(http.DefaultTransport), Identity: signer{d.keys, d.dir}, Assignments: d.assignments,
 		Machine: "m", Boot: "b", Interval: time.Hour, Clock: time.Now, Random: func() float64 { return 0 },
 		Describe: func(context.Context) (protocol.Report, error) {
 			d.mu.Lock()
@@ -176,18 +176,18 @@ func TestAnAssignmentIsTakenOnce(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if a, against := d.orders.Current(); a == nil || a.Counter != 1 || against != "" || d.assigned != 1 || d.known().Counter != 1 {
+	if a, against := d.assignments.Current(); a == nil || a.Counter != 1 || against != "" || d.assigned != 1 || d.known().Counter != 1 {
 		t.Errorf("%+v %q, told %d times, the server knows counter %d", a, against, d.assigned, d.known().Counter)
 	}
 	// Renewed: the same with a later expiry is nothing new to do.
 	d.server.Lock()
-	d.server.Order.Expires = d.server.Order.Expires.Add(time.Hour)
-	expires := d.server.Order.Expires
+	d.server.Assigned.Expires = d.server.Assigned.Expires.Add(time.Hour)
+	expires := d.server.Assigned.Expires
 	d.server.Unlock()
 	if err := d.CheckIn(t.Context()); err != nil || d.assigned != 1 {
 		t.Errorf("%v, told %d times", err, d.assigned)
 	}
-	if _, _, until := d.orders.Have(); !until.Equal(expires) {
+	if _, _, until := d.assignments.Have(); !until.Equal(expires) {
 		t.Errorf("good until %s, want %s", until, expires)
 	}
 	// What is refused is said, and changes nothing.
@@ -195,12 +195,12 @@ func TestAnAssignmentIsTakenOnce(t *testing.T) {
 	if err := d.CheckIn(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if r := d.orders.Refused(); r == nil || r.Reason != assignment.Product || r.Counter != 2 || d.assigned != 1 {
+	if r := d.assignments.Refused(); r == nil || r.Reason != assignment.Product || r.Counter != 2 || d.assigned != 1 {
 		t.Errorf("%+v", r)
 	}
 	d.server.Assign(release, nil)
-	if err := d.CheckIn(t.Context()); err != nil || d.orders.Refused() != nil || d.assigned != 2 {
-		t.Errorf("%v, %+v", err, d.orders.Refused())
+	if err := d.CheckIn(t.Context()); err != nil || d.assignments.Refused() != nil || d.assigned != 2 {
+		t.Errorf("%v, %+v", err, d.assignments.Refused())
 	}
 }
 
@@ -296,7 +296,7 @@ func TestAStrangerStaysItself(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	keys, err := d.dir.Keys()
-	if a, _ := d.orders.Current(); err != nil || keys.ID() != d.keys.ID() || a == nil || slices.Contains(d.server.Requests, "/device/v1/enrolments") {
+	if a, _ := d.assignments.Current(); err != nil || keys.ID() != d.keys.ID() || a == nil || slices.Contains(d.server.Requests, "/device/v1/enrolments") {
 		t.Errorf("%v, %+v, %v", err, a, d.server.Requests)
 	}
 }
@@ -382,10 +382,10 @@ func TestLies(t *testing.T) {
 			d := newDevice(t)
 			d.server.Lie = func(w http.ResponseWriter, _ *http.Request) bool { lie(d, w); return true }
 			began := time.Now()
-			if err := d.CheckIn(t.Context()); err == nil && d.orders.Refused() == nil {
+			if err := d.CheckIn(t.Context()); err == nil && d.assignments.Refused() == nil {
 				t.Error("it was believed")
 			}
-			if a, _ := d.orders.Current(); a != nil || d.assigned > 0 || time.Since(began) > 5*time.Second || d.exchanges() > 5 {
+			if a, _ := d.assignments.Current(); a != nil || d.assigned > 0 || time.Since(began) > 5*time.Second || d.exchanges() > 5 {
 				t.Errorf("%+v after %s and %d exchanges", a, time.Since(began), d.exchanges())
 			}
 		})

@@ -1,5 +1,5 @@
 // Package assignment judges what the server wants of this device, and keeps
-// the newest order that it accepted. docs/device-protocol.md has the rules.
+// the newest assignment that it accepted. docs/device-protocol.md has the rules.
 package assignment
 
 import (
@@ -38,7 +38,7 @@ type Clock struct {
 // Reason is a word for why an assignment is refused.
 type Reason string
 
-// The reasons, in the order of the document.
+// The reasons, in the assignment of the document.
 const (
 	Signature Reason = "signature"
 	Version   Reason = "version"
@@ -136,7 +136,7 @@ func judge(a protocol.Assignment, me Me, floor Floor, clock Clock) *Refusal {
 }
 
 // latest is the time by which an assignment is judged. Without a clock the
-// order itself tells how late it is at least; that brings the time forward,
+// assignment itself tells how late it is at least; that brings the time forward,
 // never back.
 func (c Clock) latest(a protocol.Assignment) time.Time {
 	now := c.Now

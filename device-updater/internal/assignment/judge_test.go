@@ -29,8 +29,8 @@ var (
 	right     = Clock{Now: now, Synchronised: true}
 )
 
-// order is a good assignment with the counter 5.
-func order(change func(*protocol.Assignment)) protocol.Assignment {
+// good is an assignment with the counter 5.
+func good(change func(*protocol.Assignment)) protocol.Assignment {
 	a := protocol.Assignment{
 		Version: 1, Device: me.Device, Key: me.Key, Pipeline: me.Pipeline, Product: me.Product, Stage: "production", Counter: 5,
 		Issued: now.Add(-time.Hour), Expires: now.Add(7 * 24 * time.Hour),
@@ -55,9 +55,9 @@ func signed(t testing.TB, a protocol.Assignment) protocol.Signed {
 }
 
 // TestJudge has the table of docs/device-protocol.md, and what is just within
-// it. Each row differs in one thing from an order that is accepted.
+// it. Each row differs in one thing from an assignment that is accepted.
 func TestJudge(t *testing.T) {
-	content := order(nil).Content()
+	content := good(nil).Content()
 	for _, c := range []struct {
 		name   string
 		change func(*protocol.Assignment)
@@ -89,7 +89,7 @@ func TestJudge(t *testing.T) {
 		{"expired before a signed date, and the clock is behind it", nil, Floor{}, Clock{Now: now, Synchronised: true, Floor: now.Add(8 * 24 * time.Hour)}, Expired},
 		{"a clock in 1970", nil, Floor{}, Clock{Now: time.Unix(0, 0)}, ""},
 		{"a clock in 1970, and a floor", nil, Floor{}, Clock{Now: time.Unix(0, 0), Floor: now.Add(-24 * time.Hour)}, ""},
-		{"an old order and a clock in 1970", nil, Floor{6, "x"}, Clock{Now: time.Unix(0, 0)}, Counter},
+		{"an old assignment and a clock in 1970", nil, Floor{6, "x"}, Clock{Now: time.Unix(0, 0)}, Counter},
 
 		{"issued ten minutes ahead", func(a *protocol.Assignment) { a.Issued = now.Add(10 * time.Minute) }, Floor{}, right, ""},
 		{"issued further ahead", func(a *protocol.Assignment) { a.Issued = now.Add(10*time.Minute + time.Second) }, Floor{}, right, Future},
@@ -113,12 +113,12 @@ func TestJudge(t *testing.T) {
 		{"a bill of materials without a size", func(a *protocol.Assignment) { a.Release.BOMSize = 0 }, Floor{}, right, BOM},
 		{"a bill of materials that is huge", func(a *protocol.Assignment) { a.Release.BOMSize = bom.MaxSize + 1 }, Floor{}, right, BOM},
 	} {
-		got, err := Judge(signed(t, order(c.change)), me, c.floor, c.clock)
+		got, err := Judge(signed(t, good(c.change)), me, c.floor, c.clock)
 		var refusal *Refusal
 		switch {
 		case c.want == "" && err != nil:
 			t.Errorf("%s: %v", c.name, err)
-		case c.want == "" && got.Content() != order(c.change).Content():
+		case c.want == "" && got.Content() != good(c.change).Content():
 			t.Errorf("%s: it became %+v", c.name, got)
 		case c.want != "" && (!errors.As(err, &refusal) || refusal.Reason != c.want || refusal.Text == "" || got.Counter != 0):
 			t.Errorf("%s: want %q, got %v", c.name, c.want, err)
@@ -127,9 +127,9 @@ func TestJudge(t *testing.T) {
 }
 
 func TestJudgeSignatures(t *testing.T) {
-	good := signed(t, order(nil))
-	payload := good.Payload
-	changed := good
+	whole := signed(t, good(nil))
+	payload := whole.Payload
+	changed := whole
 	changed.Payload = bytes.Replace(payload, []byte("production"), []byte("production "), 1)
 	for name, s := range map[string]protocol.Signed{
 		"another key":        protocol.Sign(newKey(9), protocol.ForAssignment, payload),
@@ -137,7 +137,7 @@ func TestJudgeSignatures(t *testing.T) {
 		"another purpose":    protocol.Sign(serverKey, protocol.ForCheckIn, payload),
 		"a changed text":     changed,
 		"nothing":            {},
-		"no signature at it": {Payload: payload, Key: good.Key},
+		"no signature at it": {Payload: payload, Key: whole.Key},
 	} {
 		var refusal *Refusal
 		if _, err := Judge(s, me, Floor{}, right); !errors.As(err, &refusal) || refusal.Reason != Signature {
@@ -145,7 +145,7 @@ func TestJudgeSignatures(t *testing.T) {
 		}
 	}
 	// The name of the key is a hint, not a proof.
-	renamed := good
+	renamed := whole
 	renamed.Key = "x"
 	if _, err := Judge(renamed, me, Floor{}, right); err != nil {
 		t.Errorf("another name of the key: %v", err)
@@ -168,8 +168,8 @@ func TestFloorsNeverFall(t *testing.T) {
 		}
 		contents := map[uint64]string{}
 		last := uint64(0)
-		for range rapid.IntRange(1, 20).Draw(r, "orders") {
-			a := order(func(a *protocol.Assignment) {
+		for range rapid.IntRange(1, 20).Draw(r, "assignments") {
+			a := good(func(a *protocol.Assignment) {
 				a.Counter = rapid.Uint64Range(0, 6).Draw(r, "counter")
 				a.Stage = rapid.SampledFrom([]string{"canary", "production"}).Draw(r, "stage")
 				a.Expires = a.Issued.Add(time.Duration(rapid.IntRange(1, 100).Draw(r, "days")) * 24 * time.Hour)

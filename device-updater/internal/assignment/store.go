@@ -1,6 +1,7 @@
 package assignment
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,8 +18,8 @@ import (
 
 // The files of a Store.
 const (
-	orderFile = "assignment.json"       // the newest accepted one, as it was signed
-	floorFile = "assignment-floor.json" // its counter and content
+	signedFile = "assignment.json"       // the newest accepted one, as it was signed
+	floorFile  = "assignment-floor.json" // its counter and content
 )
 
 // kept is the file of the floor. It holds for one enrolment.
@@ -39,22 +40,23 @@ type Store struct {
 	mu      sync.Mutex
 	floor   Floor
 	current *protocol.Assignment // nil: none, or it was lost
-	refused map[bool]*Refusal    // the last order (false), what it names (true)
+	refused *Refusal             // why the last one was; nil: it was accepted
+	named   *Refusal             // what is wrong with what the accepted one names; nil: nothing
 }
 
 // Open reads what dir keeps and judges it anew. An assignment that is torn or
 // was changed is as if it had been lost: the server sends it again, and the
 // floor keeps older ones out. A floor that cannot be read is taken from the
 // assignment; if both cannot be read that is an error: nothing would keep old
-// orders out.
+// assignments out.
 func Open(dir string, me Me, clock func() Clock) (*Store, error) {
-	s := &Store{dir: dir, me: me, clock: clock, refused: map[bool]*Refusal{}}
+	s := &Store{dir: dir, me: me, clock: clock}
 	floor, err := s.readFloor()
 	broken := errors.As(err, new(*brokenError))
 	if err != nil && !broken {
 		return nil, err
 	}
-	a, err := s.readOrder()
+	a, err := s.readSigned()
 	if err != nil {
 		return nil, err
 	}
@@ -119,9 +121,9 @@ func (s *Store) writeFloor(f Floor) error {
 	return nil
 }
 
-// readOrder returns the kept assignment if it is signed by the pinned key.
-func (s *Store) readOrder() (*protocol.Assignment, error) {
-	text, err := os.ReadFile(s.path(orderFile))
+// readSigned returns the kept assignment if it is signed by the pinned key.
+func (s *Store) readSigned() (*protocol.Assignment, error) {
+	text, err := os.ReadFile(s.path(signedFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -140,9 +142,9 @@ func (s *Store) readOrder() (*protocol.Assignment, error) {
 	return &a, nil
 }
 
-// Accept judges an order and keeps it. changed reports whether it says
+// Accept judges an assignment and keeps it. changed reports whether it says
 // something else than the one before, or what could not be followed any more
-// can be. A *Refusal is remembered until another order is accepted.
+// can be. A *Refusal is remembered until another assignment is accepted.
 func (s *Store) Accept(signed protocol.Signed) (changed bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -151,21 +153,21 @@ func (s *Store) Accept(signed protocol.Signed) (changed bool, err error) {
 	if err != nil {
 		var refusal *Refusal
 		if errors.As(err, &refusal) {
-			s.refused[false] = refusal
+			s.refused = refusal
 		}
 		return false, err
 	}
 	before := s.current
 	now := Floor{a.Counter, a.Content()}
 	if before != nil && now == s.floor && !a.Expires.After(before.Expires) {
-		delete(s.refused, false)
+		s.refused = nil
 		return false, nil // an earlier way of saying the same
 	}
 	text, err := json.Marshal(signed)
 	if err != nil {
 		return false, fmt.Errorf("cannot keep the assignment: %w", err)
 	}
-	if err := atomicfile.Write(s.path(orderFile), append(text, '\n'), 0o600); err != nil {
+	if err := atomicfile.Write(s.path(signedFile), append(text, '\n'), 0o600); err != nil {
 		return false, fmt.Errorf("cannot keep the assignment: %w", err)
 	}
 	if now != s.floor {
@@ -175,7 +177,7 @@ func (s *Store) Accept(signed protocol.Signed) (changed bool, err error) {
 	}
 	changed = before == nil || now != s.floor || untimely(*before, clock) != ""
 	s.floor, s.current = now, &a
-	delete(s.refused, false)
+	s.refused = nil
 	return changed, nil
 }
 
@@ -239,21 +241,12 @@ func held(h protocol.Hold) string {
 func (s *Store) Refuse(r *Refusal) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if r == nil {
-		delete(s.refused, true)
-		return
-	}
-	s.refused[true] = r
+	s.named = r
 }
 
 // Refused returns the last refusal, nil if all is accepted.
 func (s *Store) Refused() *Refusal {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, named := range []bool{false, true} {
-		if r := s.refused[named]; r != nil {
-			return r
-		}
-	}
-	return nil
+	return cmp.Or(s.refused, s.named)
 }

@@ -32,8 +32,8 @@ func accept(t *testing.T, s *Store, a protocol.Assignment) (changed bool) {
 // TestDamage: whatever happens to one of the two files, nothing older than what
 // was accepted is accepted afterwards, and the same is.
 func TestDamage(t *testing.T) {
-	older := order(func(a *protocol.Assignment) { a.Counter = 4 })
-	other := order(func(a *protocol.Assignment) { a.Stage = "canary" })
+	older := good(func(a *protocol.Assignment) { a.Counter = 4 })
+	other := good(func(a *protocol.Assignment) { a.Stage = "canary" })
 	damages := map[string]func(path string) error{
 		"lost":  os.Remove,
 		"torn":  func(path string) error { return os.Truncate(path, 20) },
@@ -42,10 +42,10 @@ func TestDamage(t *testing.T) {
 		"other": func(path string) error { return os.WriteFile(path, []byte(`{"counter":1}`), 0o600) },
 	}
 	for name, damage := range damages {
-		for _, file := range []string{orderFile, floorFile} {
+		for _, file := range []string{signedFile, floorFile} {
 			clock := right
 			dir := t.TempDir()
-			accept(t, open(t, dir, &clock), order(nil))
+			accept(t, open(t, dir, &clock), good(nil))
 			if err := damage(filepath.Join(dir, file)); err != nil {
 				t.Fatal(err)
 			}
@@ -61,7 +61,7 @@ func TestDamage(t *testing.T) {
 					t.Errorf("%s, %s: %s: %v", file, name, what, err)
 				}
 			}
-			if changed := accept(t, s, order(nil)); changed != (a == nil) {
+			if changed := accept(t, s, good(nil)); changed != (a == nil) {
 				t.Errorf("%s, %s: the same one: changed %v", file, name, changed)
 			}
 			if a, against := open(t, dir, &clock).Current(); a == nil || against != "" {
@@ -71,13 +71,13 @@ func TestDamage(t *testing.T) {
 	}
 }
 
-// TestNothingIsLeft: without both files nothing would keep old orders out. A
-// device that never had an order has neither.
+// TestNothingIsLeft: without both files nothing would keep old assignments out. A
+// device that never had an assignment has neither.
 func TestNothingIsLeft(t *testing.T) {
 	clock := right
 	dir := t.TempDir()
-	accept(t, open(t, dir, &clock), order(nil))
-	for _, name := range []string{orderFile, floorFile} {
+	accept(t, open(t, dir, &clock), good(nil))
+	for _, name := range []string{signedFile, floorFile} {
 		if err := os.Truncate(filepath.Join(dir, name), 10); err != nil {
 			t.Fatal(err)
 		}
@@ -95,12 +95,12 @@ func TestCutBetweenTheFiles(t *testing.T) {
 	clock := right
 	dir := t.TempDir()
 	s := open(t, dir, &clock)
-	accept(t, s, order(nil))
+	accept(t, s, good(nil))
 	before, err := os.ReadFile(filepath.Join(dir, floorFile))
 	if err != nil {
 		t.Fatal(err)
 	}
-	accept(t, s, order(func(a *protocol.Assignment) { a.Counter = 6 }))
+	accept(t, s, good(func(a *protocol.Assignment) { a.Counter = 6 }))
 	if err := os.WriteFile(filepath.Join(dir, floorFile), before, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -118,13 +118,13 @@ func TestAnOldAssignmentIsPutBack(t *testing.T) {
 	clock := right
 	dir := t.TempDir()
 	s := open(t, dir, &clock)
-	accept(t, s, order(nil))
-	old, err := os.ReadFile(filepath.Join(dir, orderFile))
+	accept(t, s, good(nil))
+	old, err := os.ReadFile(filepath.Join(dir, signedFile))
 	if err != nil {
 		t.Fatal(err)
 	}
-	accept(t, s, order(func(a *protocol.Assignment) { a.Counter = 6 }))
-	if err := os.WriteFile(filepath.Join(dir, orderFile), old, 0o600); err != nil {
+	accept(t, s, good(func(a *protocol.Assignment) { a.Counter = 6 }))
+	if err := os.WriteFile(filepath.Join(dir, signedFile), old, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	s = open(t, dir, &clock)
@@ -140,7 +140,7 @@ func TestAnOldAssignmentIsPutBack(t *testing.T) {
 func TestAnotherServer(t *testing.T) {
 	clock := right
 	dir := t.TempDir()
-	accept(t, open(t, dir, &clock), order(nil))
+	accept(t, open(t, dir, &clock), good(nil))
 	other := me
 	other.Pinned = public(newKey(7))
 	s, err := Open(dir, other, func() Clock { return clock })
@@ -151,7 +151,7 @@ func TestAnotherServer(t *testing.T) {
 		t.Errorf("counter %d of another server", counter)
 	}
 	if a, _ := s.Current(); a != nil {
-		t.Errorf("it follows an order of another server")
+		t.Errorf("it follows an assignment of another server")
 	}
 }
 
@@ -159,12 +159,12 @@ func TestAnotherServer(t *testing.T) {
 func TestRenewal(t *testing.T) {
 	clock := right
 	s := open(t, t.TempDir(), &clock)
-	longer := order(func(a *protocol.Assignment) { a.Expires = a.Expires.Add(24 * time.Hour) })
+	longer := good(func(a *protocol.Assignment) { a.Expires = a.Expires.Add(24 * time.Hour) })
 	for i, c := range []struct {
 		a       protocol.Assignment
 		changed bool
 		expires time.Time
-	}{{order(nil), true, order(nil).Expires}, {longer, false, longer.Expires}, {order(nil), false, longer.Expires}} {
+	}{{good(nil), true, good(nil).Expires}, {longer, false, longer.Expires}, {good(nil), false, longer.Expires}} {
 		changed := accept(t, s, c.a)
 		if _, _, expires := s.Have(); changed != c.changed || !expires.Equal(c.expires) {
 			t.Errorf("%d: changed %v, expires %s", i, changed, expires)
@@ -175,7 +175,7 @@ func TestRenewal(t *testing.T) {
 	if _, against := s.Current(); !strings.Contains(against, "expired at 2026-11-28") {
 		t.Errorf("%q", against)
 	}
-	renewed := order(func(a *protocol.Assignment) { a.Issued, a.Expires = clock.Now, clock.Now.Add(time.Hour) })
+	renewed := good(func(a *protocol.Assignment) { a.Issued, a.Expires = clock.Now, clock.Now.Add(time.Hour) })
 	if !accept(t, s, renewed) {
 		t.Error("nobody is told that it can go on")
 	}
@@ -203,7 +203,7 @@ func TestHolds(t *testing.T) {
 		{protocol.Hold{Reason: "fair", Until: now}, Clock{Now: time.Unix(0, 0), Floor: now}, ""},
 	} {
 		s := open(t, t.TempDir(), &c.clock)
-		accept(t, s, order(func(a *protocol.Assignment) { a.Hold = &c.hold }))
+		accept(t, s, good(func(a *protocol.Assignment) { a.Hold = &c.hold }))
 		if _, against := s.Current(); against != c.want {
 			t.Errorf("%+v: %q, want %q", c.hold, against, c.want)
 		}
@@ -214,18 +214,18 @@ func TestHolds(t *testing.T) {
 func TestRefusalsAreRemembered(t *testing.T) {
 	clock := right
 	s := open(t, t.TempDir(), &clock)
-	if _, err := s.Accept(signed(t, order(func(a *protocol.Assignment) { a.Product = "camera" }))); err == nil {
+	if _, err := s.Accept(signed(t, good(func(a *protocol.Assignment) { a.Product = "camera" }))); err == nil {
 		t.Fatal("it was accepted")
 	}
 	if r := s.Refused(); r == nil || r.Reason != Product || r.Counter != 5 || r.Report().Reason != "product" {
 		t.Errorf("%+v", r)
 	}
-	accept(t, s, order(nil))
+	accept(t, s, good(nil))
 	if r := s.Refused(); r != nil || r.Report() != nil {
 		t.Errorf("%+v", r)
 	}
 	s.Refuse(Refuse(BOM, "it is another"))
-	accept(t, s, order(nil))
+	accept(t, s, good(nil))
 	if r := s.Refused(); r == nil || r.Reason != BOM {
 		t.Errorf("what it names was forgotten: %+v", r)
 	}
@@ -240,7 +240,7 @@ func TestAFullDisk(t *testing.T) {
 	clock := right
 	dir := filepath.Join(t.TempDir(), "gone")
 	s := open(t, dir, &clock)
-	if _, err := s.Accept(signed(t, order(nil))); err == nil {
+	if _, err := s.Accept(signed(t, good(nil))); err == nil {
 		t.Error("it was accepted without being kept")
 	}
 	if a, _ := s.Current(); a != nil {

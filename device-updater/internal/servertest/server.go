@@ -52,7 +52,7 @@ type Server struct {
 	Refused    map[string]bool   // serial numbers
 	Devices    map[string]*Known // by KeyID
 	Files      map[string][]byte // of the archive, by path
-	Order      *protocol.Assignment
+	Assigned   *protocol.Assignment
 	Clock      func() time.Time
 
 	// Lie answers in the server's place if it returns true. It is called
@@ -280,7 +280,7 @@ func (s *Server) checkIn(w http.ResponseWriter, r *http.Request) {
 	case in.ReportHash != known.Hash:
 		out.SendReport = true
 	}
-	if s.Order != nil {
+	if s.Assigned != nil {
 		out.Assignment = s.assign(id, known, in)
 	}
 	w.Header().Set("Date", out.Time.UTC().Format(http.TimeFormat))
@@ -293,7 +293,7 @@ func (s *Server) checkIn(w http.ResponseWriter, r *http.Request) {
 
 // assign returns what a device lacks.
 func (s *Server) assign(id string, known *Known, in protocol.CheckIn) *protocol.Signed {
-	a := *s.Order
+	a := *s.Assigned
 	if a.Device == "" {
 		a.Device, a.Key = known.Name, id
 	}
@@ -322,15 +322,15 @@ func (s *Server) Assign(release *protocol.AssignedRelease, change func(*protocol
 	s.Lock()
 	defer s.Unlock()
 	counter := uint64(1)
-	if s.Order != nil {
-		counter = s.Order.Counter + 1
+	if s.Assigned != nil {
+		counter = s.Assigned.Counter + 1
 	}
 	now := s.Clock().UTC().Truncate(time.Second)
-	s.Order = &protocol.Assignment{
+	s.Assigned = &protocol.Assignment{
 		Version: 1, Pipeline: Pipeline, Product: Product, Stage: "production", Counter: counter, Issued: now, Expires: now.Add(7 * 24 * time.Hour), Release: release,
 	}
 	if change != nil {
-		change(s.Order)
+		change(s.Assigned)
 	}
 }
 

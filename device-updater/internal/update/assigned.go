@@ -14,8 +14,8 @@ import (
 	"aptfleet/internal/protocol"
 )
 
-// Orders are what a server assigns: an assignment.Store.
-type Orders interface {
+// Assignments are what a server assigns: an assignment.Store.
+type Assignments interface {
 	// Current returns the accepted assignment, nil for none, and why nothing
 	// may be begun on its behalf.
 	Current() (a *protocol.Assignment, against string)
@@ -32,11 +32,11 @@ type assigned struct {
 	bom     bom.BOM
 }
 
-// ordered returns what is assigned. Both keys must agree: the assignment names
+// offerAssigned returns what is assigned. Both keys must agree: the assignment names
 // the text of the release, and the archive key has signed it. The network is
 // asked once for each release.
-func (s *Source) ordered(ctx context.Context) (Offer, error) {
-	a, against := s.Orders.Current()
+func (s *Source) offerAssigned(ctx context.Context) (Offer, error) {
+	a, against := s.Assignments.Current()
 	switch {
 	case a == nil:
 		return Offer{Against: against}, nil
@@ -62,14 +62,14 @@ func (s *Source) ordered(ctx context.Context) (Offer, error) {
 		now, err := s.fetchAssigned(ctx, *a)
 		var refusal *assignment.Refusal
 		if errors.As(err, &refusal) {
-			s.Orders.Refuse(refusal)
+			s.Assignments.Refuse(refusal)
 		}
 		if err != nil {
 			return Offer{}, err
 		}
 		s.assigned, s.private = now, nil
 	}
-	s.Orders.Refuse(nil)
+	s.Assignments.Refuse(nil)
 	list := s.assigned.bom
 	offer.BOM = &list
 	return offer, nil

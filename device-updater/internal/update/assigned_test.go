@@ -17,18 +17,18 @@ import (
 	"aptfleet/internal/protocol"
 )
 
-// orders are Orders that a test gives.
-type orders struct {
+// assignments are Assignments that a test gives.
+type assignments struct {
 	a       *protocol.Assignment
 	against string
 	refused *assignment.Refusal
 }
 
-func (o *orders) Current() (*protocol.Assignment, string) { return o.a, o.against }
-func (o *orders) Refuse(r *assignment.Refusal)            { o.refused = r }
+func (o *assignments) Current() (*protocol.Assignment, string) { return o.a, o.against }
+func (o *assignments) Refuse(r *assignment.Refusal)            { o.refused = r }
 
-// following is a Source that follows orders, and its server.
-func following(t *testing.T) (*Source, *orders, *servertest.Server) {
+// following is a Source that follows assignments, and its server.
+func following(t *testing.T) (*Source, *assignments, *servertest.Server) {
 	t.Helper()
 	web := servertest.Start(t, false)
 	keyring := filepath.Join(t.TempDir(), "key.asc")
@@ -39,10 +39,10 @@ func following(t *testing.T) (*Source, *orders, *servertest.Server) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := &orders{}
+	o := &assignments{}
 	return &Source{
-		Client: &archive.Client{HTTP: archive.NewHTTP(http.DefaultTransport, web.URL, archive.Access{}), URL: web.URL, Keyring: keyring, Clock: time.Now},
-		Orders: o, Architecture: "amd64", Records: records, SetClock: func(time.Time) error { return nil },
+		Client:      &archive.Client{HTTP: archive.NewHTTP(http.DefaultTransport, web.URL, archive.Access{}), URL: web.URL, Keyring: keyring, Clock: time.Now},
+		Assignments: o, Architecture: "amd64", Records: records, SetClock: func(time.Time) error { return nil },
 	}, o, web
 }
 
@@ -54,7 +54,7 @@ func bill(state string) bom.BOM {
 	}
 }
 
-func assign(t *testing.T, o *orders, web *servertest.Server, list bom.BOM, state string) *protocol.AssignedRelease {
+func assign(t *testing.T, o *assignments, web *servertest.Server, list bom.BOM, state string) *protocol.AssignedRelease {
 	t.Helper()
 	release := web.Publish(t, state, list.Encode())
 	o.a = &protocol.Assignment{Version: 1, Pipeline: servertest.Pipeline, Product: servertest.Product, Release: release}
@@ -79,7 +79,7 @@ func TestAnAssignedReleaseIsOffered(t *testing.T) {
 	}
 	// A restart has the bill of materials already.
 	again, _, _ := following(t)
-	again.Client, again.Records, again.Orders, web.Requests = s.Client, s.Records, o, nil
+	again.Client, again.Records, again.Assignments, web.Requests = s.Client, s.Records, o, nil
 	if offer, err := again.Offer(t.Context()); err != nil || offer.BOM == nil || len(web.Requests) != 1 {
 		t.Errorf("%+v, %v after %v", offer, err, web.Requests)
 	}

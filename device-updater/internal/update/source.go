@@ -22,8 +22,8 @@ import (
 // server assigns, and apt.
 type Source struct {
 	Client       *archive.Client
-	Orders       Orders                      // what is assigned; nil: Base is followed
-	Server       func(context.Context) error // asks the server for an answer, where there are Orders
+	Assignments  Assignments                 // what is assigned; nil: Base is followed
+	Server       func(context.Context) error // asks the server for an answer, where there are Assignments
 	Architecture string                      // Debian's name of this device's
 	Access       archive.Access              // to the archive, for apt
 	CA           string                      // path of the only authority of the archive's certificate; "": the system's
@@ -43,8 +43,8 @@ type Source struct {
 
 // Offer asks the base, or takes what is assigned.
 func (s *Source) Offer(ctx context.Context) (Offer, error) {
-	if s.Orders != nil {
-		return s.ordered(ctx)
+	if s.Assignments != nil {
+		return s.offerAssigned(ctx)
 	}
 	offer, err := s.ask(ctx, s.Client, s.Base)
 	return Offer{State: offer.State, Snapshot: offer.Snapshot}, err
@@ -63,7 +63,7 @@ func (s *Source) ask(ctx context.Context, client *archive.Client, base string) (
 		floor = s.BuildTime
 	}
 	seen := times.Seen[base]
-	if s.Orders != nil {
+	if s.Assignments != nil {
 		seen = time.Time{} // the text itself is assigned
 	}
 	offer, err := client.Check(ctx, base, floor, seen)
@@ -251,7 +251,7 @@ func (s *Source) Verify(ctx context.Context, plan apt.Plan, root string, manifes
 func (s *Source) Reachable(ctx context.Context) error {
 	limited, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	if s.Orders != nil {
+	if s.Assignments != nil {
 		return s.Server(limited)
 	}
 	return s.Client.Reachable(limited, s.Base)
