@@ -155,6 +155,7 @@ func (p *program) await(ctx context.Context, client *enrol.Client, noWait bool) 
 	if noWait || !errors.As(err, &pending) {
 		return e, err
 	}
+	p.io.Note("this machine has the key %s: compare it with what the operator sees", pending.Key)
 	backoff := exchange.Backoff{First: firstAsk, Last: lastAsk, Random: mathrand.Float64}
 	said := ""
 	return client.Until(ctx, backoff, func(err error) {

@@ -43,6 +43,8 @@ type server struct {
 	hardware    identity.Hardware
 	transport   http.RoundTripper
 	enrolment   identity.Enrolment
+	keys        identity.Keys
+	boot        string             // kernel's id
 	assignments update.Assignments // never nil
 	store       *assignment.Store  // nil: not enrolled
 	agent       *agent.Agent       // nil: not enrolled
@@ -104,7 +106,10 @@ func (s *server) open() (enrolled bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	s.enrolment, s.transport, s.store = e, transport, store
+	if s.boot, err = identity.BootID(os.DirFS("/")); err != nil {
+		return false, err
+	}
+	s.enrolment, s.keys, s.transport, s.store = e, keys, transport, store
 	return true, nil
 }
 
@@ -132,18 +137,10 @@ func (s *server) begin(d *device) {
 	if s.store == nil {
 		return
 	}
-	keys, err := s.program.identity().Keys()
-	if err != nil {
-		return // open has read them
-	}
-	boot, err := identity.BootID(os.DirFS("/"))
-	if err != nil {
-		s.log.Warn(err.Error())
-	}
 	describe := describer{device: d, revisions: identity.Configured{Dir: s.program.identity(), Revised: s.config.Revision}}
 	s.agent = agent.New(agent.Settings{
 		Server: s.enrolment.Server, Device: s.enrolment.Device, HTTP: exchange.NewClient(s.transport),
-		Identity: signer{keys, s.program.identity()}, Assignments: s.store, Machine: s.hardware.Machine, Boot: boot, Interval: s.config.Poll,
+		Identity: signer{s.keys, s.program.identity()}, Assignments: s.store, Machine: s.hardware.Machine, Boot: s.boot, Interval: s.config.Poll,
 		Describe: describe.report, Told: s.told, Assigned: s.assigned, Clock: time.Now, Random: rand.Float64, Log: s.log,
 	})
 }

@@ -266,7 +266,7 @@ func (a *Agent) note(change func(*Contact)) {
 	a.mu.Unlock()
 	if now.Error != before.Error {
 		if now.Error != "" {
-			a.Log.Warn("the server was not reached: "+now.Error, "code", now.Code)
+			a.Log.Warn("cannot check in: "+now.Error, "code", now.Code)
 		} else {
 			a.Log.Info("the server answers again")
 		}

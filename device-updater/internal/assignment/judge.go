@@ -115,7 +115,7 @@ func judge(a protocol.Assignment, me Me, floor Floor, clock Clock) *Refusal {
 		return Refuse(Product, "it is of pipeline %q, and this device is of %q", a.Pipeline, me.Pipeline)
 	case a.Product != me.Product:
 		return Refuse(Product, "it is for product %q, and this device is a %q", a.Product, me.Product)
-	case a.Counter == 0 || a.Counter > protocol.MaxNumber:
+	case a.Counter == 0 || a.Counter >= protocol.MaxNumber:
 		return Refuse(Counter, "its counter is %d", a.Counter)
 	case a.Counter < floor.Counter:
 		return Refuse(Counter, "its counter is %d, and %d was accepted", a.Counter, floor.Counter)

@@ -80,7 +80,8 @@ func TestJudge(t *testing.T) {
 		{"a lower counter", nil, Floor{6, content}, right, Counter},
 		{"the same counter with another content", nil, Floor{5, "x"}, right, Counter},
 		{"no counter", func(a *protocol.Assignment) { a.Counter = 0 }, Floor{}, right, Counter},
-		{"a counter that JSON cannot hold", func(a *protocol.Assignment) { a.Counter = protocol.MaxNumber + 1 }, Floor{}, right, Counter},
+		{"the highest counter", func(a *protocol.Assignment) { a.Counter = protocol.MaxNumber - 1 }, Floor{}, right, ""},
+		{"a counter that JSON cannot hold", func(a *protocol.Assignment) { a.Counter = protocol.MaxNumber }, Floor{}, right, Counter},
 
 		{"expired just now", nil, Floor{}, Clock{Now: now.Add(7 * 24 * time.Hour), Synchronised: true}, Expired},
 		{"a second before it expires", nil, Floor{}, Clock{Now: now.Add(7*24*time.Hour - time.Second), Synchronised: true}, ""},

@@ -131,7 +131,7 @@ func (c Config) check() error {
 	return c.checkCommon()
 }
 
-var serialPattern = regexp.MustCompile(`^[!-~]([ -~]{0,126}[!-~])?$`)
+var serialPattern = regexp.MustCompile(`^[!-~]{1,64}$`)
 
 func (c Config) checkServer() error {
 	u, err := url.Parse(c.Server)

@@ -41,11 +41,11 @@ func TestDefaults(t *testing.T) {
 }
 
 func TestAllKeys(t *testing.T) {
-	c, err := load(t, good+"distribution: trixie\nserver: https://fleet.example/\nca: /etc/aptfleet/ca.pem\ntoken: aft1_x\nserial: SN 1\nrevision: B2\nproduct: gateway\npoll: 0\nreboot: manual\ntrial: {tries: 2, timeout: 20s, observe: 3s}\n")
+	c, err := load(t, good+"distribution: trixie\nserver: https://fleet.example/\nca: /etc/aptfleet/ca.pem\ntoken: aft1_x\nserial: SN-1\nrevision: B2\nproduct: gateway\npoll: 0\nreboot: manual\ntrial: {tries: 2, timeout: 20s, observe: 3s}\n")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.Poll != 0 || c.Reboot != config.RebootManual || c.Trial != (config.Trial{Tries: 2, Timeout: 20 * time.Second, Observe: 3 * time.Second}) || c.Token != "aft1_x" || c.Server != "https://fleet.example" || c.CA != "/etc/aptfleet/ca.pem" || c.Serial != "SN 1" || c.Revision != "B2" || c.Product != "gateway" {
+	if c.Poll != 0 || c.Reboot != config.RebootManual || c.Trial != (config.Trial{Tries: 2, Timeout: 20 * time.Second, Observe: 3 * time.Second}) || c.Token != "aft1_x" || c.Server != "https://fleet.example" || c.CA != "/etc/aptfleet/ca.pem" || c.Serial != "SN-1" || c.Revision != "B2" || c.Product != "gateway" {
 		t.Errorf("%+v", c)
 	}
 }
@@ -106,7 +106,7 @@ func TestRefused(t *testing.T) {
 		{good + "server: http://fleet.example\n", "insecure"},
 		{good + "server: https://u:p@fleet.example\n", "server"},
 		{good + "ca: ca.pem\n", "ca"},
-		{good + "serial: ' x'\n", "serial"},
+		{good + "serial: a b\n", "serial"},
 		{good + "product: A/B\n", "product"},
 		{"follow: assignment\npoll: -1s\n", "poll"},
 		{"server: https://fleet.example\nkeyring: keys.pgp\n", "keyring"},

@@ -62,7 +62,7 @@ type Client struct {
 }
 
 // Pending means that an operator decides: the same request is to be made again.
-type Pending struct{ Serial, Reason string }
+type Pending struct{ Serial, Key, Reason string }
 
 func (p *Pending) Error() string {
 	text := "it waits for an operator to accept serial " + p.Serial
@@ -77,7 +77,7 @@ func (p *Pending) ExitCode() int { return 3 }
 
 // NextStep tells who can help.
 func (p *Pending) NextStep() string {
-	return "an operator accepts it on the page of the devices, or with: repo-manager device accept " + p.Serial
+	return "an operator accepts the key " + p.Key + " on the page of the devices, or with: repo-manager device accept " + p.Key
 }
 
 // Final reports whether asking again is of no use: a person said no.
@@ -116,7 +116,7 @@ func (c *Client) ask(ctx context.Context) (identity.Enrolment, error) {
 	case protocol.EnrolmentAccepted:
 		return c.accepted(said)
 	case protocol.EnrolmentPending:
-		return identity.Enrolment{}, &Pending{c.Serial, said.Reason}
+		return identity.Enrolment{}, &Pending{c.Serial, c.Keys.ID(), said.Reason}
 	}
 	return identity.Enrolment{}, fmt.Errorf("the answer's status is %q, which is none of the protocol", said.Status)
 }

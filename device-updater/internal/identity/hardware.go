@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -74,7 +75,8 @@ func ReadHardware(root fs.FS) Hardware {
 
 func firstSerial(root fs.FS) string {
 	for _, name := range serialFacts {
-		if v := value(root, name); v != "" {
+		// A serial number is one word, of at most 64 characters.
+		if v := strings.Join(strings.Fields(value(root, name)), "-"); v != "" && len(v) <= 64 {
 			return v
 		}
 	}
@@ -215,12 +217,14 @@ func (d Dir) Serial(asked string, h Hardware) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	for _, serial := range []string{asked, factory, h.Serial} {
-		if serial != "" {
-			return serial, nil
-		}
+	serial := cmp.Or(asked, factory, h.Serial)
+	if serial == "" {
+		return "", errNoSerial
 	}
-	return "", errNoSerial
+	if len(serial) > 64 || strings.Contains(serial, " ") {
+		return "", fmt.Errorf("cannot use the serial number %q: it is one word of at most 64 characters", serial)
+	}
+	return serial, nil
 }
 
 var errNoSerial = errors.New("cannot tell the serial number: neither the configuration nor the factory nor the hardware says it")

@@ -326,6 +326,7 @@ func TestHardware(t *testing.T) {
 		{"a PC", both(uuid, eth, map[string]string{dmi + "product_serial": "ABC123\n"}), dmi + "product_serial " + dmi + "product_uuid", "ABC123"},
 		{"a board with a device tree", both(pi, wifi), "sys/firmware/devicetree/base/serial-number", "10000000abcdef01"},
 		{"a SoC", map[string]string{"sys/devices/soc0/serial_number": "00112233AABB\n"}, "sys/devices/soc0/serial_number", ""},
+		{"a virtual machine", map[string]string{dmi + "product_serial": "VMware-56 4d 83\n"}, dmi + "product_serial", "VMware-56-4d-83"},
 		{"a cheap board", both(junk, eth, wifi), "sys/class/net/*/address=02:11:22:33:44:55", ""},
 		{"an address that is made up", both(junk, card("eth0", "pci", "02:11:22:33:44:55", "3")), "", ""},
 		{"a bridge", both(junk, card("br0", "", "02:11:22:33:44:55", "0")), "", ""},
@@ -381,6 +382,9 @@ func TestRevisionAndSerial(t *testing.T) {
 	}
 	if s, err := d.Serial("", Hardware{Serial: "H"}); err != nil || s != "F" {
 		t.Errorf("%q %v", s, err)
+	}
+	if _, err := d.Serial("A B", Hardware{}); err == nil {
+		t.Error("a serial number of two words")
 	}
 	if s, err := d.Serial("A", Hardware{Serial: "H"}); err != nil || s != "A" {
 		t.Errorf("%q %v", s, err)

@@ -303,6 +303,24 @@ func TestAMachineThatMayBeginNothing(t *testing.T) {
 	}
 }
 
+// TestAnotherAssignmentWhileItStages: what is staged is not booted any more.
+func TestAnotherAssignmentWhileItStages(t *testing.T) {
+	w := newWorld(t)
+	w.powerOn()
+	w.offered, w.list = "new", &bom.BOM{TopLevel: []string{"app"}}
+	w.atDownload = func() { w.offered = "newer" }
+	if wasCut, err := w.session(true); wasCut || err == nil || w.rebooting {
+		t.Errorf("%v, rebooting %v", err, w.rebooting)
+	}
+	w.atDownload = nil
+	if err := w.settle(); err != nil {
+		t.Fatal(err)
+	}
+	if got, committed := w.release(); got != "newer" || !committed || w.boots != 2 {
+		t.Errorf("it runs %s after %d boots", got, w.boots)
+	}
+}
+
 // TestAHoldThatComesWhileItStages leaves it staged; taken off, it goes on.
 func TestAHoldThatComesWhileItStages(t *testing.T) {
 	w := newWorld(t)

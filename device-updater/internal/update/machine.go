@@ -307,9 +307,15 @@ func (m *Machine) Update(ctx context.Context, o Options) error {
 		}
 	}
 	if offer.BOM != nil {
-		// The server may have said meanwhile that the device is to stay.
-		if now, err := m.Releases.Offer(ctx); err == nil && now.Against != "" {
+		// The server may have said meanwhile that the device is to stay, or to
+		// become something else.
+		switch now, err := m.Releases.Offer(ctx); {
+		case err != nil:
+			return m.whyNot(err)
+		case now.Against != "":
 			return m.whyNot(&Refused{Reason: now.Against})
+		case now.State != offer.State:
+			return m.whyNot(&Refused{Reason: "it is staged, and something else is assigned now"})
 		}
 	}
 	if !o.Reboot && !m.Settings.RebootAuto {
