@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -105,7 +106,7 @@ func (p *program) enrol(ctx context.Context, o enrolment) error {
 		if o.server != "" && strings.TrimRight(o.server, "/") != was.Server {
 			return &update.Refused{Reason: fmt.Sprintf("cannot enrol at %s: this device is %s of %s", o.server, was.Device, was.Server), Hint: "device-updater enrol --anew"}
 		}
-		o.server, o.insecure = was.Server, was.Insecure
+		o.server, o.insecure, o.ca, c.CA = was.Server, was.Insecure, "", ""
 	}
 	client, err := p.enroller(c, o)
 	if err != nil {
@@ -170,14 +171,8 @@ func (p *program) await(ctx context.Context, client *enrol.Client, noWait bool) 
 // It makes the identity where there is none.
 func (p *program) enroller(c config.Config, o enrolment) (*enrol.Client, error) {
 	dir := p.identity()
-	either := func(said, otherwise string) string {
-		if said != "" {
-			return said
-		}
-		return otherwise
-	}
 	r := enrol.Request{
-		Server: strings.TrimRight(either(o.server, c.Server), "/"), Token: either(o.token, c.Token), Product: c.Product, Architecture: architecture(),
+		Server: strings.TrimRight(cmp.Or(o.server, c.Server), "/"), Token: cmp.Or(o.token, c.Token), Product: c.Product, Architecture: architecture(),
 		Machine: o.hardware.Machine, Features: features, Insecure: o.insecure || c.Insecure,
 	}
 	if r.Server == "" {
@@ -189,7 +184,7 @@ func (p *program) enroller(c config.Config, o enrolment) (*enrol.Client, error) 
 			return nil, err
 		}
 	}
-	if r.Serial, err = dir.Serial(either(o.serial, c.Serial), o.hardware); err != nil {
+	if r.Serial, err = dir.Serial(cmp.Or(o.serial, c.Serial), o.hardware); err != nil {
 		return nil, term.WithHint(err, "device-updater enrol --serial NUMBER, or `serial` in the configuration")
 	}
 	if r.Revision, err = (identity.Configured{Dir: dir, Revised: c.Revision}).Revision(); err != nil {
@@ -198,7 +193,7 @@ func (p *program) enroller(c config.Config, o enrolment) (*enrol.Client, error) 
 	if r.Boot, err = identity.BootID(os.DirFS("/")); err != nil {
 		return nil, err
 	}
-	if path := either(o.ca, c.CA); path != "" {
+	if path := cmp.Or(o.ca, c.CA); path != "" {
 		if r.CA, err = os.ReadFile(path); err != nil {
 			return nil, fmt.Errorf("cannot read the certificate authority: %w", err)
 		}

@@ -138,9 +138,9 @@ func (d *Daemon) Reload() {
 // alone.
 const recoverPause = 2 * time.Second
 
-// Run recovers, then works until ctx ends or it is to Reload. Errors of single acts are logged and
-// do not end it: a device must stay updatable. An act that fails half-way is
-// brought to an end like one that was cut off.
+// Run recovers, then works until ctx ends or it is to Reload. Errors of single
+// acts are logged and do not end it: a device must stay updatable. An act that
+// fails half-way is brought to an end like one that was cut off.
 func (d *Daemon) Run(ctx context.Context) {
 	recovered := d.recover(ctx)
 	d.tell()
