@@ -198,3 +198,33 @@ func TestFloorsNeverFall(t *testing.T) {
 		}
 	})
 }
+
+// FuzzJudge gives the judge texts that are rightly signed: whoever has the key
+// may be mad, but can neither stop the updater nor make it use a name that is
+// none.
+func FuzzJudge(f *testing.F) {
+	for _, change := range []func(*protocol.Assignment){nil, func(a *protocol.Assignment) { a.Release = nil }, func(a *protocol.Assignment) { a.Hold = &protocol.Hold{Reason: "x"} }} {
+		payload, err := json.Marshal(good(change))
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(payload)
+	}
+	f.Add([]byte(`{"version":1,"counter":18446744073709551616}`))
+	f.Fuzz(func(t *testing.T, payload []byte) {
+		a, err := Judge(protocol.Sign(serverKey, protocol.ForAssignment, payload), me, Floor{}, right)
+		if err != nil {
+			var refusal *Refusal
+			if !errors.As(err, &refusal) {
+				t.Errorf("%v is no refusal", err)
+			}
+			return
+		}
+		if a.Content() == "" || a.Device != me.Device || a.Counter == 0 {
+			t.Errorf("accepted: %+v", a)
+		}
+		if r := a.Release; r != nil && (strings.Contains(r.Base, "..") || strings.ContainsAny(r.Base+r.Distribution+strings.Join(r.Components, ""), " \n\t[]\"'\\")) {
+			t.Errorf("accepted: %+v", r)
+		}
+	})
+}
