@@ -80,7 +80,9 @@ type CheckIn struct {
 	Report     json.RawMessage `json:"report,omitempty"` // a Report
 }
 
-// ReportHash is the SHA-256 of a report's bytes, in lower-case hex.
+// ReportHash is the SHA-256 of a report's bytes as they stand in the check-in,
+// in lower-case hex. encoding/json writes a RawMessage without white space and
+// with <, > and & escaped: hash what it wrote, as json.Marshal of a Report does.
 func ReportHash(report []byte) string { return hexSum(report) }
 
 // CheckedIn answers a check-in that is not answered by 204: nothing changed.
@@ -93,6 +95,14 @@ type CheckedIn struct {
 // MaxNumber bounds sessions, sequences and counters: every JSON reader can hold
 // a number up to it.
 const MaxNumber = 1 << 53
+
+// MaxCheckIn bounds the body of an enrolment or a check-in, in bytes.
+const MaxCheckIn = 256 << 10
+
+// AssignmentLife is from the issue of an assignment to its expiry. A device
+// whose assignment has less than half of it left is sent the same with later
+// times.
+const AssignmentLife = 7 * 24 * time.Hour
 
 // Assignment is what the server wants of one device. It is signed by the
 // assignment key, for ForAssignment.
