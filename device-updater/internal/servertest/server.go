@@ -21,6 +21,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -376,6 +377,10 @@ func fail(w http.ResponseWriter, status int, e protocol.Error) {
 	Answer(w, status, protocol.ErrorBody{Error: e})
 }
 
+// index is what every release has: one package, whose file is not there.
+var index = "Package: app\nVersion: 1\nArchitecture: all\nMaintainer: A <a@aptfleet.example>\nFilename: pool/app_1_all.deb\nSize: 1000\nSHA256: " +
+	strings.Repeat("1", 64) + "\nDescription: x\n"
+
 // Publish puts a release with the given bill of materials into the archive and
 // returns how it is assigned.
 func (s *Server) Publish(t testing.TB, state string, list []byte) *protocol.AssignedRelease {
@@ -384,15 +389,18 @@ func (s *Server) Publish(t testing.TB, state string, list []byte) *protocol.Assi
 	defer s.Unlock()
 	base := Pipeline + "/states/" + state
 	date := s.Clock().UTC().Add(-time.Minute).Truncate(time.Second)
-	text := fmt.Sprintf("Origin: Aptfleet\nLabel: %s\nCodename: trixie\nDate: %s\nAptfleet-State: %s\nSHA256:\n %064d 0 main/binary-amd64/Packages\n", Pipeline, date.Format(time.RFC1123), state, 1)
-	signed, err := s.Archive.ClearSign([]byte(text), date)
-	must(t, err)
-	s.Files[base+"/dists/trixie/InRelease"] = signed
-	s.Files[base+"/dists/trixie/Release"] = []byte(text)
 	hash := func(text []byte) string {
 		sum := sha256.Sum256(text)
 		return hex.EncodeToString(sum[:])
 	}
+	packages := "main/binary-" + runtime.GOARCH + "/Packages"
+	text := fmt.Sprintf("Origin: Aptfleet\nLabel: %s\nCodename: trixie\nDate: %s\nArchitectures: %s\nComponents: main\nAptfleet-State: %s\nSHA256:\n %s %d %s\n",
+		Pipeline, date.Format(time.RFC1123), runtime.GOARCH, state, hash([]byte(index)), len(index), packages)
+	signed, err := s.Archive.ClearSign([]byte(text), date)
+	must(t, err)
+	s.Files[base+"/dists/trixie/InRelease"] = signed
+	s.Files[base+"/dists/trixie/Release"] = []byte(text)
+	s.Files[base+"/dists/trixie/"+packages] = []byte(index)
 	s.Files[Pipeline+"/boms/"+hash(list)] = list
 	return &protocol.AssignedRelease{
 		State: state, Base: base, Distribution: "trixie", Components: []string{"main"}, Release: hash([]byte(text)), BOM: hash(list), BOMSize: int64(len(list)),

@@ -98,6 +98,40 @@ func TestAnAssignedReleaseIsOffered(t *testing.T) {
 	}
 }
 
+// TestAnAssignedReleaseIsPlanned by apt, from the base that is assigned and
+// with the device's password.
+func TestAnAssignedReleaseIsPlanned(t *testing.T) {
+	s, o, web := following(t)
+	web.Password = "secret"
+	s.Access = archive.Access{User: "dev-1", Password: "secret"}
+	s.Client.HTTP = archive.NewHTTP(http.DefaultTransport, web.URL, s.Access)
+	s.Dir = filepath.Join(t.TempDir(), "apt")
+	release := assign(t, o, web, bill(stateA), stateA)
+	offer, err := s.Offer(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	root := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(root, "var/lib/dpkg"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(root, "var/lib/dpkg/status"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	plan, err := s.Plan(t.Context(), offer, root, Deployment{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(plan.List) != 1 || plan.List[0].String() != offer.BOM.Packages[0].String() || plan.List[0].SHA256 != offer.BOM.Packages[0].SHA256 {
+		t.Errorf("%+v, and the bill of materials says %+v", plan.List, offer.BOM.Packages)
+	}
+	for _, path := range web.Requests {
+		if !strings.HasPrefix(path, "/"+release.Base+"/") && !strings.HasPrefix(path, "/demo/boms/") {
+			t.Errorf("it asked for %s", path)
+		}
+	}
+}
+
 func TestNothingIsOffered(t *testing.T) {
 	s, o, web := following(t)
 	for _, c := range []struct {

@@ -111,9 +111,11 @@ func (s *Source) open(ctx context.Context, o Offer) error {
 	if s.private != nil {
 		return nil
 	}
-	client, base, components := s.Client, s.StateBase(o.State), s.Components
+	client, components, base := s.Client, s.Components, ""
 	if s.assigned != nil {
-		client, base, components = s.assigned.client, s.assigned.release.Base, s.assigned.release.Components
+		client, components, base = s.assigned.client, s.assigned.release.Components, s.assigned.release.Base
+	} else {
+		base = s.StateBase(o.State)
 	}
 	if err := client.CheckState(ctx, base, s.offer, s.BuildTime); err != nil {
 		return err
