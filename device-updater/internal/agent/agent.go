@@ -239,6 +239,9 @@ func (a *Agent) CheckIn(ctx context.Context) error {
 	a.turn.Lock()
 	err := a.checkIn(ctx)
 	a.turn.Unlock()
+	if err != nil && ctx.Err() != nil {
+		return context.Cause(ctx) // that says nothing about the server
+	}
 	now := a.Clock()
 	a.note(func(c *Contact) {
 		c.Code = exchange.Code(err)

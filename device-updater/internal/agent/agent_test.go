@@ -283,6 +283,16 @@ func TestTheServerHasTrouble(t *testing.T) {
 	}
 }
 
+// TestCancelled: who stops a check-in has not found the server gone.
+func TestCancelled(t *testing.T) {
+	d := newDevice(t)
+	ctx, stop := context.WithCancel(t.Context())
+	d.server.Lie = func(http.ResponseWriter, *http.Request) bool { stop(); time.Sleep(20 * time.Millisecond); return false }
+	if err := d.CheckIn(ctx); !errors.Is(err, context.Canceled) || d.Contact().Error != "" {
+		t.Errorf("%v, %+v", err, d.Contact())
+	}
+}
+
 // TestAStrangerStaysItself: a server that does not know the device any more
 // changes nothing about it.
 func TestAStrangerStaysItself(t *testing.T) {
