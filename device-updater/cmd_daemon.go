@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -24,16 +25,28 @@ func (p *program) daemonCommand() *cobra.Command {
 	}
 }
 
+// daemon runs until ctx ends, from the beginning again each time the device was
+// enrolled.
 func (p *program) daemon(ctx context.Context) error {
+	for {
+		if err := p.serve(ctx); err != nil || ctx.Err() != nil {
+			return err
+		}
+	}
+}
+
+func (p *program) serve(ctx context.Context) error {
+	log := slog.New(slog.NewTextHandler(p.io.Err, nil))
 	d, err := p.open()
 	if err != nil {
 		return err
 	}
 	if err := os.MkdirAll(filepath.Dir(p.socket), 0o755); err != nil {
-		return err
+		return errors.Join(err, d.close())
 	}
-	log := slog.New(slog.NewTextHandler(p.io.Err, nil))
 	worker := daemon.New(d.machine, d.config.Poll, d.tell, log)
+	worker.Ask = d.server.ask()
+	d.server.listen(worker, log)
 	d.machine.Notify = worker.Notify
 	ctx, stop := context.WithCancel(ctx)
 	finished := make(chan error, 1)
@@ -44,12 +57,10 @@ func (p *program) daemon(ctx context.Context) error {
 	reported := make(chan struct{})
 	go func() {
 		defer close(reported)
-		if d.agent != nil {
-			d.agent.Run(ctx)
-		}
+		d.server.run(ctx)
 	}()
 	worker.Run(ctx)
 	stop()
 	<-reported
-	return <-finished
+	return errors.Join(<-finished, d.close())
 }

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -27,7 +29,7 @@ func (p *program) statusCommand() *cobra.Command {
 }
 
 func (p *program) status() error {
-	c, err := config.Load(p.configPath)
+	c, err := p.load()
 	if err != nil {
 		return err
 	}
@@ -47,15 +49,54 @@ func (p *program) status() error {
 	if err != nil {
 		return err
 	}
+	all := statusView{View: view, Server: p.lookServer(c)}
 	if p.io.JSON {
-		return p.io.PrintJSON(view)
+		return p.io.PrintJSON(all)
 	}
-	return printView(p.io.Out, view)
+	return printView(p.io.Out, all)
+}
+
+// statusView is a device with its server.
+type statusView struct {
+	update.View
+	Server *serverView `json:"server,omitempty"` // nil: it has none
+}
+
+// serverView is a device's server as the device knows it.
+type serverView struct {
+	URL    string `json:"url"`
+	Device string `json:"device,omitempty"` // name; "": not enrolled
+	contact
+}
+
+// lookServer reads what is known about the server; nil if there is none.
+func (p *program) lookServer(c config.Config) *serverView {
+	e, enrolled, err := p.identity().Enrolment()
+	if err == nil && !enrolled && c.Server == "" {
+		return nil
+	}
+	v := &serverView{URL: e.Server, Device: e.Device}
+	if !enrolled {
+		v.URL = c.Server
+	}
+	// Beside the socket lies what the updater last said, if it runs.
+	if text, err := os.ReadFile(p.contactPath()); err != nil || json.Unmarshal(text, &v.contact) != nil {
+		v.contact = contact{}
+	}
+	switch {
+	case err != nil:
+		v.Waits = err.Error()
+	case enrolled:
+		v.Waits = ""
+	case v.Waits == "":
+		v.Waits = "this device is not enrolled"
+	}
+	return v
 }
 
 // printView writes a screen for people. Reasons come from checks and scripts of
 // a release.
-func printView(out io.Writer, v update.View) error {
+func printView(out io.Writer, v statusView) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(w, "DEPLOYMENT\tROLE\tRELEASE\tVERSION\n")
 	for _, d := range v.Report.Deployments {
@@ -74,6 +115,7 @@ func printView(out io.Writer, v update.View) error {
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "\nfollows  %s\nwanted   %s\nphase    %s\n", v.Report.Follow, wanted, term.Printable(strings.TrimSuffix(v.Report.Phase+": "+v.Report.Progress, ": ")))
+	b.WriteString(v.Server.lines())
 	if v.Report.WhyNot != "" {
 		fmt.Fprintf(&b, "why not  %s\n", term.Printable(v.Report.WhyNot))
 	}
@@ -82,6 +124,48 @@ func printView(out io.Writer, v update.View) error {
 	}
 	_, err := io.WriteString(out, b.String())
 	return err
+}
+
+// skewed is how far the clocks may differ without a word.
+const skewed = 10 * time.Second
+
+// lines are what people read about the server.
+func (v *serverView) lines() string {
+	if v == nil {
+		return ""
+	}
+	var b strings.Builder
+	switch {
+	case v.Waits != "":
+		fmt.Fprintf(&b, "server   %s: %s\n", v.URL, term.Printable(v.Waits))
+		return b.String()
+	case v.Last.IsZero():
+		fmt.Fprintf(&b, "server   %s, as %s\n", v.URL, v.Device)
+	default:
+		fmt.Fprintf(&b, "server   %s, as %s, last at %s\n", v.URL, v.Device, v.Last.UTC().Format(time.RFC3339))
+	}
+	if v.Error != "" {
+		fmt.Fprintf(&b, "         since %s: %s\n", v.Since.UTC().Format(time.RFC3339), term.Printable(v.Error))
+	}
+	if a := v.Assignment; a != nil {
+		fmt.Fprintf(&b, "assigned %d, of stage %s, until %s\n", a.Counter, term.Printable(a.Stage), a.Expires.UTC().Format(time.RFC3339))
+		if a.Against != "" {
+			fmt.Fprintf(&b, "         %s\n", term.Printable(a.Against))
+		}
+	}
+	if r := v.Refused; r != nil {
+		fmt.Fprintf(&b, "refused  assignment %d (%s): %s\n", r.Counter, r.Reason, term.Printable(r.Text))
+	}
+	if v.Failed != "" {
+		fmt.Fprintf(&b, "config   %s\n", term.Printable(v.Failed))
+	}
+	switch {
+	case v.Skew >= skewed:
+		fmt.Fprintf(&b, "clock    %s behind the server\n", v.Skew)
+	case v.Skew <= -skewed:
+		fmt.Fprintf(&b, "clock    %s ahead of the server\n", -v.Skew)
+	}
+	return b.String()
 }
 
 // release names a release: its snapshot, else the begin of its state's id.

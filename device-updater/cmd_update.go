@@ -157,8 +157,8 @@ func (p *program) carryOut(ctx context.Context, r daemon.Request, wait bool) ([]
 	if err != nil {
 		return nil, err
 	}
-	defer d.lock.Close() // the lock file holds nothing
-	return d.do(ctx, r, p.follow())
+	changes, err = d.do(ctx, r, p.follow())
+	return changes, errors.Join(err, d.close())
 }
 
 // follow returns what shows a status on standard error, once each.

@@ -12,7 +12,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"aptfleet/device-updater/internal/agent"
 	"aptfleet/device-updater/internal/apt"
 	"aptfleet/device-updater/internal/archive"
 	"aptfleet/device-updater/internal/boot"
@@ -34,7 +33,7 @@ const installTimeout = 30 * time.Minute
 type device struct {
 	config  config.Config
 	machine *update.Machine
-	agent   *agent.Agent // nil: no reports
+	server  *server
 	boot    *boot.Control
 	records update.Records
 	lock    *os.File
@@ -46,11 +45,11 @@ func (p *program) control() *boot.Control { return boot.New(boot.Dir(p.bootContr
 
 // open takes the lock and puts the machine together.
 func (p *program) open() (_ *device, err error) {
-	c, err := config.Load(p.configPath)
+	c, err := p.load()
 	if err != nil {
 		return nil, err
 	}
-	if c.Distribution == "" {
+	if c.Distribution == "" && c.Follow != config.FollowAssignment {
 		if c.Distribution, err = config.CodeName("/usr/lib/os-release"); err != nil {
 			return nil, err
 		}
@@ -76,25 +75,45 @@ func (p *program) open() (_ *device, err error) {
 	if err != nil {
 		return nil, err
 	}
-	client := &http.Client{Timeout: time.Minute}
+	d := &device{config: c, boot: p.control(), records: records, lock: lock}
+	if d.server, err = p.openServer(c, records); err != nil {
+		return nil, errors.Join(err, log.Close())
+	}
 	source := &update.Source{
-		Client: &archive.Client{HTTP: client, URL: c.Archive, Distribution: c.Distribution, Keyring: c.Keyring, Clock: time.Now},
-		Base:   c.Base(), StateBase: c.StateBase, Components: c.Components, TopLevel: c.Packages,
+		Client: &archive.Client{HTTP: &http.Client{Timeout: time.Minute}, URL: c.Archive, Distribution: c.Distribution, Keyring: c.Keyring, Clock: time.Now},
+		Base:   c.Base(), StateBase: c.StateBase, Components: c.Components, TopLevel: c.Packages, Architecture: architecture(),
 		Dir: filepath.Join(p.updaterDir(), "apt"), Records: records, BuildTime: buildTime(), SetClock: setClock, Run: sandbox.Run,
 	}
-	d := &device{config: c, boot: p.control(), records: records, lock: lock}
+	if c.Follow == config.FollowAssignment {
+		source.Assignments, source.TopLevel = d.server.assignments, nil
+	}
+	d.server.lend(source, c)
 	d.machine = &update.Machine{
 		Settings: update.Settings{
-			Follow: c.Follow, TopLevel: c.Packages, RebootAuto: c.Reboot == config.RebootAuto, Tries: c.Trial.Tries,
+			Follow: c.Follow, TopLevel: source.TopLevel, RebootAuto: c.Reboot == config.RebootAuto, Tries: c.Trial.Tries,
 			TrialTimeout: c.Trial.Timeout, Observe: c.Trial.Observe, InstallTimeout: installTimeout,
 		},
 		Releases: source, Roots: roots, Boot: d.boot, System: update.Systemd{Run: "/run", Reachable: source.Reachable, Identity: rootfs.State{Root: "/", Sysroot: p.sysroot}.CheckIdentity, Clock: time.Now},
 		Merge: merge.Trees, Journal: log, Records: records, Clock: time.Now,
 	}
-	if c.Token != "" {
-		d.agent = agent.New(c.Archive, c.Token, client)
-	}
+	d.server.begin(d)
 	return d, nil
+}
+
+// close gives the device up.
+func (d *device) close() error { return errors.Join(d.machine.Journal.Close(), d.lock.Close()) }
+
+// load reads the configuration and decides what is followed.
+func (p *program) load() (config.Config, error) {
+	c, err := config.Load(p.configPath)
+	if err != nil {
+		return config.Config{}, err
+	}
+	_, enrolled, err := p.identity().Enrolment()
+	if c, err = c.Resolve(enrolled || err != nil); err != nil {
+		return config.Config{}, term.WithHint(fmt.Errorf("%w: %s", err, p.configPath), "add `follow` for a stage of an archive; or device-updater enrol --server URL")
+	}
+	return c, nil
 }
 
 // takeLock makes this process the only one that works on the device. The lock
@@ -123,16 +142,11 @@ func (*lockedError) Error() string {
 func (*lockedError) ExitCode() int    { return term.ExitLocked }
 func (*lockedError) NextStep() string { return "device-updater status shows what it does" }
 
-// tell reports how the device is.
+// tell says that something about the device has changed.
 func (d *device) tell() {
-	if d.agent == nil {
-		return
+	if d.server.agent != nil {
+		d.server.agent.Changed()
 	}
-	view, err := update.Look(d.boot, d.records, d.machine.Journal.Last(), d.config.Follow)
-	if err != nil {
-		return // the next change reports again; status shows the reason
-	}
-	d.agent.Report(view.Report)
 }
 
 // do carries a request out in this process.
@@ -141,12 +155,10 @@ func (d *device) do(ctx context.Context, r daemon.Request, follow func(update.St
 		follow(s)
 		d.tell()
 	}
-	if d.agent != nil {
-		running, stop := context.WithCancel(ctx)
-		finished := make(chan struct{})
-		go func() { d.agent.Run(running); close(finished) }()
-		defer func() { stop(); <-finished }()
-	}
+	running, stop := context.WithCancel(ctx)
+	finished := make(chan struct{})
+	go func() { d.server.run(running); close(finished) }()
+	defer func() { stop(); <-finished }()
 	if err := d.machine.Recover(ctx); err != nil {
 		return nil, err
 	}
@@ -154,6 +166,11 @@ func (d *device) do(ctx context.Context, r daemon.Request, follow func(update.St
 		return nil, &update.Refused{Reason: "the device is about to reboot"}
 	}
 	defer d.tell()
+	if ask := d.server.ask(); ask != nil && r.Act != daemon.Rollback {
+		if err := ask(ctx); err != nil {
+			return nil, err
+		}
+	}
 	return daemon.Do(ctx, d.machine, r)
 }
 

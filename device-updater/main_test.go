@@ -129,6 +129,7 @@ func TestRefusalsOfAMachineThatIsNoDevice(t *testing.T) {
 		{[]string{"update"}, "btrfs"},
 		{[]string{"init"}, "btrfs"},
 		{[]string{"cancel"}, "the daemon is not running"},
+		{[]string{"enrol", "--server", "https://127.0.0.1:1"}, "this machine is no device"},
 		{[]string{"status"}, "cannot tell the booted deployment"},
 	} {
 		code, _, errOut := call(t, append(flags, c.args...)...)
@@ -217,7 +218,7 @@ func TestLockedByAnotherProcess(t *testing.T) {
 func TestPrintView(t *testing.T) {
 	previous := 1
 	var out bytes.Buffer
-	err := printView(&out, update.View{
+	err := printView(&out, statusView{View: update.View{
 		Current: 3, Committed: 2, Previous: &previous, Trial: &boot.Trial{Deployment: 3, Tries: 1},
 		Checked: time.Date(2026, 11, 20, 10, 0, 0, 0, time.UTC),
 		Report: protocol.Report{
@@ -229,7 +230,7 @@ func TestPrintView(t *testing.T) {
 			},
 			Failed: []protocol.Failure{{Snapshot: "20261120T090000Z", At: time.Date(2026, 11, 20, 9, 30, 0, 0, time.UTC), Reason: "app.service failed\x1b[2J"}},
 		},
-	})
+	}})
 	want := `DEPLOYMENT  ROLE              RELEASE             VERSION
 3           booted, on trial  20261120T094500Z    3.0
 2           rollback          state abababababab  

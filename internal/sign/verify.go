@@ -71,6 +71,16 @@ func CheckKeyring(keyring []byte) error {
 	return err
 }
 
+// CertificateFingerprint returns the fingerprint of the first certificate of a
+// keyring.
+func CertificateFingerprint(keyring []byte) (string, error) {
+	keys, err := readKeyring(keyring)
+	if err != nil {
+		return "", err
+	}
+	return fingerprint(keys[0]), nil
+}
+
 func readKeyring(keyring []byte) (openpgp.EntityList, error) {
 	var keys openpgp.EntityList
 	var err error

@@ -24,6 +24,9 @@ type Source struct {
 	Distribution string
 	Components   []string
 	Keyring      string // absolute path
+	User         string // who reads it; "": everybody may
+	Password     string
+	CA           string // absolute path of the only authority of its certificate; "": the system's
 }
 
 // Private is a directory with apt's lists, downloads and settings for the
@@ -53,6 +56,7 @@ func NewPrivate(dir string, source Source) (*Private, error) {
 	}
 	files := map[string]string{
 		"etc/sources.list.d/aptfleet.sources": source.deb822(source.Keyring),
+		"etc/auth.conf":                       source.auth(),
 		"state/empty-status":                  "",
 		"state/extended_states":               "",
 		"solve.conf":                          p.settings(p.path("solve"), p.path("state/empty-status")),
@@ -72,6 +76,15 @@ func (p *Private) path(name string) string { return filepath.Join(p.dir, name) }
 func (s Source) deb822(keyring string) string {
 	return fmt.Sprintf("Types: deb\nURIs: %s/\nSuites: %s\nComponents: %s\nSigned-By: %s\n",
 		s.URL, s.Distribution, strings.Join(s.Components, " "), keyring)
+}
+
+// auth is the password in the format of apt_auth.conf(5). The URL is whole, so
+// that it goes nowhere else, and also over HTTP where there is no other way.
+func (s Source) auth() string {
+	if s.Password == "" {
+		return ""
+	}
+	return fmt.Sprintf("machine %s/ login %s password %s\n", s.URL, s.User, s.Password)
 }
 
 // common are settings for every use of apt: nothing of the device's own
@@ -96,13 +109,20 @@ Dir::Etc::preferences "/dev/null";
 Dir::Etc::preferencesparts "/dev/null";
 Dir::Etc::trusted "/dev/null";
 Dir::Etc::trustedparts "/dev/null";
+Dir::Etc::netrc "/dev/null";
+Dir::Etc::netrcparts "/dev/null";
 Dir::Cache::pkgcache "";
 Dir::Cache::srcpkgcache "";
 `
 
 // settings is an apt.conf(5) for work outside a root.
 func (p *Private) settings(archives, status string) string {
-	return common + fmt.Sprintf(`Dir::Etc::sourceparts %q;
+	authority := ""
+	if p.source.CA != "" {
+		authority = fmt.Sprintf("Acquire::https::CAInfo %q;\n", p.source.CA)
+	}
+	return common + authority + fmt.Sprintf(`Dir::Etc::sourceparts %q;
+Dir::Etc::netrc %q;
 Dir::State %q;
 Dir::State::lists %q;
 Dir::State::status %q;
@@ -110,7 +130,7 @@ Dir::State::extended_states %q;
 Dir::Cache %q;
 Dir::Cache::archives %q;
 Dir::Log %q;
-`, p.path("etc/sources.list.d"), p.path("state"), p.path("lists"), status, p.path("state/extended_states"), p.dir, archives, p.path("log"))
+`, p.path("etc/sources.list.d"), p.path("etc/auth.conf"), p.path("state"), p.path("lists"), status, p.path("state/extended_states"), p.dir, archives, p.path("log"))
 }
 
 // command runs a program of apt with one of our settings. On failure the error

@@ -5,6 +5,7 @@ package archive
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -27,6 +28,7 @@ type Offer struct {
 	State    string    `json:"state"`    // id: 64 hex digits
 	Snapshot string    `json:"snapshot"` // name of the state; "" if it has none
 	Date     time.Time `json:"date"`     // when it was signed off by the server
+	Release  string    `json:"release"`  // SHA-256 of the text, which is that of the file Release beside it
 
 	validUntil time.Time // zero: for ever
 	indices    string    // the SHA256 field
@@ -117,7 +119,20 @@ func (c *Client) Reachable(ctx context.Context, base string) error {
 	return err
 }
 
+// File fetches a file of at most limit bytes. Nothing vouches for its content.
+func (c *Client) File(ctx context.Context, path string, limit int64) ([]byte, error) {
+	raw, err := c.get(ctx, path, limit)
+	if err != nil {
+		return nil, &Error{Unreachable, path, err}
+	}
+	return raw, nil
+}
+
 func (c *Client) fetch(ctx context.Context, path string) ([]byte, error) {
+	return c.get(ctx, path, maxInRelease)
+}
+
+func (c *Client) get(ctx context.Context, path string, limit int64) ([]byte, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, c.URL+"/"+path, nil)
 	if err != nil {
 		return nil, err
@@ -131,12 +146,12 @@ func (c *Client) fetch(ctx context.Context, path string) ([]byte, error) {
 	if answer.StatusCode != http.StatusOK {
 		return nil, fmt.Errorf("the server answers %s", answer.Status)
 	}
-	raw, err := io.ReadAll(io.LimitReader(answer.Body, maxInRelease+1))
+	raw, err := io.ReadAll(io.LimitReader(answer.Body, limit+1))
 	if err != nil {
 		return nil, err
 	}
-	if len(raw) > maxInRelease {
-		return nil, fmt.Errorf("the answer has more than %d bytes", maxInRelease)
+	if int64(len(raw)) > limit {
+		return nil, fmt.Errorf("the answer has more than %d bytes", limit)
 	}
 	return raw, nil
 }
@@ -173,6 +188,8 @@ func (c *Client) verify(base string, raw []byte, floor, seen time.Time) (Offer, 
 	if err != nil {
 		return Offer{}, &Error{Tampered, what, err}
 	}
+	sum := sha256.Sum256(text)
+	offer.Release = hex.EncodeToString(sum[:])
 	if offer.Date.After(now) {
 		now = offer.Date
 	}

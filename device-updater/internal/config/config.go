@@ -24,15 +24,20 @@ const DefaultPath = "/etc/aptfleet/device.yaml"
 // Config is what a device's owner decides. docs/architecture.md shows the
 // file.
 type Config struct {
-	Name         string        `mapstructure:"name"`         // how the server calls this device
+	Server       string        `mapstructure:"server"`       // URL of the server that this device belongs to; "": none, or it was enrolled by hand
+	CA           string        `mapstructure:"ca"`           // file with the authority of the server's certificate; "": a token names it, or it is a public one
+	Insecure     bool          `mapstructure:"insecure"`     // the server may be at an http URL
+	Token        string        `mapstructure:"token"`        // for enrolment, once
+	Serial       string        `mapstructure:"serial"`       // serial number; "": the factory or the hardware says it
+	Revision     string        `mapstructure:"revision"`     // hardware revision; "": the factory says it
+	Product      string        `mapstructure:"product"`      // enrolment must be for this one; "": whatever the server says
 	Archive      string        `mapstructure:"archive"`      // URL above /<pipeline>/<stage>/
 	Pipeline     string        `mapstructure:"pipeline"`     // the product line
 	Distribution string        `mapstructure:"distribution"` // below dists/; default: the release's code name
-	Follow       string        `mapstructure:"follow"`       // a stage, or snapshot:<id>, or state:<id>
+	Follow       string        `mapstructure:"follow"`       // a stage, or snapshot:<id>, or state:<id>, or FollowAssignment; "": see Resolve
 	Components   []string      `mapstructure:"components"`   // of the pipeline, that apt reads
 	Keyring      string        `mapstructure:"keyring"`      // file with the archive key
 	Packages     []string      `mapstructure:"packages"`     // top-level packages
-	Token        string        `mapstructure:"token"`        // for reports; none: no reports
 	Poll         time.Duration `mapstructure:"poll"`         // how often to check; 0: on request only
 	Reboot       string        `mapstructure:"reboot"`       // RebootAuto or RebootManual
 	Trial        Trial         `mapstructure:"trial"`
@@ -44,6 +49,11 @@ type Trial struct {
 	Timeout time.Duration `mapstructure:"timeout"` // PID 1 ends a boot that was not committed by then
 	Observe time.Duration `mapstructure:"observe"` // health must hold that long without a break
 }
+
+// FollowAssignment is to run what the server assigns. Archive, pipeline,
+// distribution, components and packages come from the server then, and the
+// keyring too unless the configuration has one.
+const FollowAssignment = "assignment"
 
 // Whether a staged deployment is booted by itself.
 const (
@@ -79,7 +89,7 @@ func Load(path string) (Config, error) {
 	if err := c.check(); err != nil {
 		return Config{}, fmt.Errorf("cannot use configuration %s: %w", path, err)
 	}
-	c.Archive = strings.TrimRight(c.Archive, "/")
+	c.Archive, c.Server = strings.TrimRight(c.Archive, "/"), strings.TrimRight(c.Server, "/")
 	return c, nil
 }
 
@@ -96,7 +106,55 @@ func oneLine(err error) string {
 	return strings.Join(strings.Fields(err.Error()), " ")
 }
 
+// Resolve decides what is followed where the configuration does not say: what
+// the server assigns, if there is one.
+func (c Config) Resolve(enrolled bool) (Config, error) {
+	if c.Follow == "" && !enrolled && c.Server == "" {
+		return c, errors.New("cannot use the configuration: it names neither what to follow nor a server")
+	}
+	if c.Follow == "" {
+		c.Follow = FollowAssignment
+	}
+	return c, nil
+}
+
 func (c Config) check() error {
+	if err := c.checkServer(); err != nil {
+		return err
+	}
+	if c.Follow == "" || c.Follow == FollowAssignment {
+		return c.checkCommon()
+	}
+	if err := c.checkBase(); err != nil {
+		return err
+	}
+	return c.checkCommon()
+}
+
+var serialPattern = regexp.MustCompile(`^[!-~]{1,64}$`)
+
+func (c Config) checkServer() error {
+	u, err := url.Parse(c.Server)
+	switch {
+	case c.Server == "":
+	case err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.RawQuery != "" || u.User != nil || strings.ContainsAny(c.Server, " []\t\"'"):
+		return fmt.Errorf("server: %q is not an http or https URL", c.Server)
+	case u.Scheme == "http" && !c.Insecure:
+		return fmt.Errorf("server: %q is not encrypted; insecure: true allows that, for test networks", c.Server)
+	}
+	switch {
+	case c.CA != "" && !filepath.IsAbs(c.CA):
+		return fmt.Errorf("ca: %q is not an absolute path", c.CA)
+	case c.Serial != "" && !serialPattern.MatchString(c.Serial):
+		return fmt.Errorf("serial: %q is not a serial number", c.Serial)
+	case c.Product != "" && !wordPattern.MatchString(c.Product):
+		return fmt.Errorf("product: %q is not a product's name", c.Product)
+	}
+	return nil
+}
+
+// checkBase checks what is needed to follow a base of an archive.
+func (c Config) checkBase() error {
 	u, err := url.Parse(c.Archive)
 	switch {
 	case err != nil:
@@ -107,15 +165,24 @@ func (c Config) check() error {
 		return fmt.Errorf("archive: %q cannot stand in apt's sources", c.Archive)
 	case !wordPattern.MatchString(c.Pipeline):
 		return fmt.Errorf("pipeline: %q is not a pipeline's name", c.Pipeline)
-	case c.Distribution != "" && !wordPattern.MatchString(c.Distribution):
-		return fmt.Errorf("distribution: %q is not a distribution's name", c.Distribution)
 	case !followPattern.MatchString(c.Follow):
 		return fmt.Errorf("follow: %q is neither a stage nor snapshot:<id> nor state:<id>", c.Follow)
 	case len(c.Components) == 0:
 		return errors.New("components: at least one is needed")
 	case len(c.Packages) == 0:
 		return errors.New("packages: at least one is needed, else everything would leave")
-	case !filepath.IsAbs(c.Keyring) || strings.ContainsAny(c.Keyring, " \t\n"):
+	case c.Keyring == "":
+		return errors.New("keyring: it is needed")
+	}
+	return nil
+}
+
+// checkCommon checks what counts whatever is followed.
+func (c Config) checkCommon() error {
+	switch {
+	case c.Distribution != "" && !wordPattern.MatchString(c.Distribution):
+		return fmt.Errorf("distribution: %q is not a distribution's name", c.Distribution)
+	case c.Keyring != "" && (!filepath.IsAbs(c.Keyring) || strings.ContainsAny(c.Keyring, " \t\n")):
 		return fmt.Errorf("keyring: %q is not an absolute path", c.Keyring)
 	case c.Poll < 0:
 		return fmt.Errorf("poll: %s is negative", c.Poll)
@@ -127,8 +194,6 @@ func (c Config) check() error {
 		return fmt.Errorf("trial.timeout: %s is less than 10s", c.Trial.Timeout)
 	case c.Trial.Observe < 0 || c.Trial.Observe > c.Trial.Timeout*3/4:
 		return fmt.Errorf("trial.observe: %s is not within 0 and three quarters of trial.timeout", c.Trial.Observe)
-	case c.Token != "" && c.Name == "":
-		return errors.New("name: is needed where there is a token")
 	}
 	for _, name := range c.Components {
 		if !wordPattern.MatchString(name) {

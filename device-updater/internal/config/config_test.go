@@ -10,8 +10,7 @@ import (
 	"aptfleet/device-updater/internal/config"
 )
 
-const good = `name: demo
-archive: http://127.0.0.1:8080/
+const good = `archive: http://127.0.0.1:8080/
 pipeline: demo
 follow: production
 components: [apps, debian]
@@ -42,11 +41,11 @@ func TestDefaults(t *testing.T) {
 }
 
 func TestAllKeys(t *testing.T) {
-	c, err := load(t, good+"distribution: trixie\ntoken: secret\npoll: 0\nreboot: manual\ntrial: {tries: 2, timeout: 20s, observe: 3s}\n")
+	c, err := load(t, good+"distribution: trixie\nserver: https://fleet.example/\nca: /etc/aptfleet/ca.pem\ntoken: aft1_x\nserial: SN-1\nrevision: B2\nproduct: gateway\npoll: 0\nreboot: manual\ntrial: {tries: 2, timeout: 20s, observe: 3s}\n")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.Poll != 0 || c.Reboot != config.RebootManual || c.Trial != (config.Trial{Tries: 2, Timeout: 20 * time.Second, Observe: 3 * time.Second}) || c.Token != "secret" {
+	if c.Poll != 0 || c.Reboot != config.RebootManual || c.Trial != (config.Trial{Tries: 2, Timeout: 20 * time.Second, Observe: 3 * time.Second}) || c.Token != "aft1_x" || c.Server != "https://fleet.example" || c.CA != "/etc/aptfleet/ca.pem" || c.Serial != "SN-1" || c.Revision != "B2" || c.Product != "gateway" {
 		t.Errorf("%+v", c)
 	}
 }
@@ -102,7 +101,15 @@ func TestRefused(t *testing.T) {
 		{set("packages", "['-y']"), "packages"},
 		{set("packages", "demo-device"), "packages"},
 		{set("distribution", "'a b'"), "distribution"},
-		{strings.Replace(good, "name: demo\n", "token: x\n", 1), "name"},
+		{good + "name: demo\n", "name"},
+		{good + "server: fleet.example\n", "server"},
+		{good + "server: http://fleet.example\n", "insecure"},
+		{good + "server: https://u:p@fleet.example\n", "server"},
+		{good + "ca: ca.pem\n", "ca"},
+		{good + "serial: a b\n", "serial"},
+		{good + "product: A/B\n", "product"},
+		{"follow: assignment\npoll: -1s\n", "poll"},
+		{"server: https://fleet.example\nkeyring: keys.pgp\n", "keyring"},
 		{"- a\n", "configuration"},
 		{"a: [\n", "configuration"},
 	} {
@@ -130,6 +137,32 @@ func TestCodeName(t *testing.T) {
 		got, err := config.CodeName(path)
 		if got != want || (err == nil) != (want != "") {
 			t.Errorf("%q: %q, %v", text, got, err)
+		}
+	}
+}
+
+// TestWhatIsFollowed: a server assigns, unless the configuration names
+// something of an archive.
+func TestWhatIsFollowed(t *testing.T) {
+	for _, c := range []struct {
+		text     string
+		enrolled bool
+		want     string // "": an error
+	}{
+		{good, false, "production"},
+		{good, true, "production"},
+		{"poll: 1m\n", true, config.FollowAssignment},
+		{"server: https://fleet.example\n", false, config.FollowAssignment},
+		{"follow: assignment\n", false, config.FollowAssignment},
+		{"poll: 1m\n", false, ""},
+	} {
+		got, err := load(t, c.text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err = got.Resolve(c.enrolled)
+		if (err == nil) != (c.want != "") || err == nil && got.Follow != c.want {
+			t.Errorf("%q, enrolled %v: %q, %v", c.text, c.enrolled, got.Follow, err)
 		}
 	}
 }

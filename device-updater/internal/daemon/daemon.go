@@ -24,6 +24,9 @@ const (
 	Update   Act = "update"
 	Rollback Act = "rollback"
 	Retry    Act = "retry"
+	// Reload ends Run, so that the daemon begins anew with what has changed
+	// about the device: it was enrolled.
+	Reload Act = "reload"
 )
 
 // Request is one act with its options.
@@ -73,12 +76,17 @@ func Do(ctx context.Context, m Machine, r Request) (changes []apt.Change, err er
 
 // Daemon is one running daemon.
 type Daemon struct {
+	// Ask learns what the server wants; it precedes what people ask for. nil:
+	// the machine asks by itself.
+	Ask func(ctx context.Context) error
+
 	machine Machine
 	poll    time.Duration // 0: only on request
 	tell    func()
 	log     *slog.Logger
 	said    string // the last warning: the same is not repeated at every check
 	queue   chan job
+	news    chan struct{} // there is something to do before poll has passed
 	mu      sync.Mutex
 	changed chan struct{} // closed and replaced at every change of the status
 }
@@ -97,7 +105,7 @@ type outcome struct {
 // New returns a daemon that checks every poll, or only on request if that is
 // 0. tell reports to the server and must not block.
 func New(m Machine, poll time.Duration, tell func(), log *slog.Logger) *Daemon {
-	return &Daemon{machine: m, poll: poll, tell: tell, log: log, queue: make(chan job, 16), changed: make(chan struct{})}
+	return &Daemon{machine: m, poll: poll, tell: tell, log: log, queue: make(chan job, 16), news: make(chan struct{}, 1), changed: make(chan struct{})}
 }
 
 // Notify is to be called when the status of the machine has changed.
@@ -109,13 +117,30 @@ func (d *Daemon) Notify(update.Status) {
 	d.tell()
 }
 
+// Wake makes the daemon check now, if it does so by itself. It does not block.
+func (d *Daemon) Wake() {
+	select {
+	case d.news <- struct{}{}:
+	default:
+	}
+}
+
+// Reload makes Run end when it is between two acts. It does not block, and is
+// lost if 16 requests wait.
+func (d *Daemon) Reload() {
+	select {
+	case d.queue <- job{Request{Act: Reload}, make(chan outcome, 1)}:
+	default:
+	}
+}
+
 // recoverPause is how long at most what could not be brought to an end is left
 // alone.
 const recoverPause = 2 * time.Second
 
-// Run recovers, then works until ctx ends. Errors of single acts are logged and
-// do not end it: a device must stay updatable. An act that fails half-way is
-// brought to an end like one that was cut off.
+// Run recovers, then works until ctx ends or it is to Reload. Errors of single
+// acts are logged and do not end it: a device must stay updatable. An act that
+// fails half-way is brought to an end like one that was cut off.
 func (d *Daemon) Run(ctx context.Context) {
 	recovered := d.recover(ctx)
 	d.tell()
@@ -130,7 +155,15 @@ func (d *Daemon) Run(ctx context.Context) {
 		case next = <-d.queue:
 		case <-tick:
 			byItself = true
+		case <-d.news:
+			byItself = true
+		}
+		if byItself {
 			next = job{Request{Act: Update, patient: true}, make(chan outcome, 1)}
+		}
+		if next.request.Act == Reload {
+			next.done <- outcome{}
+			return
 		}
 		if !recovered {
 			recovered = d.recover(ctx)
@@ -143,7 +176,7 @@ func (d *Daemon) Run(ctx context.Context) {
 		case d.machine.Rebooting():
 			next.done <- outcome{err: &update.Refused{Reason: "the device is about to reboot"}}
 		default:
-			changes, err := Do(ctx, d.machine, next.request)
+			changes, err := d.do(ctx, next.request)
 			d.warn(ctx, next.request.Act, err)
 			recovered = err == nil || !d.machine.Unfinished()
 			next.done <- outcome{changes, err}
@@ -151,6 +184,16 @@ func (d *Daemon) Run(ctx context.Context) {
 		d.tell()
 		tick = d.next(recovered, d.poll)
 	}
+}
+
+// do carries a request out, and asks the server first if a person wants to know.
+func (d *Daemon) do(ctx context.Context, r Request) ([]apt.Change, error) {
+	if d.Ask != nil && !r.patient && r.Act != Rollback {
+		if err := d.Ask(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return Do(ctx, d.machine, r)
 }
 
 // next returns what says when to go on without being asked: after pause, if it

@@ -21,6 +21,7 @@ import (
 	"aptfleet/device-updater/internal/health"
 	"aptfleet/device-updater/internal/journal"
 	"aptfleet/device-updater/internal/merge"
+	"aptfleet/internal/bom"
 	"aptfleet/test/device/bootcontrol"
 )
 
@@ -46,24 +47,28 @@ type world struct {
 	// lose makes a power cut lose what was not synced.
 	lose bool
 
-	offered   string
-	bad       map[string]string // state → why its trial fails
-	install   map[string]error  // state → why it does not install
-	conflict  error             // of the /etc merge
-	offerErr  error
-	planErr   error
-	same      bool // the plan is empty
-	nested    []string
-	stray     map[string]bool // in place of a subvolume, and cannot be deleted
-	noSave    bool            // the loader cannot count tries
-	noReboot  error           // the service manager refuses
-	armed     []string        // roots whose trial was limited
-	free      int64
-	current   int
-	trialBoot bool
-	boots     int
-	rebooting bool
-	disarmed  int
+	offered  string
+	bad      map[string]string // state → why its trial fails
+	install  map[string]error  // state → why it does not install
+	conflict error             // of the /etc merge
+	offerErr error
+	against  string   // why nothing may be begun
+	list     *bom.BOM // of what is offered
+	// atDownload is what happens while it downloads; nil: nothing.
+	atDownload func()
+	planErr    error
+	same       bool // the plan is empty
+	nested     []string
+	stray      map[string]bool // in place of a subvolume, and cannot be deleted
+	noSave     bool            // the loader cannot count tries
+	noReboot   error           // the service manager refuses
+	armed      []string        // roots whose trial was limited
+	free       int64
+	current    int
+	trialBoot  bool
+	boots      int
+	rebooting  bool
+	disarmed   int
 
 	steps  []string
 	cutAt  int // number of the step at which it happens, from 1; 0: never
@@ -193,7 +198,7 @@ func (w *world) Offer(context.Context) (Offer, error) {
 	if w.offerErr != nil {
 		return Offer{}, w.offerErr
 	}
-	return Offer{State: w.offered}, nil
+	return Offer{State: w.offered, Against: w.against, BOM: w.list}, nil
 }
 
 func (w *world) Plan(context.Context, Offer, string, Deployment) (apt.Plan, error) {
@@ -209,6 +214,9 @@ func (w *world) Plan(context.Context, Offer, string, Deployment) (apt.Plan, erro
 
 func (w *world) Download(_ context.Context, _ Offer, _ apt.Plan, _ string, progress func(string)) error {
 	w.step("download", func() { progress("1 of 1 packages") })
+	if w.atDownload != nil {
+		w.atDownload()
+	}
 	return nil
 }
 

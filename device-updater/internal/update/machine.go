@@ -30,11 +30,17 @@ import (
 	"aptfleet/device-updater/internal/health"
 	"aptfleet/device-updater/internal/journal"
 	"aptfleet/device-updater/internal/merge"
+	"aptfleet/internal/bom"
 	"aptfleet/internal/protocol"
 )
 
 // Offer is the release that the device should run.
-type Offer struct{ State, Snapshot string }
+type Offer struct {
+	State    string   // "": nobody says
+	Snapshot string   // its name; "" if it has none
+	BOM      *bom.BOM // its exact packages; nil: what apt computes
+	Against  string   // why nothing may be begun now, a sentence; "": nothing speaks against it
+}
 
 // String names the offer for people.
 func (o Offer) String() string { return releaseName(o.State, o.Snapshot) }
@@ -219,12 +225,18 @@ func (m *Machine) Check(ctx context.Context) (Offer, error) {
 // tried, and which error that was: a check that finds nothing new changes
 // nothing in the status but its time.
 func (m *Machine) against(offer Offer) (why, trouble string) {
+	if offer.State == "" {
+		return offer.Against, ""
+	}
 	current, err := m.Boot.Current()
 	if err != nil {
 		return err.Error(), err.Error()
 	}
 	if booted, err := m.Records.Deployment(current); err != nil || m.is(booted, offer) {
 		return "", ""
+	}
+	if offer.Against != "" {
+		return offer.Against, ""
 	}
 	if refused := m.failedBefore(offer); refused != nil {
 		return refused.Error(), ""
@@ -260,6 +272,9 @@ func (m *Machine) Update(ctx context.Context, o Options) error {
 	if err != nil {
 		return m.whyNot(err)
 	}
+	if offer.Against != "" {
+		return m.keepStill(offer, booted, o)
+	}
 	tx := m.Journal.Last()
 	if tx.Open() && tx.Phase != journal.Staged {
 		return m.whyNot(&Refused{Reason: fmt.Sprintf("cannot update: the last update is still in phase %s", tx.Phase), Hint: "device-updater status"})
@@ -291,11 +306,31 @@ func (m *Machine) Update(ctx context.Context, o Options) error {
 			return err
 		}
 	}
+	if offer.BOM != nil {
+		// The server may have said meanwhile that the device is to stay, or to
+		// become something else.
+		switch now, err := m.Releases.Offer(ctx); {
+		case err != nil:
+			return m.whyNot(err)
+		case now.Against != "":
+			return m.whyNot(&Refused{Reason: now.Against})
+		case now.State != offer.State:
+			return m.whyNot(&Refused{Reason: "it is staged, and something else is assigned now"})
+		}
+	}
 	if !o.Reboot && !m.Settings.RebootAuto {
 		m.say(func(s *Status) { s.WhyNot = stagedWaits })
 		return nil
 	}
 	return m.finalise(ctx, tx)
+}
+
+// keepStill ends an Update that may begin nothing. What is staged stays.
+func (m *Machine) keepStill(offer Offer, booted Deployment, o Options) error {
+	if o.Patient || offer.State != "" && m.is(booted, offer) {
+		return nil // Check has said why
+	}
+	return m.whyNot(&Refused{Reason: offer.Against})
 }
 
 // Preview says what Update would change, and changes nothing: only apt's
@@ -313,7 +348,7 @@ func (m *Machine) Preview(ctx context.Context) ([]apt.Change, error) {
 	if err != nil {
 		return nil, err
 	}
-	if m.is(booted, offer) {
+	if offer.State == "" || m.is(booted, offer) {
 		return []apt.Change{}, nil
 	}
 	plan, err := m.Releases.Plan(ctx, offer, m.Roots.Path(deployment(current)), booted)
@@ -325,7 +360,15 @@ func (m *Machine) Preview(ctx context.Context) ([]apt.Change, error) {
 
 // is reports whether a deployment is what the offer and the configuration want.
 func (m *Machine) is(d Deployment, offer Offer) bool {
-	return d.State == offer.State && slices.Equal(d.TopLevel, m.Settings.TopLevel)
+	return d.State == offer.State && slices.Equal(d.TopLevel, m.topLevel(offer))
+}
+
+// topLevel is what must be installed: as the offer says, else the configuration.
+func (m *Machine) topLevel(offer Offer) []string {
+	if offer.BOM != nil {
+		return offer.BOM.TopLevel
+	}
+	return m.Settings.TopLevel
 }
 
 const stagedWaits = "it is staged and waits for `device-updater update --reboot`"

@@ -18,40 +18,60 @@ import (
 	"aptfleet/device-updater/internal/sandbox"
 )
 
-// Source is the Releases of a real device: one base of an archive, and apt.
+// Source is the Releases of a real device: one base of an archive, or what a
+// server assigns, and apt.
 type Source struct {
-	Client     *archive.Client
-	Base       string                    // what is followed, below the archive
-	StateBase  func(state string) string // the base of one state
-	Components []string
-	TopLevel   []string
-	Dir        string // for apt's private root
-	Records    Records
-	BuildTime  time.Time                 // of this program: that time has passed
-	SetClock   func(now time.Time) error // sets the system clock
-	Run        apt.Run                   // runs commands inside a root
-	offer      archive.Offer             // the last one believed
-	private    *apt.Private              // for offer
+	Client       *archive.Client
+	Assignments  Assignments                 // what is assigned; nil: Base is followed
+	Server       func(context.Context) error // asks the server for an answer, where there are Assignments
+	Architecture string                      // Debian's name of this device's
+	Access       archive.Access              // to the archive, for apt
+	CA           string                      // path of the only authority of the archive's certificate; "": the system's
+	Base         string                      // what is followed, below the archive
+	StateBase    func(state string) string   // the base of one state
+	Components   []string
+	TopLevel     []string
+	Dir          string // for apt's private root
+	Records      Records
+	BuildTime    time.Time                 // of this program: that time has passed
+	SetClock     func(now time.Time) error // sets the system clock
+	Run          apt.Run                   // runs commands inside a root
+	offer        archive.Offer             // the last one believed
+	private      *apt.Private              // for offer
+	assigned     *assigned                 // what offer was assigned with
 }
 
-// Offer asks the base. What a signed date says has passed moves the floor of
-// the clock; a clock that stands before it is set forward, because apt refuses
-// signatures from the future.
+// Offer asks the base, or takes what is assigned.
 func (s *Source) Offer(ctx context.Context) (Offer, error) {
+	if s.Assignments != nil {
+		return s.offerAssigned(ctx)
+	}
+	offer, err := s.ask(ctx, s.Client, s.Base)
+	return Offer{State: offer.State, Snapshot: offer.Snapshot}, err
+}
+
+// ask asks a base. What a signed date says has passed moves the floor of the
+// clock; a clock that stands before it is set forward, because apt refuses
+// signatures from the future.
+func (s *Source) ask(ctx context.Context, client *archive.Client, base string) (archive.Offer, error) {
 	times, err := s.Records.Times()
 	if err != nil {
-		return Offer{}, err
+		return archive.Offer{}, err
 	}
 	floor := times.Floor
 	if s.BuildTime.After(floor) {
 		floor = s.BuildTime
 	}
-	offer, err := s.Client.Check(ctx, s.Base, floor, times.Seen[s.Base])
-	if err != nil {
-		return Offer{}, err
+	seen := times.Seen[base]
+	if s.Assignments != nil {
+		seen = time.Time{} // the text itself is assigned
 	}
-	if err := s.learn(times, offer.Date); err != nil {
-		return Offer{}, err
+	offer, err := client.Check(ctx, base, floor, seen)
+	if err != nil {
+		return archive.Offer{}, err
+	}
+	if err := s.learn(times, base, offer.Date); err != nil {
+		return archive.Offer{}, err
 	}
 	if offer.Date.After(floor) {
 		floor = offer.Date
@@ -59,26 +79,26 @@ func (s *Source) Offer(ctx context.Context) (Offer, error) {
 	// apt allows ten seconds (Acquire::Max-FutureTime).
 	if now := s.Client.Clock(); floor.Sub(now) > 10*time.Second {
 		if err := s.SetClock(floor); err != nil {
-			return Offer{}, fmt.Errorf("cannot set the clock, which stands at %s, to %s: %w", now.UTC().Format(time.RFC3339), floor.Format(time.RFC3339), err)
+			return archive.Offer{}, fmt.Errorf("cannot set the clock, which stands at %s, to %s: %w", now.UTC().Format(time.RFC3339), floor.Format(time.RFC3339), err)
 		}
 	}
 	if offer.State != s.offer.State {
 		s.private = nil
 	}
 	s.offer = offer
-	return Offer{State: offer.State, Snapshot: offer.Snapshot}, nil
+	return offer, nil
 }
 
 // learn keeps the date if it is news.
-func (s *Source) learn(times Times, date time.Time) error {
-	if !date.After(times.Seen[s.Base]) && !date.After(times.Floor) {
+func (s *Source) learn(times Times, base string, date time.Time) error {
+	if !date.After(times.Seen[base]) && !date.After(times.Floor) {
 		return nil
 	}
 	if date.After(times.Floor) {
 		times.Floor = date
 	}
 	// Only what is followed now is remembered: the file stays small.
-	times.Seen = map[string]time.Time{s.Base: date}
+	times.Seen = map[string]time.Time{base: date}
 	return s.Records.PutTimes(times)
 }
 
@@ -91,12 +111,18 @@ func (s *Source) open(ctx context.Context, o Offer) error {
 	if s.private != nil {
 		return nil
 	}
-	base := s.StateBase(o.State)
-	if err := s.Client.CheckState(ctx, base, s.offer, s.BuildTime); err != nil {
+	client, components, base := s.Client, s.Components, ""
+	if s.assigned != nil {
+		client, components, base = s.assigned.client, s.assigned.release.Components, s.assigned.release.Base
+	} else {
+		base = s.StateBase(o.State)
+	}
+	if err := client.CheckState(ctx, base, s.offer, s.BuildTime); err != nil {
 		return err
 	}
 	private, err := apt.NewPrivate(s.Dir, apt.Source{
-		URL: s.Client.URL + "/" + base, Distribution: s.Client.Distribution, Components: s.Components, Keyring: s.Client.Keyring,
+		URL: client.URL + "/" + base, Distribution: client.Distribution, Components: components, Keyring: client.Keyring,
+		User: s.Access.User, Password: s.Access.Password, CA: s.CA,
 	})
 	if err != nil {
 		return err
@@ -109,7 +135,7 @@ func (s *Source) open(ctx context.Context, o Offer) error {
 	if err != nil {
 		return err
 	}
-	if err := s.Client.CheckText(base, text, s.offer, s.BuildTime); err != nil {
+	if err := client.CheckText(base, text, s.offer, s.BuildTime); err != nil {
 		return err
 	}
 	s.private = private
@@ -121,7 +147,7 @@ func (s *Source) Plan(ctx context.Context, o Offer, root string, d Deployment) (
 	if err := s.open(ctx, o); err != nil {
 		return apt.Plan{}, err
 	}
-	list, err := s.private.Solve(ctx, s.TopLevel)
+	list, err := s.private.Solve(ctx, s.topLevel(o))
 	if err != nil {
 		return apt.Plan{}, err
 	}
@@ -170,7 +196,14 @@ func (s *Source) Install(ctx context.Context, o Offer, plan apt.Plan, root strin
 	if err := s.private.Recheck(ctx, plan); err != nil {
 		return err
 	}
-	return s.private.Install(ctx, s.Run, root, plan, s.TopLevel, log)
+	return s.private.Install(ctx, s.Run, root, plan, s.topLevel(o), log)
+}
+
+func (s *Source) topLevel(o Offer) []string {
+	if o.BOM != nil {
+		return o.BOM.TopLevel
+	}
+	return s.TopLevel
 }
 
 // updaterFiles must be in every deployment: without them it could never be
@@ -216,10 +249,13 @@ func (s *Source) Verify(ctx context.Context, plan apt.Plan, root string, manifes
 	return rootfs.WriteManifest(ctx, manifest, root)
 }
 
-// Reachable asks for what is followed.
+// Reachable asks for what is followed, or the server that assigns.
 func (s *Source) Reachable(ctx context.Context) error {
 	limited, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
+	if s.Assignments != nil {
+		return s.Server(limited)
+	}
 	return s.Client.Reachable(limited, s.Base)
 }
 

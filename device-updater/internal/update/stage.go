@@ -33,7 +33,7 @@ func (m *Machine) stage(ctx context.Context, offer Offer, current int, booted De
 	m.nothingAgainst()
 	plan, err := m.fetch(ctx, &tx, offer, booted)
 	if err == nil && plan.Empty() {
-		return m.adopt(tx, booted, plan)
+		return m.adopt(tx, offer, booted, plan)
 	}
 	if err == nil {
 		err = m.build(ctx, &tx, offer, plan)
@@ -111,9 +111,9 @@ func (m *Machine) room(plan apt.Plan) error {
 }
 
 // adopt records that the booted deployment already is the release.
-func (m *Machine) adopt(tx journal.Record, booted Deployment, plan apt.Plan) (journal.Record, error) {
+func (m *Machine) adopt(tx journal.Record, offer Offer, booted Deployment, plan apt.Plan) (journal.Record, error) {
 	booted.State, booted.Snapshot = tx.State, tx.Snapshot
-	booted.TopLevel, booted.Packages = m.Settings.TopLevel, plan.List
+	booted.TopLevel, booted.Packages = m.topLevel(offer), plan.List
 	if err := m.Records.PutDeployment(booted); err != nil {
 		return tx, m.whyNot(err)
 	}
@@ -151,7 +151,7 @@ func (m *Machine) build(ctx context.Context, tx *journal.Record, offer Offer, pl
 	}
 	record := Deployment{
 		ID: tx.Deployment, State: tx.State, Snapshot: tx.Snapshot, From: tx.From, Made: m.Clock().UTC(),
-		TopLevel: m.Settings.TopLevel, Packages: plan.List,
+		TopLevel: m.topLevel(offer), Packages: plan.List,
 	}
 	if err := m.Records.PutDeployment(record); err != nil {
 		return err
