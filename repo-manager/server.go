@@ -24,6 +24,7 @@ import (
 	"aptfleet/repo-manager/internal/api"
 	"aptfleet/repo-manager/internal/backup"
 	"aptfleet/repo-manager/internal/blobs"
+	"aptfleet/repo-manager/internal/configuration"
 	"aptfleet/repo-manager/internal/fleet"
 	"aptfleet/repo-manager/internal/incoming"
 	"aptfleet/repo-manager/internal/mirror"
@@ -47,16 +48,17 @@ type server struct {
 	say      func(format string, args ...any) // to the person who started it
 	clock    func() time.Time
 
-	key       archiveKey
-	engine    *release.Engine
-	fleet     *fleet.Service
-	access    *access.Service
-	receiver  *incoming.Receiver
-	mirrors   *mirror.Updater
-	backups   *backup.Service
-	archive   *archiveHandler
-	listeners listeners
-	closers   []func() error // in the order of opening
+	key           archiveKey
+	engine        *release.Engine
+	fleet         *fleet.Service
+	configuration *configuration.Service
+	access        *access.Service
+	receiver      *incoming.Receiver
+	mirrors       *mirror.Updater
+	backups       *backup.Service
+	archive       *archiveHandler
+	listeners     listeners
+	closers       []func() error // in the order of opening
 }
 
 // lockedError says that another server works on the data directory.
@@ -239,7 +241,10 @@ func (s *server) openStores(ctx context.Context) (err error) {
 		Dir: s.settings.Backup.Dir, Every: s.settings.Backup.Every, Keep: s.settings.Backup.Keep,
 	})
 	s.fleet, err = fleet.Open(ctx, fleet.Config{Store: db, Pipeline: s.engine.Pipeline, Announce: s.engine.Announce, Clock: s.clock})
-	return err
+	if err != nil {
+		return err
+	}
+	return s.openConfiguration(ctx, db)
 }
 
 // settledPool is what of the pool is on record. A file that is not may have
@@ -357,7 +362,7 @@ func (s *server) welcome(ctx context.Context, pipeline string) error {
 // handlers wires the API and the pages to the services.
 func (s *server) handlers() (handlers, error) {
 	config := api.Config{
-		Releases: releases{s.engine, s.welcome}, Access: s.access, Fleet: s.fleet, Mirrors: s.mirrors, Backups: s.backups, Receiver: s.receiver,
+		Releases: releases{s.engine, s.welcome}, Access: s.access, Fleet: s.fleet, Configuration: s.configuration, Mirrors: s.mirrors, Backups: s.backups, Receiver: s.receiver,
 		System: s.describe, Certificate: s.key.certificate,
 		LoginURL:  func(secret string) string { return s.listeners.addresses.Admin + "/login?token=" + secret },
 		MaxUpload: s.settings.MaxUpload, Log: s.log,

@@ -78,6 +78,16 @@ func routes() []route {
 		{http.MethodPost, p + "/stages/:s/promote", releaser, "p/s", promote},
 		{http.MethodPost, p + "/stages/:s/undo", releaser, "p/s", undo},
 
+		{http.MethodGet, p + "/config", viewer, "p", listConfigScopes},
+		{http.MethodGet, p + "/config/:kind/:of", viewer, "p", listConfig},
+		{http.MethodGet, p + "/config/:kind/:of/:key", viewer, "p", getConfig},
+		{http.MethodPut, p + "/config/:kind/:of/:key", operator, "p", setConfig},
+		{http.MethodDelete, p + "/config/:kind/:of/:key", operator, "p", unsetConfig},
+		{http.MethodGet, p + "/config/:kind/:of/:key/history", viewer, "p", getConfigHistory},
+		{http.MethodGet, p + "/config-schemas/:product", viewer, "p", getConfigSchema},
+		{http.MethodPut, p + "/config-schemas/:product", operator, "p", setConfigSchema},
+		{http.MethodDelete, p + "/config-schemas/:product", operator, "p", unsetConfigSchema},
+
 		{http.MethodGet, "/api/v1/changes", viewer, "", listChanges},
 		{http.MethodGet, "/api/v1/changes/:id", viewer, "", getChange},
 		{http.MethodPost, "/api/v1/changes/:id/abort", releaser, ofChange, abortChange},

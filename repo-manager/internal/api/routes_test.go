@@ -13,6 +13,7 @@ import (
 func example(path string) string {
 	for parameter, value := range map[string]string{
 		":p": "demo", ":r": "apps", ":name": "hello", ":m": "debian", ":ref": "dev", ":s": "canary", ":id": "7", ":d": "bench",
+		":kind": "stage", ":of": "canary", ":key": "interval", ":product": "gateway",
 	} {
 		parts := strings.Split(path, "/")
 		for i, part := range parts {
