@@ -73,7 +73,7 @@ var layers = []layer{
 	},
 	{from: "device-updater/internal/rootfs", never: []string{module + "/device-updater/internal/boot", module + "/device-updater/internal/update"}, reason: "only the state machine composes back ends"},
 	{from: "device-updater/internal/boot", never: []string{module + "/device-updater/internal/rootfs", module + "/device-updater/internal/update"}, reason: "only the state machine composes back ends"},
-	{from: "device-updater/internal/{apt,health,agent,journal}", never: []string{module + "/device-updater/internal/update"}, reason: "a back end never knows the state machine"},
+	{from: "device-updater/internal/{apt,health,agent,journal,script,settings}", never: []string{module + "/device-updater/internal/update"}, reason: "a back end never knows the state machine"},
 	{from: "web", only: []string{}, reason: "what a browser is given depends on nothing of ours"},
 	{from: "internal/...", never: []string{module + "/builder/...", module + "/repo-manager/...", module + "/device-updater/...", module + "/web"}, reason: "what programs share knows no program"},
 	{from: "test/device/...", never: []string{module + "/device-updater/..."}, reason: "the loader that judges the updater shares no code with it"},

@@ -72,9 +72,9 @@ func CheckConfigText(text string) error {
 	return nil
 }
 
-// unfit reports what systemd does not take in the value of a variable: control
+// unfit reports what an environment file should not have in a value: control
 // characters, and code points that Unicode gives to nobody (U+FDD0 to U+FDEF,
-// and the last two of each plane).
+// and the last two of each plane), for which systemd refuses the whole file.
 func unfit(r rune) bool {
 	return r < ' ' && r != '\t' && r != '\n' || r == 0x7f || 0xfdd0 <= r && r <= 0xfdef || r&0xfffe == 0xfffe
 }
