@@ -159,13 +159,6 @@ type ConfigField struct {
 	Max         *float64 `json:"max,omitempty"`
 }
 
-// ConfigApplied is how the configuration of a device stands, in its report.
-type ConfigApplied struct {
-	Revision string `json:"revision,omitempty"` // that was applied last, hooks included
-	Pending  string `json:"pending,omitempty"`  // that is written, and some hook has not succeeded
-	Error    string `json:"error,omitempty"`    // why the newest is not applied, a sentence
-}
-
 // ConfigSchemaSet is what setting a schema changed, or would change.
 type ConfigSchemaSet struct {
 	Product string `json:"product"`

@@ -9,7 +9,6 @@ import (
 	"io"
 	"maps"
 	"slices"
-	"strings"
 
 	"aptfleet/internal/protocol"
 	"aptfleet/internal/seal"
@@ -18,7 +17,8 @@ import (
 // line is the configuration of one pipeline.
 type line struct {
 	values  map[Scope]map[string]Value
-	schemas map[string]Schema // by product
+	types   map[string]map[Type]int // of each key, in how many scopes
+	schemas map[string]Schema       // by product
 
 	// What was worked out, until something changes: most devices have no values
 	// of their own and share what their product and stage have.
@@ -40,6 +40,7 @@ type effective struct {
 	values   map[string]any
 	revision string // "" if err is not nil
 	err      error  // why it is not delivered
+	large    bool   // because it is too large
 }
 
 // Effective is a key of a device: its value, and the scope that it comes from.
@@ -115,7 +116,7 @@ func (v view) work(d Device, vault *Vault) *effective {
 		}
 		enter(sum, key, entry.Value)
 	}
-	if len(found) > protocol.MaxConfigKeys || size > protocol.MaxConfigTotal {
+	if e.large = len(found) > protocol.MaxConfigKeys || size > protocol.MaxConfigTotal; e.large {
 		wrong = append(wrong, fmt.Sprintf("%d keys with %d bytes are more than the %d keys or %d bytes that a device may have",
 			len(found), size, protocol.MaxConfigKeys, protocol.MaxConfigTotal))
 	}
@@ -237,27 +238,35 @@ func (s *Service) For(d Device) (*protocol.AssignedConfig, error) {
 // and returns an error if it would make what some of them have too large. Who
 // calls holds the lock.
 func (s *Service) changes(v view, members []Device) (n int, err error) {
-	after := make(map[class]*effective)
 	var large []string
-	for _, d := range members {
-		before := s.worked(v.line, d)
-		c := class{d.Product, d.Stage}
-		e := after[c]
-		alone := len(v.of(Scope{d.Pipeline, OfDevice, d.Name})) > 0
-		if alone || e == nil {
-			e = v.work(d, s.config.Vault)
+	look := func(d Device, devices int) {
+		before, after := s.worked(v.line, d), v.work(d, s.config.Vault)
+		if after.revision != "" && after.revision != before.revision {
+			n += devices
 		}
-		if !alone {
-			after[c] = e
-		}
-		if e.revision != "" && e.revision != before.revision {
-			n++
-		}
-		if e.err != nil && before.err == nil && strings.Contains(e.err.Error(), " are more than ") {
-			large = append(large, fmt.Sprintf("device %s: %v", d.Name, e.err))
+		if after.large && !before.large {
+			large = append(large, fmt.Sprintf("device %s: %v", d.Name, after.err))
 		}
 	}
+	// Devices without values of their own are alike within their class.
+	alike := make(map[class]int)
+	examples := make(map[class]Device)
+	for _, d := range members {
+		own := Scope{d.Pipeline, OfDevice, d.Name}
+		if own == v.scope || len(v.line.values[own]) > 0 {
+			look(d, 1)
+			continue
+		}
+		c := class{d.Product, d.Stage}
+		if alike[c]++; alike[c] == 1 {
+			examples[c] = d
+		}
+	}
+	for c, devices := range alike {
+		look(examples[c], devices)
+	}
 	if len(large) > 0 {
+		slices.Sort(large)
 		return 0, errors.New(shorten(large))
 	}
 	return n, nil

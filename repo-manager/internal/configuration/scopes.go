@@ -148,22 +148,16 @@ func (l *line) typeOf(s Scope, key string, fields []field) Type {
 	if v, ok := l.values[s][key]; ok && v.Type != Enum {
 		return v.Type
 	}
-	var found Type
-	for _, values := range l.values {
-		switch v, ok := values[key]; {
-		case !ok:
-		case v.Type == Secret:
-			return Secret
-		case found == "" || found == v.Type:
-			found = v.Type
-		default:
-			found = String
+	types := l.types[key]
+	if types[Secret] > 0 {
+		return Secret
+	}
+	if len(types) == 1 && types[Enum] == 0 {
+		for t := range types {
+			return t
 		}
 	}
-	if found == "" || found == Enum {
-		return String
-	}
-	return found
+	return String
 }
 
 // clash returns a key of the pipeline that has the same name as another in the
@@ -180,11 +174,9 @@ func (l *line) clash(key, except string) string {
 			}
 		}
 	}
-	for _, values := range l.values {
-		for k := range values {
-			if k != key && variable(k) == name {
-				return k
-			}
+	for k := range l.types {
+		if k != key && variable(k) == name {
+			return k
 		}
 	}
 	return ""

@@ -80,7 +80,7 @@ func (s *Service) line(pipeline string) *line {
 	l := s.lines[pipeline]
 	if l == nil {
 		l = &line{
-			values: make(map[Scope]map[string]Value), schemas: make(map[string]Schema),
+			values: make(map[Scope]map[string]Value), types: make(map[string]map[Type]int), schemas: make(map[string]Schema),
 			classes: make(map[class]*effective), devices: make(map[string]own),
 		}
 		s.lines[pipeline] = l
@@ -101,18 +101,33 @@ func (l *line) with(s Scope, key string, v *Value) map[string]Value {
 }
 
 func (l *line) set(s Scope, key string, v *Value) {
-	if l.values[s] == nil {
-		l.values[s] = make(map[string]Value)
-	}
-	if v == nil {
+	if old, ok := l.values[s][key]; ok {
+		l.count(key, old.Type, -1)
 		delete(l.values[s], key)
-	} else {
+	}
+	if v != nil {
+		if l.values[s] == nil {
+			l.values[s] = make(map[string]Value)
+		}
 		l.values[s][key] = *v
+		l.count(key, v.Type, 1)
 	}
 	if len(l.values[s]) == 0 {
 		delete(l.values, s)
 	}
 	l.forget(s)
+}
+
+func (l *line) count(key string, t Type, n int) {
+	if l.types[key] == nil {
+		l.types[key] = make(map[Type]int)
+	}
+	if l.types[key][t] += n; l.types[key][t] == 0 {
+		delete(l.types[key], t)
+	}
+	if len(l.types[key]) == 0 {
+		delete(l.types, key)
+	}
 }
 
 func (s *Service) now() time.Time { return s.config.Clock().UTC().Truncate(time.Microsecond) }

@@ -161,7 +161,15 @@ func (d Device) scopes() []Scope {
 }
 
 // within reports whether a device takes values from a scope.
-func (d Device) within(s Scope) bool { return slices.Contains(d.scopes(), s) }
+func (d Device) within(s Scope) bool {
+	switch s.Kind {
+	case OfProduct:
+		return d.Pipeline == s.Pipeline && d.Product == s.Name
+	case OfStage:
+		return d.Pipeline == s.Pipeline && d.Stage == s.Name
+	}
+	return d.Pipeline == s.Pipeline && d.Name == s.Name
+}
 
 // Devices tells which devices there are. A Service holds no lock while it asks.
 type Devices interface {
