@@ -1,10 +1,15 @@
 package settings
 
 import (
+	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"aptfleet/internal/protocol"
 )
@@ -33,6 +38,38 @@ func (w *world) cutAfter(n int, c *protocol.AssignedConfig) (steps []string, was
 		w.t.Fatal(err)
 	}
 	return steps, false
+}
+
+// TestFullDisk: a configuration that has no room is not taken, and the next one
+// that has is.
+func TestFullDisk(t *testing.T) {
+	w := newWorld(t)
+	if err := os.Mkdir(w.Dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("tmpfs", w.Dir, "tmpfs", 0, "size=64k"); err != nil {
+		t.Fatalf("a small file system: %v (the tests of devices run as root)", err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(w.Dir, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	w.mustApply(w.config("a", "x=1"))
+	before := w.shown()
+	large := strings.Repeat("x", protocol.MaxConfigValue)
+	got, err := w.Apply(t.Context(), device, w.config("b", "k1="+large, "k2="+large, "k3="+large))
+	if !errors.Is(err, syscall.ENOSPC) || got != rev("a") || w.shown() != before {
+		t.Errorf("%q, %v; shown is %s", got, err, w.shown()[:40])
+	}
+	w.start()
+	if got, err := w.Resume(t.Context()); got != rev("a") || err != nil || w.shown() != before {
+		t.Errorf("the start after that: %q, %v", got, err)
+	}
+	w.mustApply(w.config("c", "x=2"))
+	if got := w.left(); got != "[aaaaaaaa cccccccc current status.json]" {
+		t.Errorf("left are %s", got)
+	}
 }
 
 // TestPowerCuts: the power fails after each step of a change; the next start,

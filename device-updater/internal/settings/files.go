@@ -28,15 +28,12 @@ const (
 
 // write makes the directory of a revision, durable and whole, unless it is there
 // and has these values.
-func (s *Settings) write(revision string, values map[string]any, secrets []string) error {
+func (s *Settings) write(revision string, values map[string]any, secrets []string) (err error) {
 	var text bytes.Buffer
 	enc := json.NewEncoder(&text) // sorts the keys
 	enc.SetEscapeHTML(false)
 	enc.SetIndent("", "  ")
 	if err := enc.Encode(values); err != nil {
-		return err
-	}
-	if err := os.MkdirAll(s.Dir, 0o700); err != nil {
 		return err
 	}
 	final := filepath.Join(s.Dir, revision)
@@ -51,6 +48,11 @@ func (s *Settings) write(revision string, values map[string]any, secrets []strin
 	if err := os.Mkdir(work, 0o700); err != nil {
 		return err
 	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.RemoveAll(work))
+		}
+	}()
 	for name, content := range map[string]string{
 		jsonFile: text.String(), envFile: environment(revision, values), secretsFile: strings.Join(append(secrets, ""), "\n"),
 	} {

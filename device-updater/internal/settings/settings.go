@@ -139,6 +139,20 @@ func (s *Settings) take(device string, config *protocol.AssignedConfig, st *stat
 	if err != nil {
 		return err
 	}
+	if err := os.MkdirAll(s.Dir, 0o700); err != nil {
+		return err
+	}
+	// What a power cut left may be what there is no room for.
+	keep := []string{config.Revision, st.Previous}
+	if current, err := s.current(); err == nil {
+		keep = append(keep, current)
+	}
+	if st.Pending != nil {
+		keep = append(keep, st.Pending.Revision)
+	}
+	if err := s.clean(keep...); err != nil {
+		return err
+	}
 	if err := s.write(config.Revision, values, slices.Sorted(maps.Keys(config.Secrets))); err != nil {
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -27,6 +28,7 @@ type world struct {
 	vault     []byte
 	devices   map[string]configuration.Device
 	products  []string
+	telling   sync.Mutex
 	announced []string
 	*configuration.Service
 }
@@ -62,7 +64,11 @@ func (w *world) start() {
 			return release.Pipeline{Name: name, Stages: []string{"dev", "canary", "production"}}, nil
 		},
 		Products: func(context.Context, string) ([]string, error) { return w.products, nil },
-		Announce: func(kind, pipeline, subject string) { w.announced = append(w.announced, kind+" "+pipeline+" "+subject) },
+		Announce: func(kind, pipeline, subject string) {
+			w.telling.Lock()
+			defer w.telling.Unlock()
+			w.announced = append(w.announced, kind+" "+pipeline+" "+subject)
+		},
 	})
 	if err != nil {
 		w.t.Fatal(err)
@@ -438,6 +444,76 @@ func TestBadSchemas(t *testing.T) {
 	}
 	if _, err := w.schema("nothing", map[string]configuration.Field{}); release.CodeOf(err) != release.NotFound {
 		t.Errorf("a schema of no product: %v", err)
+	}
+}
+
+// TestASchemaOfAnEarlierProgram that this one would refuse: the server starts,
+// and says so where it matters.
+func TestASchemaOfAnEarlierProgram(t *testing.T) {
+	w := newWorld(t)
+	old := configuration.Schema{Pipeline: "demo", Product: "gateway", Fields: map[string]configuration.Field{"ld.preload": {Type: configuration.String}}}
+	if err := w.store.PutConfigSchema(t.Context(), old, release.Act{At: noon}); err != nil {
+		t.Fatal(err)
+	}
+	w.start()
+	if got := w.values("gw-1"); !strings.HasPrefix(got, "cannot configure device gw-1: the schema of product gateway must be set again: ld.preload cannot be a key") {
+		t.Errorf("%s", got)
+	}
+	if got := w.values("s-1"); got != "map[]" {
+		t.Errorf("another product's device: %s", got)
+	}
+	if _, err := w.schema("gateway", map[string]configuration.Field{}); err != nil || w.values("gw-1") != "map[]" {
+		t.Errorf("with another: %v, %s", err, w.values("gw-1"))
+	}
+}
+
+// TestManyAtOnce looks for races, and for revisions and values of two moments.
+func TestManyAtOnce(t *testing.T) {
+	w := newWorld(t)
+	var wait sync.WaitGroup
+	done := make(chan struct{})
+	for _, name := range []string{"gw-1", "gw-2", "s-1"} {
+		d := w.devices[name]
+		wait.Go(func() {
+			seen := make(map[string]string)
+			for {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				w.Revision(d)
+				c, err := w.For(d)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if text := fmt.Sprint(c.Values); seen[c.Revision] != "" && seen[c.Revision] != text {
+					t.Errorf("revision %s is %s and %s", c.Revision, seen[c.Revision], text)
+				} else {
+					seen[c.Revision] = text
+				}
+			}
+		})
+	}
+	var setters sync.WaitGroup
+	for i, at := range []string{"product:gateway", "stage:production", "device:gw-1", "device:gw-1"} {
+		setters.Go(func() {
+			for n := range 200 {
+				if _, err := w.set(at, "a", fmt.Sprint(i, " ", n), ""); err != nil {
+					t.Error(err)
+				}
+				if _, err := w.List(t.Context(), scope(at)); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	setters.Wait()
+	close(done)
+	wait.Wait()
+	if got := w.values("gw-2"); got != "map[a:0 199]" {
+		t.Errorf("%s", got)
 	}
 }
 

@@ -74,9 +74,13 @@ func (v view) schemaOf(product string) Schema {
 
 // work puts a device's configuration together.
 func (v view) work(d Device, vault *Vault) *effective {
-	fields := v.schemaOf(d.Product).Fields
+	schema := v.schemaOf(d.Product)
+	fields := schema.Fields
 	found := make(map[string]Effective)
 	var wrong []string
+	if schema.bad != nil {
+		wrong = append(wrong, fmt.Sprintf("the schema of product %s must be set again: %v", d.Product, schema.bad))
+	}
 	for _, scope := range d.scopes() {
 		for key, value := range v.of(scope) {
 			if fields != nil && fields[key].Type == "" {

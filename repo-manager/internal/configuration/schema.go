@@ -17,6 +17,8 @@ type Schema struct {
 	Fields   map[string]Field // nil: the product has no schema, every key is allowed
 	By       string
 	At       time.Time
+
+	bad error // why a stored schema cannot be used by this program
 }
 
 // Field is what a schema says about one key.

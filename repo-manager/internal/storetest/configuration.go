@@ -71,6 +71,8 @@ func Configuration(t *testing.T, open func(t *testing.T) (ConfigurationStore, fu
 	gone := schema
 	gone.Product, gone.Fields = "sensor", nil
 	must(t, s.PutConfigSchema(ctx, gone, act("schema")))
+	none.Product = "strict" // no key at all, which is not the same as no schema
+	must(t, s.PutConfigSchema(ctx, none, act("schema")))
 
 	for _, s := range []ConfigurationStore{s, again()} {
 		values := must1(s.ConfigValues(ctx))
@@ -83,7 +85,9 @@ func Configuration(t *testing.T, open func(t *testing.T) (ConfigurationStore, fu
 			{Scope: scope("demo", configuration.OfStage, "bench"), Key: "a", Value: *plain(`"stage"`)},
 			{Scope: scope("other", configuration.OfProduct, "gateway"), Key: "a", Value: *plain(`"other"`)},
 		})
-		same(t, "schemas", must1(s.ConfigSchemas(ctx)), []configuration.Schema{schema})
+		schemas := must1(s.ConfigSchemas(ctx))
+		slices.SortFunc(schemas, func(a, b configuration.Schema) int { return cmp.Compare(a.Product, b.Product) })
+		same(t, "schemas", schemas, []configuration.Schema{schema, none})
 
 		bare := func(v *configuration.Value) *configuration.Value {
 			if v == nil {
