@@ -156,7 +156,7 @@ func Read(dir string) (v View, err error) {
 		}
 	}()
 	st := (&Settings{Dir: dir}).status()
-	v.Applied, v.Error, v.Values = st.Applied, st.reason(), make(map[string]any)
+	v.Applied, v.Error, v.Values = st.Applied, st.reason(), map[string]any{}
 	for {
 		v.Revision, err = (&Settings{Dir: dir}).current()
 		if v.Revision == "" || err != nil {
@@ -171,6 +171,7 @@ func Read(dir string) (v View, err error) {
 }
 
 func (v *View) read(dir string) error {
+	v.Values, v.Secrets = make(map[string]any), nil
 	for name, use := range map[string]func([]byte) error{
 		jsonFile:    func(raw []byte) error { return json.Unmarshal(raw, &v.Values) },
 		secretsFile: func(raw []byte) error { v.Secrets = strings.Fields(string(raw)); return nil },

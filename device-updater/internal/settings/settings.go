@@ -96,11 +96,7 @@ func (s *Settings) Apply(ctx context.Context, device string, config *protocol.As
 	defer s.mu.Unlock()
 	st := s.status()
 	view, err := Read(s.Dir)
-	waits := view.Revision
-	if st.Pending != nil {
-		waits = st.Pending.Revision
-	}
-	if err != nil || waits != config.Revision {
+	if err != nil || view.Revision != config.Revision || st.Pending != nil && st.Pending.Revision != config.Revision {
 		if err := s.take(device, config, &st, view.Values); err != nil {
 			return s.applied(st), fmt.Errorf("cannot apply configuration %s: %w", brief(config.Revision), err)
 		}
@@ -195,6 +191,7 @@ func (s *Settings) open(device string, config *protocol.AssignedConfig) (map[str
 		return nil, fmt.Errorf("it has %d keys, more than %d", len(values), protocol.MaxConfigKeys)
 	}
 	variables := make(map[string]string, len(values))
+	size := 0
 	for _, key := range slices.Sorted(maps.Keys(values)) {
 		if err := protocol.CheckConfigKey(key); err != nil {
 			return nil, err
@@ -207,6 +204,10 @@ func (s *Settings) open(device string, config *protocol.AssignedConfig) (map[str
 			return nil, fmt.Errorf("%s and %s would both be %s in the environment file", other, key, name)
 		}
 		variables[name] = key
+		size += len(key) + len(Text(values[key]))
+	}
+	if size > protocol.MaxConfigTotal {
+		return nil, fmt.Errorf("it has %d bytes, more than %d", size, protocol.MaxConfigTotal)
 	}
 	return values, nil
 }

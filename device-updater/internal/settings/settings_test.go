@@ -202,6 +202,10 @@ func TestWhatCannotBeTaken(t *testing.T) {
 	for i := range protocol.MaxConfigKeys + 1 {
 		many[fmt.Sprintf("k%d", i)] = true
 	}
+	much := make(map[string]any)
+	for i := range protocol.MaxConfigTotal/protocol.MaxConfigValue + 1 {
+		much[fmt.Sprintf("k%d", i)] = strings.Repeat("x", protocol.MaxConfigValue)
+	}
 	for name, c := range map[string]*protocol.AssignedConfig{
 		"another key's secret": {Revision: rev("b"), Secrets: map[string][]byte{"secret": must(seal.Seal(other.PublicKey().Bytes(), device, "secret", []byte("x")))}},
 		"another device's":     {Revision: rev("b"), Secrets: map[string][]byte{"secret": must(seal.Seal(w.key.PublicKey().Bytes(), "gw-2", "secret", []byte("x")))}},
@@ -219,6 +223,7 @@ func TestWhatCannotBeTaken(t *testing.T) {
 		"nothing":              plain(map[string]any{"a": nil}),
 		"a long one":           plain(map[string]any{"a": strings.Repeat("x", protocol.MaxConfigValue+1)}),
 		"many":                 plain(many),
+		"much":                 plain(much),
 	} {
 		got, err := w.Apply(t.Context(), device, c)
 		if err == nil || got != rev("a") || !strings.HasPrefix(err.Error(), "cannot apply configuration ") {
@@ -423,6 +428,29 @@ func TestDamage(t *testing.T) {
 		if got := w.shown(); got != "aaaaaaaa map[x:1] []" {
 			t.Errorf("%s: shown is %s", name, got)
 		}
+	}
+}
+
+// TestWhatWasNotedAndIsGone: the power failed before a revision was shown, and
+// somebody removed it.
+func TestWhatWasNotedAndIsGone(t *testing.T) {
+	w := newWorld(t)
+	w.mustApply(w.config("a", "x=1"))
+	next := w.config("b", "x=2")
+	if steps, _ := w.cutAfter(2, next); steps[1] != "keep the status" {
+		t.Fatalf("%q", steps)
+	}
+	if err := os.RemoveAll(filepath.Join(w.Dir, rev("b"))); err != nil {
+		t.Fatal(err)
+	}
+	w.start()
+	w.noted()
+	if got, err := w.Resume(t.Context()); got != rev("a") || err == nil {
+		t.Errorf("%q, %v", got, err)
+	}
+	w.mustApply(next)
+	if got := w.noted(); got != "bbbbbbbb bbbbbbbb x" {
+		t.Errorf("hooks were given %q", got)
 	}
 }
 
