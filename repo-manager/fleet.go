@@ -21,8 +21,9 @@ func (s *server) openFleet(ctx context.Context, db *sqlite.DB) error {
 	s.fleet, err = fleet.Open(ctx, fleet.Config{
 		Store:    db,
 		Releases: s.engine,
-		// Products, BOMs and Packages belong here once the server has them, and
-		// Configs: until then every device is told to wait.
+		Configs:  configs{s},
+		// Products, BOMs and Packages belong here once the server has them:
+		// until then every device is told to wait.
 		Key:        s.fleetKeys.assignment,
 		ReadSecret: s.fleetKeys.read,
 		Welcome:    s.welcomeDevice,

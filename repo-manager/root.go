@@ -68,7 +68,7 @@ policy; 5 not authorised; 11 locked by another change; 77 nothing changed (with
 	server := []*cobra.Command{
 		newServeCommand(io), newChangesCommand(c), newWatchCommand(c), newAbortCommand(c), newCheckCommand(c),
 		newGCCommand(c), newBackupCommand(c), newRestoreCommand(c),
-		newUserCommand(c), newTokenCommand(c), newSessionCommand(c), newLoginLinkCommand(c), newWhoAmICommand(c), newAuditCommand(c), newDeviceCommand(c), newKeyCommand(c),
+		newUserCommand(c), newTokenCommand(c), newSessionCommand(c), newLoginLinkCommand(c), newWhoAmICommand(c), newAuditCommand(c), newDeviceCommand(c), newConfigCommand(c), newKeyCommand(c),
 	}
 	for _, command := range release {
 		command.GroupID = "release"

@@ -26,6 +26,7 @@ import (
 	"aptfleet/repo-manager/internal/backup"
 	"aptfleet/repo-manager/internal/blobs"
 	"aptfleet/repo-manager/internal/certificate"
+	"aptfleet/repo-manager/internal/configuration"
 	"aptfleet/repo-manager/internal/fleet"
 	"aptfleet/repo-manager/internal/incoming"
 	"aptfleet/repo-manager/internal/mirror"
@@ -50,19 +51,20 @@ type server struct {
 	say      func(format string, args ...any) // to the person who started it
 	clock    func() time.Time
 
-	key         archiveKey
-	fleetKeys   fleetKeys
-	authority   *certificate.Authority // the server's own CA, or nil
-	certificate *certificate.Keeper    // nil without TLS
-	engine      *release.Engine
-	fleet       *fleet.Service
-	access      *access.Service
-	receiver    *incoming.Receiver
-	mirrors     *mirror.Updater
-	backups     *backup.Service
-	archive     *archiveHandler
-	listeners   listeners
-	closers     []func() error // in the order of opening
+	key           archiveKey
+	fleetKeys     fleetKeys
+	authority     *certificate.Authority // the server's own CA, or nil
+	certificate   *certificate.Keeper    // nil without TLS
+	engine        *release.Engine
+	fleet         *fleet.Service
+	configuration *configuration.Service
+	access        *access.Service
+	receiver      *incoming.Receiver
+	mirrors       *mirror.Updater
+	backups       *backup.Service
+	archive       *archiveHandler
+	listeners     listeners
+	closers       []func() error // in the order of opening
 }
 
 // lockedError says that another server works on the data directory.
@@ -257,6 +259,9 @@ func (s *server) openStores(ctx context.Context) (err error) {
 	if err := s.openFleet(ctx, db); err != nil {
 		return err
 	}
+	if err := s.openConfiguration(ctx, db); err != nil {
+		return err
+	}
 	s.archive.gate = reading.New(reading.Config{
 		Releases: s.engine, Tokens: s.access, Devices: s.fleet, Clock: s.clock, Log: s.log,
 	})
@@ -378,7 +383,7 @@ func (s *server) welcome(ctx context.Context, pipeline string) error {
 // handlers wires the API and the pages to the services.
 func (s *server) handlers() (handlers, error) {
 	config := api.Config{
-		Releases: releases{s.engine, s.welcome}, Access: s.access, Fleet: s.fleet, Mirrors: s.mirrors, Backups: s.backups, Receiver: s.receiver,
+		Releases: releases{s.engine, s.welcome}, Access: s.access, Fleet: s.fleet, Configuration: s.configuration, Mirrors: s.mirrors, Backups: s.backups, Receiver: s.receiver,
 		System: s.describe, Certificate: s.key.certificate,
 		LoginURL:  func(secret string) string { return s.listeners.addresses.Admin + "/login?token=" + secret },
 		MaxUpload: s.settings.MaxUpload, Log: s.log,

@@ -41,9 +41,10 @@ type running struct {
 	t    testing.TB
 	stop func() error
 	said *transcript
+	logs *transcript
 }
 
-// transcript is what a server says to whoever started it.
+// transcript is what a server says to whoever started it, or logs.
 type transcript struct {
 	mu   sync.Mutex
 	text strings.Builder
@@ -53,6 +54,13 @@ func (s *transcript) say(format string, args ...any) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	fmt.Fprintf(&s.text, format+"\n", args...)
+}
+
+// Write takes lines of a log.
+func (s *transcript) Write(line []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.Write(line)
 }
 
 func (s *transcript) String() string {
@@ -82,14 +90,14 @@ func local(data string) settings {
 func serve(t testing.TB, s settings) *running {
 	t.Helper()
 	must(t, s.validate())
-	said := new(transcript)
-	opened, err := openServer(t.Context(), s, slog.New(slog.NewTextHandler(io.Discard, nil)), said.say)
+	said, logs := new(transcript), new(transcript)
+	opened, err := openServer(t.Context(), s, slog.New(slog.NewTextHandler(logs, &slog.HandlerOptions{Level: slog.LevelDebug})), said.say)
 	must(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- opened.run(ctx) }()
 	var once sync.Once
-	r := &running{server: opened, t: t, said: said}
+	r := &running{server: opened, t: t, said: said, logs: logs}
 	r.stop = func() (err error) {
 		once.Do(func() {
 			cancel()

@@ -42,7 +42,7 @@ var layers = []layer{
 		reason: "the device runs one small static binary",
 	},
 	{
-		from: "repo-manager/internal/{release,fleet,access,reading,certificate,pool,publish,blobs,incoming,mirror,backup}",
+		from: "repo-manager/internal/{release,fleet,configuration,access,reading,certificate,pool,publish,blobs,incoming,mirror,backup}",
 		never: []string{
 			module + "/repo-manager/internal/sqlite", module + "/repo-manager/internal/api", module + "/repo-manager/internal/ui",
 			"github.com/gin-gonic/...", "database/sql",
@@ -50,7 +50,7 @@ var layers = []layer{
 		reason: "the domain knows neither who stores nor who shows it; main wires",
 	},
 	{
-		from:   "repo-manager/internal/{release,publish,mirror,fleet,access,reading,incoming,backup,api,ui}",
+		from:   "repo-manager/internal/{release,publish,mirror,fleet,configuration,access,reading,incoming,backup,api,ui}",
 		never:  []string{module + "/repo-manager/internal/blobs", module + "/repo-manager/internal/pool", module + "/repo-manager/internal/sqlite"},
 		reason: "metadata, blobs and package files are behind interfaces: whoever uses a store does not know which it is",
 	},
@@ -58,6 +58,12 @@ var layers = []layer{
 		from:   "repo-manager",
 		never:  []string{module + "/repo-manager/internal/{storetest,blobs/blobstest,pool/pooltest}"},
 		reason: "suites and their references in memory are for tests alone",
+	},
+	{
+		from:   "internal/seal",
+		never:  []string{"os", "os/...", "net", "net/...", "syscall", "golang.org/x/sys/..."},
+		only:   []string{},
+		reason: "a secret has no way out of the arithmetic that encrypts it",
 	},
 	{
 		from:   "repo-manager/internal/frame",
@@ -68,7 +74,7 @@ var layers = []layer{
 	{from: "device-updater/internal/rootfs", never: []string{module + "/device-updater/internal/boot", module + "/device-updater/internal/update"}, reason: "only the state machine composes back ends"},
 	{from: "device-updater/internal/boot", never: []string{module + "/device-updater/internal/rootfs", module + "/device-updater/internal/update"}, reason: "only the state machine composes back ends"},
 	{from: "internal/tlspin", never: []string{"golang.org/...", "github.com/..."}, only: []string{}, reason: "devices carry it: the standard library is enough"},
-	{from: "device-updater/internal/{apt,archive,health,agent,journal,identity,enrol,assignment,exchange}", never: []string{module + "/device-updater/internal/update"}, reason: "a back end never knows the state machine"},
+	{from: "device-updater/internal/{apt,archive,health,agent,journal,identity,enrol,assignment,exchange,script,settings}", never: []string{module + "/device-updater/internal/update"}, reason: "a back end never knows the state machine"},
 	{from: "device-updater", never: []string{module + "/device-updater/internal/servertest"}, reason: "the server that lies is for tests alone"},
 	{from: "web", only: []string{}, reason: "what a browser is given depends on nothing of ours"},
 	{from: "internal/...", never: []string{module + "/builder/...", module + "/repo-manager/...", module + "/device-updater/...", module + "/web"}, reason: "what programs share knows no program"},

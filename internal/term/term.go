@@ -127,3 +127,15 @@ func (t *IO) Note(format string, args ...any) {
 		fmt.Fprintf(t.Err, format+"\n", args...)
 	}
 }
+
+// ReadHidden asks for one line on the terminal of standard input, without
+// showing what is typed.
+func ReadHidden(err io.Writer, prompt string) (string, error) {
+	fmt.Fprint(err, prompt)
+	line, cause := term.ReadPassword(int(os.Stdin.Fd()))
+	fmt.Fprintln(err)
+	if cause != nil {
+		return "", fmt.Errorf("cannot read what is typed: %w", cause)
+	}
+	return string(line), nil
+}

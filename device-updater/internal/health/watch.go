@@ -6,16 +6,12 @@ package health
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
-	"strings"
-	"syscall"
 	"time"
+
+	"aptfleet/device-updater/internal/script"
 )
 
 // CheckDir is where a release keeps its checks: executables in required/ and
@@ -154,62 +150,15 @@ func (w *Watcher) wanted(ctx context.Context) []string { return w.run(ctx, "want
 // run runs the checks of one kind in the order of their names and returns why
 // those that did not pass did not.
 func (w *Watcher) run(ctx context.Context, kind string) []string {
-	dir := filepath.Join(w.Dir, kind)
-	entries, err := os.ReadDir(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
+	checks, err := script.Executables(filepath.Join(w.Dir, kind))
 	if err != nil {
 		return []string{fmt.Sprintf("the %s checks cannot be read: %v", kind, err)}
 	}
 	var reasons []string
-	for _, e := range entries {
-		info, err := os.Stat(filepath.Join(dir, e.Name()))
-		if err != nil || info.IsDir() || info.Mode()&0o111 == 0 {
-			continue
-		}
-		if err := w.runOne(ctx, filepath.Join(dir, e.Name())); err != nil {
-			reasons = append(reasons, fmt.Sprintf("%s check %s: %v", kind, e.Name(), err))
+	for _, check := range checks {
+		if err := script.Run(ctx, w.Limit, nil, check); err != nil {
+			reasons = append(reasons, fmt.Sprintf("%s check %s: %v", kind, filepath.Base(check), err))
 		}
 	}
 	return reasons
-}
-
-func (w *Watcher) runOne(ctx context.Context, path string) error {
-	late := fmt.Errorf("it took more than %s", w.Limit)
-	limited, cancel := context.WithTimeoutCause(ctx, w.Limit, late)
-	defer cancel()
-	cmd := exec.CommandContext(limited, path)
-	// A session of its own, so that a check's children end with it.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	cmd.WaitDelay = time.Second
-	var out tail
-	cmd.Stdout, cmd.Stderr = &out, &out
-	err := cmd.Run()
-	switch {
-	case limited.Err() != nil:
-		return context.Cause(limited)
-	case err == nil:
-		return nil
-	case out.last() != "":
-		return errors.New(out.last())
-	}
-	return err
-}
-
-// tail keeps the last 500 bytes that are written to it.
-type tail struct{ text []byte }
-
-func (t *tail) Write(p []byte) (int, error) {
-	t.text = append(t.text, p...)
-	if over := len(t.text) - 500; over > 0 {
-		t.text = t.text[over:]
-	}
-	return len(p), nil
-}
-
-func (t *tail) last() string {
-	lines := strings.Split(strings.TrimSpace(string(t.text)), "\n")
-	return strings.ToValidUTF8(lines[len(lines)-1], "?")
 }

@@ -12,6 +12,7 @@ import (
 	"aptfleet/internal/protocol"
 	"aptfleet/repo-manager/internal/access"
 	"aptfleet/repo-manager/internal/backup"
+	"aptfleet/repo-manager/internal/configuration"
 	"aptfleet/repo-manager/internal/fleet"
 	"aptfleet/repo-manager/internal/mirror"
 	"aptfleet/repo-manager/internal/release"
@@ -108,6 +109,19 @@ type Fleet interface {
 	Refuse(ctx context.Context, actor release.Actor, which, reason string) error
 }
 
+// Configuration is what the API needs of *configuration.Service.
+type Configuration interface {
+	Scopes(ctx context.Context, pipeline, name string) ([]configuration.Found, error)
+	List(ctx context.Context, scope configuration.Scope) ([]configuration.Entry, error)
+	Effective(ctx context.Context, pipeline, device string) ([]configuration.Effective, error)
+	Set(ctx context.Context, actor release.Actor, scope configuration.Scope, order configuration.Order) (configuration.Done, error)
+	Unset(ctx context.Context, actor release.Actor, scope configuration.Scope, key string, dryRun bool) (configuration.Done, error)
+	History(ctx context.Context, scope configuration.Scope, key string, limit int) ([]configuration.Edit, error)
+	Schema(ctx context.Context, pipeline, product string) (configuration.Schema, error)
+	SetSchema(ctx context.Context, actor release.Actor, schema configuration.Schema, dryRun bool) (devices int, err error)
+	Readable(v configuration.Value) bool
+}
+
 // Mirrors is what the API needs of *mirror.Updater.
 type Mirrors interface {
 	Update(ctx context.Context, actor release.Actor, pipeline, mirror string, options mirror.Options) (release.Change, error)
@@ -127,12 +141,13 @@ type Receiver interface {
 
 // Config is what an API is made of. All services are required.
 type Config struct {
-	Releases Releases
-	Access   Access
-	Fleet    Fleet
-	Mirrors  Mirrors
-	Backups  Backups
-	Receiver Receiver
+	Releases      Releases
+	Access        Access
+	Fleet         Fleet
+	Configuration Configuration
+	Mirrors       Mirrors
+	Backups       Backups
+	Receiver      Receiver
 
 	// System describes the server; called for each request, because the
 	// addresses of listeners are known late.

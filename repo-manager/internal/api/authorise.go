@@ -70,6 +70,19 @@ func (s *server) scopeOf(c *gin.Context, who access.Identity, scope string) (str
 			err = notFound("repo-manager device list", "device", name)
 		}
 		return scopeOfDevice(device), err
+	case ofConfig:
+		names := []string{c.Param("p")}
+		switch of := c.Param("of"); c.Param("kind") {
+		case "product":
+			names = append(names, of)
+		case "device":
+			// One that is not known, or of another pipeline, is the handler's to
+			// refuse.
+			if d, err := s.Fleet.Device(c.Request.Context(), of); err == nil && d.Pipeline == names[0] && d.Product != "" {
+				names = append(names, d.Product)
+			}
+		}
+		return scopeOfNames(names...)
 	case ofSerial:
 		serial := c.Param("serial")
 		for _, r := range s.Fleet.Registrations(c.Request.Context()) {

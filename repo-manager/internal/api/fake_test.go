@@ -308,7 +308,7 @@ func (w *world) Receive(_ context.Context, body io.Reader, name string) (release
 // config wires a world to an API; logs receives the access log.
 func (w *world) config(logs io.Writer) Config {
 	return Config{
-		Releases: w, Access: w, Fleet: fakeFleet{w}, Mirrors: mirrors{w}, Backups: w, Receiver: w,
+		Releases: w, Access: w, Fleet: fakeFleet{w}, Configuration: configured{w}, Mirrors: mirrors{w}, Backups: w, Receiver: w,
 		System:      func() protocol.System { return protocol.System{Product: "aptfleet", Fingerprint: "F00D"} },
 		Certificate: []byte("-----BEGIN PGP PUBLIC KEY BLOCK-----\n"),
 		LoginURL:    func(secret string) string { return "http://127.0.0.1:1/login/" + secret },

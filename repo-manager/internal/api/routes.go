@@ -43,6 +43,7 @@ const (
 	somewhere = "somewhere" // the role may have any scope; the handler shows what that covers
 	ofChange  = "change"    // the pipeline that the change :id works on
 	ofDevice  = "device"    // the pipeline and product of the device :d
+	ofConfig  = "config"    // the pipeline :p, and the product that values :of a :kind are for, if it is one
 	ofSerial  = "serial"    // those that the serial number :serial is registered for
 	ofToken   = "token"     // those of the enrolment token :id
 	inBody    = "body"      // the pipeline, and the product if there is one, that the JSON of the request names; of each in a list
@@ -86,6 +87,16 @@ func routes() []route {
 		{http.MethodGet, p + "/stages/:s/history", viewer, "p/s", getHistory},
 		{http.MethodPost, p + "/stages/:s/promote", releaser, "p/s", promote},
 		{http.MethodPost, p + "/stages/:s/undo", releaser, "p/s", undo},
+
+		{http.MethodGet, p + "/config", viewer, "p", listConfigScopes},
+		{http.MethodGet, p + "/config/:kind/:of", viewer, "p", listConfig},
+		{http.MethodGet, p + "/config/:kind/:of/:key", viewer, "p", getConfig},
+		{http.MethodPut, p + "/config/:kind/:of/:key", operator, ofConfig, setConfig},
+		{http.MethodDelete, p + "/config/:kind/:of/:key", operator, ofConfig, unsetConfig},
+		{http.MethodGet, p + "/config/:kind/:of/:key/history", viewer, "p", getConfigHistory},
+		{http.MethodGet, p + "/config-schemas/:product", viewer, "p", getConfigSchema},
+		{http.MethodPut, p + "/config-schemas/:product", operator, "p/product", setConfigSchema},
+		{http.MethodDelete, p + "/config-schemas/:product", operator, "p/product", unsetConfigSchema},
 
 		{http.MethodGet, "/api/v1/changes", viewer, somewhere, listChanges},
 		{http.MethodGet, "/api/v1/changes/:id", viewer, ofChange, getChange},

@@ -62,7 +62,7 @@ func (s *Service) inputsOf(ctx context.Context, d *device, report *protocol.Repo
 		in.hold = h
 	}
 	if s.Configs != nil {
-		in.config = s.Configs.Revision(d.Name)
+		in.config = s.Configs.Revision(&d.Device)
 	}
 	if in.wait = s.unfit(d, in.revision); in.wait != "" {
 		return in
@@ -153,9 +153,13 @@ func (s *Service) body(d *device, a *assignment) *protocol.Assignment {
 		Version: protocol.DeviceProtocol, Device: d.Name, Key: d.KeyID(), Pipeline: d.Pipeline, Product: d.Product, Stage: d.Stage,
 		Release: a.Release, Wait: wait, Hold: a.hold,
 	}
-	if s.Configs != nil && a.config != "" {
-		if c, ok := s.Configs.For(d.Name); ok {
-			body.Config = &c
+	if s.Configs != nil {
+		c, err := s.Configs.For(&d.Device)
+		switch {
+		case err != nil && body.Wait == "":
+			body.Wait = err.Error()
+		case err == nil && c != nil:
+			body.Config = c
 			a.config = c.Revision
 		}
 	}

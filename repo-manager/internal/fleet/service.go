@@ -78,11 +78,12 @@ const (
 
 // Configs knows the configuration of each device.
 type Configs interface {
-	// Revision changes with whatever For would answer; from memory. "" means
-	// that there is no configuration.
-	Revision(device string) string
-	// For is the configuration of a device, its secrets encrypted to it.
-	For(device string) (protocol.AssignedConfig, bool)
+	// Revision changes with whatever For would answer; from memory.
+	Revision(d *Device) string
+	// For is the configuration of a device, its secrets encrypted to it; nil if
+	// there never was one. An error, which holds no secret, says why there is
+	// none just now: the device keeps what it has.
+	For(d *Device) (*protocol.AssignedConfig, error)
 }
 
 // Packages looks into bills of materials.

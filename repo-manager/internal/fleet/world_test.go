@@ -178,18 +178,20 @@ func (w *world) Lookup(_, _ string, modules []string, state string) (string, int
 	return b.sum, 100, b.status, b.reason
 }
 
-func (w *world) Revision(device string) string {
+func (w *world) Revision(d *fleet.Device) string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.configs[device].Revision
+	return w.configs[d.Name].Revision
 }
 
-func (w *world) For(device string) (protocol.AssignedConfig, bool) {
+func (w *world) For(d *fleet.Device) (*protocol.AssignedConfig, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.asked++
-	c, ok := w.configs[device]
-	return c, ok
+	if c, ok := w.configs[d.Name]; ok {
+		return &c, nil
+	}
+	return nil, nil
 }
 
 func (w *world) Has(_ context.Context, _, _ string, _ []string, state, relation string) (bool, error) {

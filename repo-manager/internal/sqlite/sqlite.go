@@ -1,6 +1,6 @@
 // Package sqlite is the database of repo-manager: one SQLite file in WAL mode
 // that is synced on every commit. It holds all SQL there is and implements
-// the stores of packages release, access and fleet.
+// the stores of packages release, access, fleet and configuration.
 //
 // Writers share one connection, so a write never meets SQLITE_BUSY from
 // within the process; readers have connections of their own and see the last

@@ -36,6 +36,12 @@ func TestStores(t *testing.T) {
 	t.Run("access", func(t *testing.T) {
 		storetest.Access(t, func(t *testing.T) storetest.AccessStore { return open(t, filepath.Join(t.TempDir(), "db")) })
 	})
+	t.Run("configuration", func(t *testing.T) {
+		storetest.Configuration(t, func(t *testing.T) (storetest.ConfigurationStore, func() storetest.ConfigurationStore) {
+			path := filepath.Join(t.TempDir(), "db")
+			return open(t, path), func() storetest.ConfigurationStore { return open(t, path) }
+		})
+	})
 	t.Run("fleet", func(t *testing.T) {
 		storetest.Fleet(t, func(t *testing.T) storetest.FleetStore { return open(t, filepath.Join(t.TempDir(), "db")) })
 	})

@@ -12,19 +12,20 @@ import (
 	"aptfleet/repo-manager/internal/release"
 )
 
-// Memory is a release.Store, access.Store and fleet.Store in memory. Its zero
-// value is empty. What it returns is the caller's.
+// Memory is a release.Store, access.Store, fleet.Store and configuration.Store
+// in memory. Its zero value is empty. What it returns is the caller's.
 type Memory struct {
-	mu        sync.Mutex
-	releases  releases
-	people    people
-	fleet     memoryFleet
-	failsNext error
-	damage    []string // for Integrity
-	failsPut  error
+	mu         sync.Mutex
+	releases   releases
+	people     people
+	fleet      memoryFleet
+	configured configured
+	failsNext  error
+	damage     []string // for Integrity
+	failsPut   error
 }
 
-// FailNext makes the next Commit fail with err, as if the disk had refused it.
+// FailNext makes the next Commit or EditConfig fail with err, as if the disk had refused it.
 func (m *Memory) FailNext(err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -1,0 +1,83 @@
+// Package script runs the executables that a release brings along: checks of
+// its health, hooks of its configuration. Each gets a limited time and a session
+// of its own, and its last line of output says why it failed.
+package script
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Executables lists the executable files of a directory in the order of their
+// names. A directory that is not there has none.
+func Executables(dir string) ([]string, error) {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var all []string
+	for _, e := range entries {
+		path := filepath.Join(dir, e.Name())
+		info, err := os.Stat(path)
+		if err != nil || info.IsDir() || info.Mode()&0o111 == 0 {
+			continue
+		}
+		all = append(all, path)
+	}
+	return all, nil
+}
+
+// Run runs an executable for at most limit, with what of the environment is
+// added to ours. The error of one that fails is the last line that it printed,
+// if it printed any. When the time is up, or ctx ends, it is killed with all its
+// children.
+func Run(ctx context.Context, limit time.Duration, env []string, path string, args ...string) error {
+	late := fmt.Errorf("it took more than %s", limit)
+	limited, cancel := context.WithTimeoutCause(ctx, limit, late)
+	defer cancel()
+	cmd := exec.CommandContext(limited, path, args...)
+	cmd.Env = append(os.Environ(), env...)
+	// A session of its own, so that its children end with it.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	cmd.WaitDelay = time.Second
+	var out tail
+	cmd.Stdout, cmd.Stderr = &out, &out
+	err := cmd.Run()
+	switch {
+	case limited.Err() != nil:
+		return context.Cause(limited)
+	case err == nil:
+		return nil
+	case out.last() != "":
+		return errors.New(out.last())
+	}
+	return err
+}
+
+// tail keeps the last 500 bytes that are written to it.
+type tail struct{ text []byte }
+
+func (t *tail) Write(p []byte) (int, error) {
+	t.text = append(t.text, p...)
+	if over := len(t.text) - 500; over > 0 {
+		t.text = t.text[over:]
+	}
+	return len(p), nil
+}
+
+func (t *tail) last() string {
+	lines := strings.Split(strings.TrimSpace(string(t.text)), "\n")
+	return strings.ToValidUTF8(lines[len(lines)-1], "?")
+}
