@@ -67,7 +67,7 @@ type restore struct {
 	data     string
 	keys     map[string][]byte // of a backup without keys: files for DATA/keys, by name
 	deaf     bool              // there are devices, and the key that they obey is not there
-	anew     bool   // every stage is to be signed anew
+	anew     bool              // every stage is to be signed anew
 	now      time.Time
 }
 

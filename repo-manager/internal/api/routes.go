@@ -109,6 +109,7 @@ func routes() []route {
 		{http.MethodGet, "/api/v1/enrolments", viewer, "", listEnrolments},
 		{http.MethodPost, "/api/v1/enrolments/:key/accept", operator, "", acceptEnrolment},
 		{http.MethodPost, "/api/v1/enrolments/:key/refuse", operator, "", refuseEnrolment},
+		{http.MethodDelete, "/api/v1/enrolments/:key/refuse", operator, "", pardonEnrolment},
 
 		{http.MethodPost, "/api/v1/check", admin, "", check},
 		{http.MethodPost, "/api/v1/backups", admin, "", createBackup},
