@@ -22,7 +22,7 @@ func newDeviceCommand(c *cli) *cobra.Command {
 	group.AddCommand(
 		newDeviceListCommand(c), newDeviceShowCommand(c),
 		newDeviceRegisterCommand(c), newDeviceUnregisterCommand(c), newDeviceRegisteredCommand(c), newDeviceTokenCommand(c),
-		newDevicePendingCommand(c), newDeviceAcceptCommand(c), newDeviceRefuseCommand(c),
+		newDevicePendingCommand(c), newDeviceAcceptCommand(c), newDeviceRefuseCommand(c), newDevicePardonCommand(c),
 		newDeviceAssignCommand(c), newDeviceSetCommand(c), newDeviceHoldCommand(c), newDeviceUnholdCommand(c), newDevicePinCommand(c), newDeviceUnpinCommand(c),
 		newDeviceRetireCommand(c), newDeviceResolveCommand(c),
 	)

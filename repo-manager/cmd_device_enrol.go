@@ -415,3 +415,28 @@ func newDeviceRefuseCommand(c *cli) *cobra.Command {
 	cmd.Flags().StringVar(&reason, "reason", "", "`why`; the machine is told")
 	return cmd
 }
+
+func newDevicePardonCommand(c *cli) *cobra.Command {
+	return &cobra.Command{
+		Use:     "pardon KEY|SERIAL",
+		Short:   "Let a machine ask again that was turned away",
+		Example: `  repo-manager device pardon 5e0b3c2d`,
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			api, err := c.client()
+			if err != nil {
+				return err
+			}
+			if err := api.PardonEnrolment(cmd.Context(), args[0]); err != nil {
+				return err
+			}
+			if c.io.JSON {
+				return c.io.PrintJSON(struct {
+					Pardoned string `json:"pardoned"`
+				}{args[0]})
+			}
+			c.io.Result(args[0], "%s may ask again", args[0])
+			return nil
+		},
+	}
+}

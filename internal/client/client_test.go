@@ -189,6 +189,7 @@ func TestRequests(t *testing.T) {
 			_, err := c.AcceptEnrolment(ctx, "SN", protocol.Accept{Product: "gw", Stage: "dev"})
 			return err
 		}},
+		{"DELETE /api/v1/enrolments/5e0b/refuse", func(c *Client) error { return c.PardonEnrolment(ctx, "5e0b") }},
 		{`POST /api/v1/enrolments/5e0b/refuse {"reason":"r"}`, func(c *Client) error { return c.RefuseEnrolment(ctx, "5e0b", "r") }},
 	} {
 		t.Run(c.want, func(t *testing.T) {

@@ -126,3 +126,9 @@ func (c *Client) RefuseEnrolment(ctx context.Context, which, reason string) erro
 	_, err := c.call(ctx, request{method: http.MethodPost, path: segments("api", "v1", "enrolments", which, "refuse"), json: protocol.Reason{Reason: reason}}, nil)
 	return err
 }
+
+// PardonEnrolment lets one ask again that was turned away.
+func (c *Client) PardonEnrolment(ctx context.Context, which string) error {
+	_, err := c.call(ctx, request{method: http.MethodDelete, path: segments("api", "v1", "enrolments", which, "refuse")}, nil)
+	return err
+}

@@ -88,6 +88,11 @@ func (b *fleetBench) run(ctx context.Context) (err error) {
 	if err := b.rounds(ctx); err != nil {
 		return err
 	}
+	if b.profile != "" {
+		if err := newProfiler(data+".pprof").saveHeap(ctx, filepath.Join(b.profile, "fleet-heap.pprof")); err != nil {
+			return err
+		}
+	}
 	fmt.Fprintln(b.out)
 	b.table()
 	return writeJSON(filepath.Join(b.results, "fleet.json"), b.rows)

@@ -56,7 +56,16 @@ func (p profiler) get(ctx context.Context, path string) (io.ReadCloser, error) {
 
 // save writes a CPU profile of the next seconds to a file.
 func (p profiler) save(ctx context.Context, seconds int, path string) error {
-	body, err := p.get(ctx, fmt.Sprintf("profile?seconds=%d", seconds))
+	return p.saveAs(ctx, fmt.Sprintf("profile?seconds=%d", seconds), path)
+}
+
+// saveHeap writes to a file what is in memory, after a collection.
+func (p profiler) saveHeap(ctx context.Context, path string) error {
+	return p.saveAs(ctx, "heap?gc=1", path)
+}
+
+func (p profiler) saveAs(ctx context.Context, profile, path string) error {
+	body, err := p.get(ctx, profile)
 	if err != nil {
 		return err
 	}

@@ -194,7 +194,9 @@ type DeviceError struct {
 	Told   protocol.Error
 }
 
-func (e *DeviceError) Error() string { return fmt.Sprintf("%d %s: %s", e.Status, e.Told.Code, e.Told.Text) }
+func (e *DeviceError) Error() string {
+	return fmt.Sprintf("%d %s: %s", e.Status, e.Told.Code, e.Told.Text)
+}
 
 // send posts a signed text.
 func send(ctx context.Context, url string, signed protocol.Signed) (int, []byte, error) {

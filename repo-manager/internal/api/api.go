@@ -107,6 +107,7 @@ type Fleet interface {
 	Pending(ctx context.Context) []protocol.PendingEnrolment
 	Accept(ctx context.Context, actor release.Actor, which string, how protocol.Accept) (fleet.Device, error)
 	Refuse(ctx context.Context, actor release.Actor, which, reason string) error
+	Pardon(ctx context.Context, actor release.Actor, which string) error
 }
 
 // Configuration is what the API needs of *configuration.Service.

@@ -118,3 +118,5 @@ func (f fakeFleet) Accept(_ context.Context, a release.Actor, which string, _ pr
 }
 
 func (f fakeFleet) Refuse(_ context.Context, a release.Actor, _, _ string) error { return f.act(a) }
+
+func (f fakeFleet) Pardon(_ context.Context, a release.Actor, _ string) error { return f.act(a) }

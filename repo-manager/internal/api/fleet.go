@@ -238,3 +238,7 @@ func refuseEnrolment(s *server, c *gin.Context, who access.Identity) (int, any, 
 	}
 	return http.StatusNoContent, nil, s.Fleet.Refuse(c.Request.Context(), who.Actor(), c.Param("key"), in.Reason)
 }
+
+func pardonEnrolment(s *server, c *gin.Context, who access.Identity) (int, any, error) {
+	return http.StatusNoContent, nil, s.Fleet.Pardon(c.Request.Context(), who.Actor(), c.Param("key"))
+}

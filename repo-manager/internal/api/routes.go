@@ -137,6 +137,7 @@ func routes() []route {
 		{http.MethodGet, "/api/v1/enrolments", registrars, somewhere, listEnrolments},
 		{http.MethodPost, "/api/v1/enrolments/:key/accept", operator, inBody, acceptEnrolment},
 		{http.MethodPost, "/api/v1/enrolments/:key/refuse", operator, somewhere, refuseEnrolment},
+		{http.MethodDelete, "/api/v1/enrolments/:key/refuse", operator, somewhere, pardonEnrolment},
 
 		{http.MethodPost, "/api/v1/check", admin, "", check},
 		{http.MethodPost, "/api/v1/backups", admin, "", createBackup},

@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"context"
+	"crypto/ed25519"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -21,14 +22,14 @@ const maxBoots = 8
 // changed. What the device must not see undone is durable before it returns. A
 // *Refused is for the device, a release.Error for whoever looks into its log.
 func (s *Service) CheckIn(ctx context.Context, signed protocol.Signed, address string) (*protocol.CheckedIn, error) {
-	d, in, err := s.verify(signed)
+	d, key, in, err := s.verify(signed)
 	if err != nil {
 		return nil, err
 	}
 	d.busy.Lock()
 	defer d.busy.Unlock()
 	now := s.now()
-	if err := d.mayCheckIn(signed.Key, in); err != nil {
+	if err := d.mayCheckIn(key, in); err != nil {
 		return nil, err
 	}
 	contact, known, err := d.contact(in, address, now)
@@ -36,18 +37,19 @@ func (s *Service) CheckIn(ctx context.Context, signed protocol.Signed, address s
 		return nil, err
 	}
 	answer := &protocol.CheckedIn{Time: now, SendReport: !known && in.Report == nil}
-	todo := Batch{}
-	if !known && in.Report != nil || contact.Session != d.Session || contact.Clone != d.Clone || !slices.Equal(contact.Boots, d.Boots) {
+	reported := !known && in.Report != nil
+	var todo Batch
+	if reported || contact.Session != d.Session || contact.Clone != d.Clone || !slices.Equal(contact.Boots, d.Boots) {
+		if reported {
+			contact.Events += tell(d, contact.Report, now, &todo)
+		}
 		todo.Contacts = []ContactOf{{Device: d.Name, Contact: contact}}
-		if !known && in.Report != nil {
+		if reported {
 			todo.Contacts[0].Text = in.Report
-			contact.Events += s.tell(d, contact.Report, now, &todo)
-			todo.Contacts[0].Contact = contact
 		}
 	}
-	cloned := contact.Clone != nil
 	var next *assignment
-	if !cloned {
+	if contact.Clone == nil {
 		// What it should run depends on what it just said.
 		next = s.decide(ctx, d, contact.Report, in, now)
 		if next.Assigned.Counter != d.Counter || next.Assigned.Content != d.Content {
@@ -60,14 +62,13 @@ func (s *Service) CheckIn(ctx context.Context, signed protocol.Signed, address s
 		}
 		faultpoint.Hit("check-in:committed")
 	}
-	announce := len(todo.Contacts) > 0
 	s.mu.Lock()
 	d.Contact = contact
 	if next != nil {
 		d.Assigned, d.inputs = next.Assigned, next.inputs
 	}
 	s.mu.Unlock()
-	if announce {
+	if len(todo.Contacts)+len(todo.Assigned) > 0 {
 		s.Announce("device", d.Pipeline, d.Name)
 	}
 	if next != nil && next.isNews(in, now) {
@@ -81,53 +82,51 @@ func (s *Service) CheckIn(ctx context.Context, signed protocol.Signed, address s
 	return answer, nil
 }
 
-// verify finds out who sent a check-in, and reads it.
-func (s *Service) verify(signed protocol.Signed) (*device, protocol.CheckIn, error) {
-	var in protocol.CheckIn
+// verify finds out who sent a check-in, by which key, and reads it.
+func (s *Service) verify(signed protocol.Signed) (d *device, key ed25519.PublicKey, in protocol.CheckIn, err error) {
 	s.mu.RLock()
-	d := s.keys[signed.Key]
 	old, isOld := s.oldKeys[signed.Key]
-	key := old.Key
-	if d != nil {
+	key = old.Key
+	if d = s.keys[signed.Key]; d != nil {
 		key = d.Key
 	}
 	s.mu.RUnlock()
 	if d == nil && !isOld {
-		if err := otherVersion(signed.Payload, protocol.CodeUnsupported); err != nil {
-			return nil, in, err
+		if err := otherVersion(signed.Payload); err != nil {
+			return nil, nil, in, err
 		}
-		return nil, in, refuse(protocol.CodeUnknownDevice, "cannot take the check-in: no device has the key %.32q", signed.Key)
+		return nil, nil, in, refuse(protocol.CodeUnknownDevice, "cannot take the check-in: no device has the key %.32q", signed.Key)
 	}
 	text, err := signed.Verify(key, protocol.ForCheckIn)
 	if err != nil {
 		// A purpose names its version, so the signature of another one is bad, too.
-		if err := otherVersion(signed.Payload, protocol.CodeUnsupported); err != nil {
-			return nil, in, err
+		if err := otherVersion(signed.Payload); err != nil {
+			return nil, nil, in, err
 		}
-		return nil, in, refuse(protocol.CodeBadSignature, "cannot take the check-in: it is not signed by the key that it names")
+		return nil, nil, in, refuse(protocol.CodeBadSignature, "cannot take the check-in: it is not signed by the key that it names")
 	}
 	if err := json.Unmarshal(text, &in); err != nil {
-		return nil, in, fail(release.Invalid, "", "cannot read the check-in: %v", err)
+		return nil, nil, in, fail(release.Invalid, "", "cannot read the check-in: %v", err)
 	}
-	if err := otherVersion(text, protocol.CodeUnsupported); in.Version != protocol.DeviceProtocol && err != nil {
-		return nil, in, err
+	if in.Version != protocol.DeviceProtocol {
+		return nil, nil, in, refuse(protocol.CodeUnsupported, "cannot speak version %d of the device protocol: this server speaks %d", in.Version, protocol.DeviceProtocol)
 	}
 	if d == nil {
-		return nil, in, refuse(protocol.CodeRetired, "cannot take the check-in: device %s has another key: %s", old.Device, old.Reason)
+		return nil, nil, in, refuse(protocol.CodeRetired, "cannot take the check-in: device %s has another key: %s", old.Device, old.Reason)
 	}
-	return d, in, check(in)
+	return d, key, in, check(in)
 }
 
 // otherVersion refuses a text that says that it is of another version of the
 // protocol.
-func otherVersion(text []byte, code string) error {
+func otherVersion(text []byte) error {
 	var said struct {
 		Version *int `json:"version"`
 	}
 	if json.Unmarshal(text, &said) != nil || said.Version == nil || *said.Version == protocol.DeviceProtocol {
 		return nil
 	}
-	return refuse(code, "cannot speak version %d of the device protocol: this server speaks %d", *said.Version, protocol.DeviceProtocol)
+	return refuse(protocol.CodeUnsupported, "cannot speak version %d of the device protocol: this server speaks %d", *said.Version, protocol.DeviceProtocol)
 }
 
 // check refuses what no device says.
@@ -135,8 +134,6 @@ func check(in protocol.CheckIn) error {
 	switch {
 	case max(in.Session, in.Sequence, in.Counter) >= protocol.MaxNumber:
 		return fail(release.Invalid, "", "cannot take the check-in: session, sequence and counter are below 2^53")
-	case in.Version != protocol.DeviceProtocol:
-		return refuse(protocol.CodeUnsupported, "cannot take the check-in: it names no version of the device protocol")
 	case !isWord(in.Machine, 128), !isWord(in.Boot, 64):
 		return fail(release.Invalid, "", "cannot take the check-in: machine and boot are words of printable characters")
 	case len(in.Assignment) > 64:
@@ -163,11 +160,11 @@ func isWord(text string, most int) bool {
 }
 
 // mayCheckIn refuses a check-in that is not the device's next one.
-func (d *device) mayCheckIn(key string, in protocol.CheckIn) error {
+func (d *device) mayCheckIn(key ed25519.PublicKey, in protocol.CheckIn) error {
 	switch {
 	case d.Retired != nil:
 		return refuse(protocol.CodeRetired, "device %s is retired: %s", d.Name, d.Retired.Reason)
-	case d.KeyID() != key: // just replaced
+	case !d.Key.Equal(key): // just replaced
 		return refuse(protocol.CodeRetired, "device %s has another key", d.Name)
 	case slices.Contains(d.Banned, in.Machine):
 		return refuse(protocol.CodeRetired, "the key of device %s belongs to another machine", d.Name)
@@ -185,7 +182,9 @@ func (d *device) mayCheckIn(key string, in protocol.CheckIn) error {
 func (d *device) contact(in protocol.CheckIn, address string, now time.Time) (c Contact, known bool, err error) {
 	c = d.Contact
 	c.Session, c.Sequence, c.Seen = in.Session, in.Sequence, now
-	c.Skew = in.Time.Sub(now)
+	if c.Skew = in.Time.Sub(now); in.Time.IsZero() {
+		c.Skew = 0
+	}
 	d.sight(&c, in, address, now)
 	var sum [32]byte
 	if _, err := hex.Decode(sum[:], []byte(in.ReportHash)); err != nil {
@@ -206,7 +205,7 @@ func (d *device) contact(in protocol.CheckIn, address string, now time.Time) (c 
 
 // tell puts the important changes of a report into a batch and returns how
 // many they are.
-func (s *Service) tell(d *device, report *protocol.Report, now time.Time, into *Batch) uint64 {
+func tell(d *device, report *protocol.Report, now time.Time, into *Batch) uint64 {
 	var n uint64
 	for _, text := range changes(d.Report, report) {
 		n++

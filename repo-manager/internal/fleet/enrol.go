@@ -61,7 +61,7 @@ func (s *Service) Enrol(ctx context.Context, signed protocol.Signed, address str
 
 // readEnrolment reads and verifies an enrolment: the key is in it.
 func readEnrolment(signed protocol.Signed) (e protocol.Enrolment, err error) {
-	if err := otherVersion(signed.Payload, protocol.CodeUnsupported); err != nil {
+	if err := otherVersion(signed.Payload); err != nil {
 		return e, err
 	}
 	if err := json.Unmarshal(signed.Payload, &e); err != nil {
@@ -244,9 +244,13 @@ func (s *Service) admit(actor release.Actor, as spec, id string, e protocol.Enro
 	if before != nil {
 		return s.rekey(actor, before, as, id, e, address, batch)
 	}
+	name, err := s.freeName(as.name, e.Serial, id)
+	if err != nil {
+		return nil, err
+	}
 	now := s.now()
 	d := &device{Device: Device{
-		Name: s.freeName(as.name, e.Serial, id), Pipeline: as.pipeline, Product: as.product, Stage: as.stage, Serial: e.Serial, Modules: as.modules,
+		Name: name, Pipeline: as.pipeline, Product: as.product, Stage: as.stage, Serial: e.Serial, Modules: as.modules,
 		Revision: as.revision, Created: now,
 	}}
 	d.bind(e, address, s)
@@ -270,6 +274,7 @@ func (s *Service) rekey(actor release.Actor, d *device, as spec, id string, e pr
 	next := device{Device: d.Device}
 	if as.product != "" {
 		next.Pipeline, next.Product, next.Stage, next.Modules, next.Revision = as.pipeline, as.product, as.stage, as.modules, as.revision
+		next.Hold, next.Pin = nil, nil
 	}
 	next.bind(e, address, s)
 	old := OldKey{Key: d.Key, Device: d.Name, Reason: "it was enrolled anew", At: s.now()}
@@ -290,15 +295,16 @@ func (s *Service) rekey(actor release.Actor, d *device, as spec, id string, e pr
 }
 
 // bind makes a device that of an enrolment: nothing of an earlier machine is
-// left.
+// left but its history.
 func (d *device) bind(e protocol.Enrolment, address string, s *Service) {
 	now := s.now()
 	d.Key, d.Sealing, d.Architecture, d.Machine = e.Key, e.Sealing, e.Architecture, e.Machine
 	d.Banned, d.Retired, d.Enrolled = nil, nil, now
 	d.Assigned = Assigned{}
 	d.Contact = Contact{
-		Boots: []Boot{bootOf(e.Boot)},
-		Where: protocol.Sighting{Machine: e.Machine, Boot: e.Boot, Address: address, First: now, Last: now},
+		Events: d.Events,
+		Boots:  []Boot{bootOf(e.Boot)},
+		Where:  protocol.Sighting{Machine: e.Machine, Boot: e.Boot, Address: address, First: now, Last: now},
 	}
 }
 
@@ -313,7 +319,7 @@ func (s *Service) commitDevice(d *device, batch Batch) error {
 // settle forgets in memory what let a device in. The caller holds s.mu.
 func (s *Service) settle(id string, batch Batch) {
 	for _, serial := range batch.Unregistered {
-		delete(s.registrations, serial)
+		s.unregister(serial)
 	}
 	for _, t := range batch.Tokens {
 		s.tokens[t.Hash] = t
@@ -321,21 +327,38 @@ func (s *Service) settle(id string, batch Batch) {
 	s.pending.remove(id)
 }
 
-// freeName is the wanted name, or one made of the serial number.
-func (s *Service) freeName(name, serial, id string) string {
-	if name == "" {
-		name = strings.Map(func(c rune) rune {
-			if c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '.' || c == '_' || c == '-' {
-				return c
-			}
-			return '-'
-		}, serial)
-		name = strings.TrimLeft(name[:min(len(name), 56)], "._-")
-	}
+// freeName is the wanted name, or one made of the serial number. Nobody gets a
+// name that a device has, or that is registered for another serial number.
+func (s *Service) freeName(name, serial, id string) (string, error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	if _, taken := s.devices[name]; name == "" || taken {
-		name = strings.TrimLeft(name+"-"+id[:6], "-")
+	if name != "" {
+		if s.isTaken(name, serial) {
+			return "", fail(release.Conflict, "repo-manager device list", "cannot call a device %s: the name is taken", name)
+		}
+		return name, nil
 	}
-	return name
+	stem := strings.Map(func(c rune) rune {
+		if c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '.' || c == '_' || c == '-' {
+			return c
+		}
+		return '-'
+	}, serial)
+	stem = strings.TrimLeft(stem[:min(len(stem), 31)], "._-")
+	if len(serial) <= 31 && stem != "" && !s.isTaken(stem, serial) {
+		return stem, nil
+	}
+	for _, length := range []int{6, len(id)} {
+		if name := strings.TrimLeft(stem+"-"+id[:length], "-"); !s.isTaken(name, serial) {
+			return name, nil
+		}
+	}
+	return "", fail(release.Conflict, "repo-manager device register "+serial+" --name NAME", "cannot name the device of serial number %s: every name made of it is taken", serial)
+}
+
+// isTaken tells whether a machine with a serial number cannot have a name. The
+// caller holds s.mu.
+func (s *Service) isTaken(name, serial string) bool {
+	owner, promised := s.promised[name]
+	return s.devices[name] != nil || promised && owner != serial
 }

@@ -331,6 +331,14 @@ func TestPending(t *testing.T) {
 	if err := w.Refuse(ctx, op, "SN-2", "again"); release.CodeOf(err) != release.NotFound {
 		t.Errorf("refused twice: %v", err)
 	}
+	must(t, w.Pardon(ctx, op, c.KeyID()[:6]))
+	if err := w.Pardon(ctx, op, "SN-2"); release.CodeOf(err) != release.NotFound {
+		t.Errorf("pardoned twice: %v", err)
+	}
+	w.restart()
+	if must(t, w.enrol(c, "")); c.Enrolled.Status != protocol.EnrolmentPending {
+		t.Errorf("pardoned, it is %+v", c.Enrolled)
+	}
 }
 
 // A key is replaced by a person only; then the old one is worth nothing, and
@@ -369,6 +377,46 @@ func TestAKeyIsReplaced(t *testing.T) {
 	}
 }
 
+// A name is never given twice, however keys and serial numbers are chosen.
+func TestNamesAreGivenOnce(t *testing.T) {
+	w := newWorld(t)
+	ctx := t.Context()
+	victim := must1(rig.NewDevice("S/N"))
+	// Devices that have every name that could be made for the victim.
+	w.device("S-N", "gateway", "dev")
+	w.device("S-N-"+victim.KeyID()[:6], "gateway", "dev")
+	must1(w.Register(ctx, op, []fleet.Registration{{Serial: "other", Name: "S-N-" + victim.KeyID(), Pipeline: "demo", Product: "gateway", Stage: "dev"}}))
+	_, token, err := w.CreateToken(ctx, op, fleet.EnrolToken{Pipeline: "demo", Product: "gateway", Stage: "dev"})
+	must(t, err)
+	before := must1(w.Devices(ctx))
+	if err := w.enrol(victim, token); release.CodeOf(err) != release.Conflict {
+		t.Errorf("%v, %+v", err, victim.Enrolled)
+	}
+	if after := must1(w.Devices(ctx)); fmt.Sprint(after) != fmt.Sprint(before) {
+		t.Errorf("devices were %+v and are %+v", before, after)
+	}
+	must(t, w.Unregister(ctx, op, "other"))
+	if must(t, w.enrol(victim, token)); victim.Enrolled.Device != "S-N-"+victim.KeyID() {
+		t.Errorf("%+v", victim.Enrolled)
+	}
+	// What was registered keeps its name, whoever comes first.
+	must1(w.Register(ctx, op, []fleet.Registration{{Serial: "late", Name: "gw", Pipeline: "demo", Product: "gateway", Stage: "dev"}}))
+	early, late := w.device("gw", "gateway", "dev"), must1(rig.NewDevice("late"))
+	must(t, w.enrol(late, ""))
+	if early.Enrolled.Device == "gw" || late.Enrolled.Device != "gw" {
+		t.Errorf("%s and %s", early.Enrolled.Device, late.Enrolled.Device)
+	}
+	waits := must1(rig.NewDevice("waits"))
+	must(t, w.enrol(waits, ""))
+	if _, err := w.Accept(ctx, op, "waits", protocol.Accept{Pipeline: "demo", Product: "gateway", Stage: "dev", Name: "gw"}); release.CodeOf(err) != release.Conflict {
+		t.Errorf("a taken name was given: %v", err)
+	}
+	long := w.device(strings.Repeat("x", 64), "gateway", "dev")
+	if name := long.Enrolled.Device; len(name) > 64 || !strings.HasPrefix(name, "xxx") {
+		t.Errorf("a long serial number makes %q", name)
+	}
+}
+
 // A retired machine comes back by its registration, with a new key.
 func TestARetiredMachineEnrolsAnew(t *testing.T) {
 	w := newWorld(t)
@@ -385,6 +433,9 @@ func TestARetiredMachineEnrolsAnew(t *testing.T) {
 	must(t, w.enrol(fresh, ""))
 	if fresh.Enrolled.Status != protocol.EnrolmentPending {
 		t.Errorf("by itself it is %+v", fresh.Enrolled)
+	}
+	if _, err := w.Register(ctx, op, []fleet.Registration{{Serial: "SN-1", Name: "other", Pipeline: "demo", Product: "panel", Stage: "canary"}}); release.CodeOf(err) != release.Conflict {
+		t.Errorf("it was given another name: %v", err)
 	}
 	must1(w.Register(ctx, op, []fleet.Registration{{Serial: "SN-1", Pipeline: "demo", Product: "panel", Stage: "canary"}}))
 	must(t, w.enrol(fresh, ""))
@@ -489,5 +540,23 @@ func TestBadTokens(t *testing.T) {
 	}
 	if err := w.RevokeToken(t.Context(), op, ""); release.CodeOf(err) != release.NotFound {
 		t.Errorf("revoked nothing: %v", err)
+	}
+}
+
+// A delivery is registered at once, and its devices enrol one after the other.
+func TestALongListIsRegistered(t *testing.T) {
+	w := newWorld(t)
+	list := make([]fleet.Registration, 50_000)
+	for i := range list {
+		list[i] = fleet.Registration{Serial: fmt.Sprint("SN-", i), Name: fmt.Sprint("gw-", i), Pipeline: "demo", Product: "gateway", Stage: "dev"}
+	}
+	begin := time.Now()
+	must1(w.Register(t.Context(), op, list))
+	d := must1(rig.NewDevice("SN-49999"))
+	if must(t, w.enrol(d, "")); d.Enrolled.Device != "gw-49999" {
+		t.Errorf("%+v", d.Enrolled)
+	}
+	if took := time.Since(begin); took > time.Minute {
+		t.Errorf("it took %s", took)
 	}
 }

@@ -232,6 +232,34 @@ func (s *Service) Refuse(_ context.Context, a release.Actor, which, reason strin
 	return nil
 }
 
+// Pardon lets a machine ask again that was refused, named by its key, a prefix
+// of that, or its serial number.
+func (s *Service) Pardon(_ context.Context, a release.Actor, which string) error {
+	s.acts.Lock()
+	defer s.acts.Unlock()
+	s.mu.RLock()
+	var found []Refusal
+	for id, r := range s.refusals {
+		if r.Serial == which || len(which) >= 4 && strings.HasPrefix(id, which) {
+			found = append(found, r)
+		}
+	}
+	s.mu.RUnlock()
+	if len(found) != 1 {
+		return fail(release.NotFound, "name it by its key", "cannot pardon %q: %d refused enrolments have that key or serial number", which, len(found))
+	}
+	r := found[0]
+	batch := Batch{Pardoned: []string{r.Key}, Acts: []release.Act{s.act(a, "pardon", "", "enrolment "+r.Key, "serial number "+r.Serial)}}
+	if err := s.writer.commit(batch); err != nil {
+		return fmt.Errorf("cannot pardon %s: %w", r.Key, err)
+	}
+	s.mu.Lock()
+	delete(s.refusals, r.Key)
+	s.mu.Unlock()
+	s.Announce("enrolment", "", r.Key)
+	return nil
+}
+
 // mustHaveReason refuses an act without a reason, or with a novel.
 func mustHaveReason(verb, reason string) error {
 	switch {

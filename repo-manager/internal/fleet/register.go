@@ -57,6 +57,7 @@ func (s *Service) Register(ctx context.Context, a release.Actor, all []Registrat
 	s.acts.Lock()
 	defer s.acts.Unlock()
 	var batch Batch
+	serials, names := make(map[string]bool), make(map[string]bool) // of this list
 	for _, r := range all {
 		verb := fmt.Sprintf("register %q", r.Serial)
 		if !isWord(r.Serial, 64) {
@@ -68,7 +69,11 @@ func (s *Service) Register(ctx context.Context, a release.Actor, all []Registrat
 		if r.Revision != "" && !isWord(r.Revision, 64) {
 			return false, fail(release.Invalid, "", "cannot %s: %q is no hardware revision", verb, r.Revision)
 		}
-		isNew, err := s.mayRegister(verb, r, batch.Registrations)
+		if serials[r.Serial] || r.Name != "" && names[r.Name] {
+			return false, fail(release.Conflict, "", "cannot %s: the list has its serial number or its name %q twice", verb, r.Name)
+		}
+		serials[r.Serial], names[r.Name] = true, true
+		isNew, err := s.mayRegister(verb, r)
 		if err != nil {
 			return false, err
 		}
@@ -87,7 +92,7 @@ func (s *Service) Register(ctx context.Context, a release.Actor, all []Registrat
 	}
 	s.mu.Lock()
 	for _, r := range batch.Registrations {
-		s.registrations[r.Serial] = &r
+		s.register(&r)
 	}
 	s.mu.Unlock()
 	s.Announce("registration", batch.Registrations[0].Pipeline, batch.Registrations[0].Serial)
@@ -95,16 +100,11 @@ func (s *Service) Register(ctx context.Context, a release.Actor, all []Registrat
 }
 
 // mayRegister refuses a serial number or a name that is taken.
-func (s *Service) mayRegister(verb string, r Registration, with []Registration) (isNew bool, err error) {
+func (s *Service) mayRegister(verb string, r Registration) (isNew bool, err error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	if d := s.serials[r.Serial]; d != nil && d.Retired == nil {
 		return false, fail(release.Conflict, "repo-manager device show "+d.Name, "cannot %s: device %s has that serial number", verb, d.Name)
-	}
-	for _, other := range with {
-		if other.Serial == r.Serial || other.Name != "" && other.Name == r.Name {
-			return false, fail(release.Conflict, "", "cannot %s: the list has its serial number or its name %q twice", verb, r.Name)
-		}
 	}
 	if before := s.registrations[r.Serial]; before != nil {
 		known := *before
@@ -120,15 +120,31 @@ func (s *Service) mayRegister(verb string, r Registration, with []Registration) 
 	if r.Name == "" {
 		return true, nil
 	}
+	if d := s.serials[r.Serial]; d != nil && d.Name != r.Name {
+		return false, fail(release.Conflict, "leave --name out", "cannot %s: its machine was device %s, and keeps that name", verb, d.Name)
+	}
 	if d := s.devices[r.Name]; d != nil && d.Serial != r.Serial {
 		return false, fail(release.Conflict, "repo-manager device show "+r.Name, "cannot %s: a device is called %s", verb, r.Name)
 	}
-	for _, other := range s.registrations {
-		if other.Name == r.Name {
-			return false, fail(release.Conflict, "", "cannot %s: the name %s is registered for serial number %s", verb, r.Name, other.Serial)
-		}
+	if serial, taken := s.promised[r.Name]; taken {
+		return false, fail(release.Conflict, "", "cannot %s: the name %s is registered for serial number %s", verb, r.Name, serial)
 	}
 	return true, nil
+}
+
+// register and unregister keep memory. The caller holds s.mu.
+func (s *Service) register(r *Registration) {
+	s.registrations[r.Serial] = r
+	if r.Name != "" {
+		s.promised[r.Name] = r.Serial
+	}
+}
+
+func (s *Service) unregister(serial string) {
+	if r := s.registrations[serial]; r != nil {
+		delete(s.promised, r.Name)
+		delete(s.registrations, serial)
+	}
 }
 
 // Unregister takes a registration back.
@@ -146,7 +162,7 @@ func (s *Service) Unregister(_ context.Context, a release.Actor, serial string) 
 		return fmt.Errorf("cannot unregister %s: %w", serial, err)
 	}
 	s.mu.Lock()
-	delete(s.registrations, serial)
+	s.unregister(serial)
 	s.mu.Unlock()
 	s.Announce("registration", r.Pipeline, serial)
 	return nil

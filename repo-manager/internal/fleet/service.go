@@ -107,6 +107,7 @@ type Service struct {
 	serials       map[string]*device       // by serial number
 	oldKeys       map[string]OldKey        // by KeyID
 	registrations map[string]*Registration // by serial number
+	promised      map[string]string        // serial numbers of registrations by the names that they will have
 	tokens        map[Hash]EnrolToken
 	refusals      map[string]Refusal // by KeyID
 	pending       pending
@@ -124,7 +125,7 @@ func Open(ctx context.Context, config Config) (*Service, error) {
 	s := &Service{
 		Config: config, devices: make(map[string]*device), keys: make(map[string]*device), serials: make(map[string]*device),
 		oldKeys: make(map[string]OldKey), registrations: make(map[string]*Registration), tokens: make(map[Hash]EnrolToken),
-		refusals: make(map[string]Refusal),
+		promised: make(map[string]string), refusals: make(map[string]Refusal),
 	}
 	stored, err := config.Store.Fleet(ctx)
 	if err != nil {
@@ -137,7 +138,7 @@ func Open(ctx context.Context, config Config) (*Service, error) {
 		s.oldKeys[protocol.KeyID(k.Key)] = k
 	}
 	for _, r := range stored.Registrations {
-		s.registrations[r.Serial] = &r
+		s.register(&r)
 	}
 	for _, t := range stored.Tokens {
 		s.tokens[t.Hash] = t

@@ -170,9 +170,9 @@ type Change struct {
 // Event tells watchers that something moved; they read the rest themselves.
 type Event struct {
 	Seq      int64  // counts the events of one run of the server
-	Kind     string // "pipeline", "component", "stage", "snapshot", "upload", "change", "device"
+	Kind     string // "pipeline", "component", "stage", "snapshot", "upload", "change", "device", "enrolment", "registration"
 	Pipeline string
-	Subject  string // stage, snapshot id, package, change id or device
+	Subject  string // stage, snapshot id, package, change id, device, key or serial number
 	At       time.Time
 }
 

@@ -107,7 +107,7 @@ func stories() []story {
 			w.create("demo", "dev", "canary", "production")
 			w.publish("demo", "system", "aptfleet-archive-keyring 2026.11.20 (all) into apps", "apps/aptfleet-archive-keyring=2026.11.20")
 		}, path: "/pipelines/demo", as: "anna", says: []string{"Upload the first package"}},
-		{name: "no-package", tell: func(w *world) { w.create("demo", "dev", "canary", "production") }, path: "/pipelines/demo", as: "anna", says: []string{"Upload the first package", "repo-manager package add apps FILE.deb --pipeline demo", "No device reports", "Nothing has moved yet"}},
+		{name: "no-package", tell: func(w *world) { w.create("demo", "dev", "canary", "production") }, path: "/pipelines/demo", as: "anna", says: []string{"Upload the first package", "repo-manager package add apps FILE.deb --pipeline demo", "No device of this pipeline yet", "Nothing has moved yet"}},
 		{name: "one-unnamed-state", tell: func(w *world) {
 			w.create("demo", "dev", "canary", "production")
 			w.publish("demo", "ci", "demo-app 1.0 (amd64) into apps", with("apps/demo-app=1.0")...)
