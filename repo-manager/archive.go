@@ -77,7 +77,7 @@ func (h *archiveHandler) open(name string) (*os.File, fs.FileInfo, error) {
 // cacheControl lets caches keep for ever what is named after its content,
 // and ask again for everything else.
 func cacheControl(name string) string {
-	if strings.HasPrefix(name, "pool/") || strings.Contains(name, "/pool/") || strings.Contains(name, "/by-hash/") {
+	if strings.HasPrefix(name, "pool/") || strings.Contains(name, "/pool/") || strings.Contains(name, "/by-hash/") || strings.Contains(name, "/boms/") {
 		return "public, max-age=31536000, immutable"
 	}
 	return "no-cache"

@@ -4,6 +4,7 @@
 package aptroot
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -189,3 +190,50 @@ func (r *Root) Native(ctx context.Context) (string, error) {
 	}
 	return strings.TrimSpace(out.String()), nil
 }
+
+// NewOffline uses dir for package lists that the caller makes and vouches for:
+// apt fetches and verifies nothing. architecture is the native one, whatever
+// this machine is. write writes the Packages file of one component. What apt
+// knows of the lists is kept beside them, so that only the first Solve reads
+// them. After an error dir is good for nothing.
+func NewOffline(dir, architecture string, components []string, write func(component string, w io.Writer) error) (*Root, error) {
+	r := &Root{dir}
+	// apt calls a list after where it came from, and shows that to nobody:
+	// plain words need no escapes.
+	source := Source{URL: "file:/offline", Distribution: "state"}
+	for i := range components {
+		source.Components = append(source.Components, fmt.Sprintf("c%d", i))
+	}
+	more := fmt.Sprintf("APT::Architecture %q;\nAPT::Architectures { %q; };\nDir::Cache::pkgcache \"pkgcache.bin\";\n", architecture, architecture)
+	if err := r.prepare(source.paragraph()+"Trusted: yes\n", more); err != nil {
+		return nil, err
+	}
+	for i, component := range components {
+		if err := r.writeList(r.offlineList(architecture, i), component, write); err != nil {
+			return nil, fmt.Errorf("cannot write package list of %s: %w", component, err)
+		}
+	}
+	return r, nil
+}
+
+// offlineList is where apt looks for the list of the i-th component of
+// NewOffline.
+func (r *Root) offlineList(architecture string, i int) string {
+	return r.Path(fmt.Sprintf("lists/_offline_dists_state_c%d_binary-%s_Packages", i, architecture))
+}
+
+func (r *Root) writeList(path, component string, write func(component string, w io.Writer) error) error {
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	buffer := bufio.NewWriterSize(file, 1<<20)
+	err = write(component, buffer)
+	if err == nil {
+		err = buffer.Flush()
+	}
+	return errors.Join(err, file.Close())
+}
+
+// Lists are the files of package lists that there are.
+func (r *Root) Lists() ([]string, error) { return filepath.Glob(r.Path("lists/*_Packages")) }

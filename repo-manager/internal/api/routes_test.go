@@ -12,7 +12,7 @@ import (
 // example fills the parameters of a route.
 func example(path string) string {
 	for parameter, value := range map[string]string{
-		":p": "demo", ":r": "apps", ":name": "hello", ":m": "debian", ":ref": "dev", ":s": "canary", ":id": "7", ":d": "bench",
+		":p": "demo", ":r": "apps", ":name": "hello", ":m": "debian", ":ref": "dev", ":s": "canary", ":id": "7", ":d": "bench", ":product": "gateway",
 	} {
 		parts := strings.Split(path, "/")
 		for i, part := range parts {

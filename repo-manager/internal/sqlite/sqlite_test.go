@@ -36,6 +36,9 @@ func TestStores(t *testing.T) {
 	t.Run("access", func(t *testing.T) {
 		storetest.Access(t, func(t *testing.T) storetest.AccessStore { return open(t, filepath.Join(t.TempDir(), "db")) })
 	})
+	t.Run("products", func(t *testing.T) {
+		storetest.Products(t, func(t *testing.T) storetest.ProductStore { return open(t, filepath.Join(t.TempDir(), "db")) })
+	})
 	t.Run("fleet", func(t *testing.T) {
 		storetest.Fleet(t, func(t *testing.T) storetest.FleetStore { return open(t, filepath.Join(t.TempDir(), "db")) })
 	})

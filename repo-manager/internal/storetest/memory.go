@@ -12,13 +12,15 @@ import (
 	"aptfleet/repo-manager/internal/release"
 )
 
-// Memory is a release.Store, access.Store and fleet.Store in memory. Its zero
+// Memory is a release.Store, access.Store, fleet.Store and product.Store in
+// memory. Its zero
 // value is empty. What it returns is the caller's.
 type Memory struct {
 	mu        sync.Mutex
 	releases  releases
 	people    people
 	fleet     devices
+	products  products
 	failsNext error
 	damage    []string // for Integrity
 	failsPut  error

@@ -12,5 +12,6 @@ func TestMemory(t *testing.T) {
 		return m, func() release.Store { return m }
 	})
 	t.Run("access", func(t *testing.T) { Access(t, func(*testing.T) AccessStore { return new(Memory) }) })
+	t.Run("products", func(t *testing.T) { Products(t, func(*testing.T) ProductStore { return new(Memory) }) })
 	t.Run("fleet", func(t *testing.T) { Fleet(t, func(*testing.T) FleetStore { return new(Memory) }) })
 }
