@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"slices"
 	"strings"
@@ -200,25 +201,10 @@ func (s *Service) forgetEntry(e *entry) {
 // BOM returns the bill of materials of a product with modules in a state, and
 // computes it if need be. A verdict is no error.
 func (s *Service) BOM(ctx context.Context, pipeline, product string, modules []string, state snapshots.ID) (Bill, error) {
-	modules = inOrder(modules)
-	key := lookupKey{pipeline, product, strings.Join(modules, " "), state}
-	s.mu.Lock()
-	e, err := s.entry(key, modules)
+	e, done, err := s.join(pipeline, product, inOrder(modules), state)
 	if err != nil {
-		s.mu.Unlock()
 		return Bill{}, err
 	}
-	at, done := e.key, e.done
-	if e.status == Computing && s.stopped {
-		s.mu.Unlock()
-		return Bill{}, errStopped
-	}
-	if e.status == Computing {
-		e.waiters++
-		e.next = time.Time{} // a person who asks need not wait for the next try
-		s.want(e)
-	}
-	s.mu.Unlock()
 	if done != nil {
 		select {
 		case <-ctx.Done():
@@ -228,7 +214,25 @@ func (s *Service) BOM(ctx context.Context, pipeline, product string, modules []s
 			return Bill{}, trouble(product, err)
 		}
 	}
-	return s.bill(ctx, at, product)
+	return s.bill(ctx, e.key, product)
+}
+
+// join finds a question, and has the caller wait until done is closed if there
+// is no answer yet; then leave has to follow.
+func (s *Service) join(pipeline, product string, modules []string, state snapshots.ID) (e *entry, done chan struct{}, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e, err = s.entry(lookupKey{pipeline, product, strings.Join(modules, " "), state}, modules)
+	if err != nil || e.status != Computing {
+		return e, nil, err
+	}
+	if s.stopped {
+		return nil, nil, errStopped
+	}
+	e.waiters++
+	e.next = time.Time{} // a person who asks need not wait for the next try
+	s.want(e)
+	return e, e.done, nil
 }
 
 // leave ends a wait and tells what it was good for.
@@ -296,7 +300,7 @@ func gone(product string) error {
 // Run answers questions, one after the other, until ctx ends.
 func (s *Service) Run(ctx context.Context) {
 	defer s.stop()
-	for {
+	for ctx.Err() == nil {
 		e, wait := s.next()
 		if e != nil {
 			s.answer(ctx, e)
@@ -305,8 +309,6 @@ func (s *Service) Run(ctx context.Context) {
 		timer := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
-			timer.Stop()
-			return
 		case <-s.wake:
 		case <-timer.C:
 		}
@@ -381,8 +383,18 @@ func (s *Service) answer(ctx context.Context, e *entry) {
 		s.config.Log.Info("bill of materials", "pipeline", e.key.pipeline, "product", e.product, "state", e.state, "verdict", e.verdict, "ms", time.Since(began).Milliseconds())
 	case ctx.Err() != nil: // stop tells them
 	default:
-		s.postpone(e, err)
+		s.postpone(e, err, s.isGone(ctx, e, err))
 	}
+}
+
+// isGone tells whether a question cannot be answered because gc has removed its
+// state.
+func (s *Service) isGone(ctx context.Context, e *entry, err error) bool {
+	if !errors.Is(err, fs.ErrNotExist) {
+		return false
+	}
+	kept, err := s.config.States(ctx, e.key.pipeline)
+	return err == nil && !slices.Contains(kept, e.state)
 }
 
 func (s *Service) compute(ctx context.Context, e *entry) (Answer, error) {
@@ -436,12 +448,15 @@ const (
 	lastRetry  = 10 * time.Minute
 )
 
-// postpone notes trouble. Those who stay are told; devices ask again. A state
-// that is gone is forgotten.
-func (s *Service) postpone(e *entry, err error) {
+// postpone notes trouble. Those who stay are told; devices ask again. What can
+// never be answered is forgotten.
+func (s *Service) postpone(e *entry, err error, isGone bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if isGone(err) {
+	switch {
+	case s.entries[e.key] != e: // its product was deleted
+		return
+	case isGone:
 		e.end(gone(e.product))
 		s.forgetEntry(e)
 		return

@@ -98,7 +98,7 @@ func Open(ctx context.Context, config Config) (*Service, error) {
 		return nil, fmt.Errorf("cannot read products: %w", err)
 	}
 	for _, p := range products {
-		s.products[name{p.Pipeline, p.Name}] = p
+		s.products[name{p.Pipeline, p.Name}] = p.normal()
 	}
 	answers, err := config.Store.Answers(ctx)
 	if err != nil {

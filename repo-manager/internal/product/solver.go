@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -64,8 +63,8 @@ type solved struct {
 }
 
 // solve answers a question. modules are the packages of each module, and those
-// of the product itself under "". An error is trouble, not an answer; it wraps
-// fs.ErrNotExist if the state is gone.
+// of the product itself under "". An error is trouble, not an answer; it
+// wraps fs.ErrNotExist if the state is gone.
 func (s *solver) solve(ctx context.Context, question bom.BOM, modules map[string][]string) (solved, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, s.limit, fmt.Errorf("it took longer than %s", s.limit))
 	defer cancel()
@@ -306,9 +305,4 @@ func mustBe(id snapshots.ID, text []byte) error {
 		return fmt.Errorf("chunk %s has the SHA-256 %s: the store is damaged", id, got)
 	}
 	return nil
-}
-
-// isGone tells whether an error says that a state is not kept any more.
-func isGone(err error) bool {
-	return errors.Is(err, fs.ErrNotExist) && !errors.Is(err, exec.ErrNotFound)
 }
