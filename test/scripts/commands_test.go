@@ -215,7 +215,7 @@ var words = []struct {
 
 // counted are the names of numbers that depend on compression and time.
 // Those of "usage" are all such.
-var counted = map[string]bool{"size": true, "bytes": true, "files": true, "objects": true}
+var counted = map[string]bool{"size": true, "bytes": true, "files": true, "objects": true, "download": true}
 
 // shape prints the JSON of stdout with the words for what differs.
 func shape(ts *testscript.TestScript, neg bool, args []string) {

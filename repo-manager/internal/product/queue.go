@@ -50,9 +50,10 @@ type entry struct {
 	// While there is none:
 	question bom.BOM
 	packages map[string][]string // of each module; of the product itself under ""
-	first    uint64              // request that brought it up
-	last     uint64              // newest request
+	first    uint64              // lookup that brought it up; 0: none did
+	last     uint64              // newest lookup
 	waiters  int                 // who stay until it is answered
+	joined   uint64              // request of the first who ever stayed
 	stale    bool                // the product is not defined like that any more
 	done     chan struct{}       // closed when it is answered or given up
 	err      error               // why the last try failed
@@ -159,18 +160,23 @@ func (s *Service) entry(key lookupKey, modules []string) (*entry, error) {
 
 func (p Product) moduleNames() []string { return slices.Sorted(maps.Keys(p.Modules)) }
 
-// want notes a request. s.mu is held.
+// want notes a lookup. s.mu is held.
 func (s *Service) want(e *entry) {
-	s.asked++
-	e.last = s.asked
+	e.last = s.request()
 	if e.first == 0 {
-		e.first = s.asked
+		e.first = e.last
 		s.bound()
 	}
+}
+
+// request counts one, and wakes whoever answers. s.mu is held.
+func (s *Service) request() uint64 {
+	s.asked++
 	select {
 	case s.wake <- struct{}{}:
 	default:
 	}
+	return s.asked
 }
 
 // bound keeps the queue from growing without end. s.mu is held.
@@ -231,7 +237,9 @@ func (s *Service) join(pipeline, product string, modules []string, state snapsho
 	}
 	e.waiters++
 	e.next = time.Time{} // a person who asks need not wait for the next try
-	s.want(e)
+	if at := s.request(); e.joined == 0 {
+		e.joined = at
+	}
 	return e, e.done, nil
 }
 
@@ -339,7 +347,7 @@ func (s *Service) next() (chosen *entry, wait time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now, wait := s.config.Clock(), idle
-	newest := make(map[string]uint64) // of each product and modules: when the newest question came up
+	newest := make(map[string]uint64) // of each product and modules: when the newest question was looked up first
 	group := func(e *entry) string { return e.key.pipeline + "\n" + e.product + "\n" + strings.Join(e.modules, " ") }
 	for _, e := range s.entries {
 		if e.status == Computing {
@@ -365,7 +373,7 @@ func before(a, b *entry) bool {
 		return a.waiters > 0
 	}
 	if a.waiters > 0 {
-		return a.first < b.first
+		return a.joined < b.joined
 	}
 	return a.last > b.last
 }
@@ -466,8 +474,7 @@ func (s *Service) postpone(e *entry, err error, isGone bool) {
 	e.done = make(chan struct{})
 	e.next = s.config.Clock().Add(min(firstRetry<<min(e.tries, 20), lastRetry))
 	e.tries++
-	if e.waiters > 0 && e.last == e.first {
-		// Nobody but those who were just told wants it.
+	if e.last == 0 { // nobody but those who were just told wanted it
 		s.forgetEntry(e)
 	}
 }

@@ -81,6 +81,12 @@ func TestOnlyWhatIsWantedIsComputed(t *testing.T) {
 	}
 	w.lookup("gateway", states[3]) // a device that is pinned
 	w.lookup("other", states[0])
+	// What a person wants to see first is no newer release.
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := w.BOM(ctx, "demo", "gateway", nil, states[1]); !errors.Is(err, context.Canceled) {
+		t.Errorf("a person who left: %v", err)
+	}
 	w.run()
 	w.until("three answers", func() bool { return len(w.told()) == 3 })
 	time.Sleep(200 * time.Millisecond)
@@ -391,6 +397,9 @@ func TestRestart(t *testing.T) {
 	must(t, w.restores(t, []string{"demo/boms/" + b.SHA256}))
 	w.stop()
 	must(t, os.RemoveAll(filepath.Join(w.data, "public/demo/boms")))
+	must(t, os.Mkdir(filepath.Join(w.data, "public/demo/boms"), 0o755))
+	stray := w.bill(strings.Repeat("ab", 32))
+	must(t, os.WriteFile(stray, nil, 0o644)) // a crash between a file and its row
 	w.wrap(`exit 100`) // nothing is computed again
 	w.open()
 	if ready, status, _ := w.lookup("gateway", state); status != product.Computed || ready.SHA256 != b.SHA256 {
@@ -401,6 +410,9 @@ func TestRestart(t *testing.T) {
 	}
 	if published, err := os.ReadFile(w.bill(b.SHA256)); err != nil || string(published) != string(b.Text) {
 		t.Errorf("published: %q, %v", published, err)
+	}
+	if _, err := os.Stat(stray); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a stray file stays: %v", err)
 	}
 	if again := w.bom("gateway", state); lines(again) != lines(b) {
 		t.Errorf("after a restart\n%s", lines(again))

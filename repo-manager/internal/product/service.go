@@ -81,7 +81,8 @@ type Event struct {
 }
 
 // Open reads products and answers, writes bills that are missing in the
-// published tree, and empties Dir.
+// published tree, removes those that a crash left without an answer, and empties
+// Dir.
 func Open(ctx context.Context, config Config) (*Service, error) {
 	s := &Service{
 		config: config, tree: tree{config.Public},
@@ -114,7 +115,7 @@ func Open(ctx context.Context, config Config) (*Service, error) {
 		// from starting.
 		config.Log.Error("cannot publish every bill of materials", "error", err)
 	}
-	return s, nil
+	return s, s.sweep()
 }
 
 func (s *Service) now() time.Time { return s.config.Clock().UTC().Truncate(time.Microsecond) }

@@ -1,7 +1,6 @@
 package product
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/hex"
@@ -238,23 +237,21 @@ func (s *solver) dose(ctx context.Context, root *aptroot.Root, question bom.BOM)
 	if err != nil {
 		return "", err
 	}
-	wanted := slices.Clone(question.TopLevel)
-	args := []string{"--deb-native-arch=" + question.Architecture, "--explain", "--failures"}
-	for _, list := range lists {
-		required, err := requiredIn(list)
-		if err != nil {
-			return "", err
-		}
-		wanted = append(wanted, required...)
-		args = append(args, "--bg="+list)
+	about, err := concerned(lists, question)
+	if err != nil {
+		return "", err
+	}
+	background, foreground := root.Path("concerned"), root.Path("product")
+	args := []string{"--deb-native-arch=" + question.Architecture, "--explain", "--failures", "--bg=" + background, "--fg=" + foreground}
+	if err := os.WriteFile(background, about.stanzas, 0o600); err != nil {
+		return "", err
 	}
 	// The name has a capital letter: no package is called that.
-	asked := fmt.Sprintf("Package: Product-%s\nVersion: 1\nArchitecture: %s\nDepends: %s\n\n", question.Product, question.Architecture, strings.Join(sorted(wanted), ", "))
-	foreground := root.Path("product")
+	asked := fmt.Sprintf("Package: Product-%s\nVersion: 1\nArchitecture: %s\nDepends: %s\n\n", question.Product, question.Architecture, strings.Join(about.wanted, ", "))
 	if err := os.WriteFile(foreground, []byte(asked), 0o600); err != nil {
 		return "", err
 	}
-	cmd := exec.CommandContext(ctx, program, append(args, "--fg="+foreground)...)
+	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Env = append(os.Environ(), "LC_ALL=C.UTF-8")
 	cmd.WaitDelay = 5 * time.Second
 	var out, complaints bytes.Buffer
@@ -275,28 +272,6 @@ func (s *solver) dose(ctx context.Context, root *aptroot.Root, question bom.BOM)
 		return "dose-debcheck could not read the package lists: " + line, nil
 	}
 	return strings.TrimSpace(string(out.Next(maxDose))), nil
-}
-
-// requiredIn lists the packages of a list that apt takes by their priority.
-func requiredIn(list string) (names []string, err error) {
-	file, err := os.Open(list)
-	if err != nil {
-		return nil, err
-	}
-	defer file.Close()
-	stanzas := deb.NewStanzaReader(bufio.NewReaderSize(file, 1<<20), deb.MaxStanza)
-	for {
-		stanza, err := stanzas.Next()
-		if errors.Is(err, io.EOF) {
-			return names, nil
-		}
-		if err != nil {
-			return nil, err
-		}
-		if stanza.Get("Priority") == "required" {
-			names = append(names, stanza.Get("Package"))
-		}
-	}
 }
 
 // mustBe holds a text against its name.
