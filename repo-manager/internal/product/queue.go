@@ -438,6 +438,7 @@ func (s *Service) keep(ctx context.Context, e *entry, a Answer) error {
 	if err := s.config.Store.PutAnswer(ctx, a); err != nil {
 		return fmt.Errorf("cannot keep the bill of materials: %w", err)
 	}
+	faultpoint.Hit("product:kept")
 	s.mu.Lock()
 	e.settle(a)
 	told := s.told
