@@ -115,7 +115,7 @@ func (h *archiveHandler) open(name string) (*os.File, fs.FileInfo, error) {
 // and ask again for everything else. What is private, no cache that others use
 // may keep.
 func cacheControl(name string, private bool) string {
-	named := strings.HasPrefix(name, "pool/") || strings.Contains(name, "/pool/") || strings.Contains(name, "/by-hash/")
+	named := strings.HasPrefix(name, "pool/") || strings.Contains(name, "/pool/") || strings.Contains(name, "/by-hash/") || strings.Contains(name, "/boms/")
 	switch {
 	case named && private:
 		return "private, max-age=31536000, immutable"

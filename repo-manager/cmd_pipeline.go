@@ -51,13 +51,7 @@ can, and who may read it: see "pipeline set".`,
 			return nil
 		},
 	}
-	// builder calls it --arch; both words are understood.
-	cmd.Flags().SetNormalizeFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
-		if name == "arch" {
-			name = "architecture"
-		}
-		return pflag.NormalizedName(name)
-	})
+	cmd.Flags().SetNormalizeFunc(bothWords)
 	cmd.Flags().StringVar(&p.Distribution, "distribution", "trixie", "directory below dists/ and Codename of all its stages")
 	cmd.Flags().StringSliceVar(&p.Architectures, "architecture", []string{"amd64"}, "Debian architecture it serves; may be repeated")
 	cmd.Flags().StringSliceVar(&p.Stages, "stage", []string{"dev", "canary", "production"}, "stage in order of promotion; may be repeated")
@@ -142,4 +136,12 @@ func componentList(components []protocol.Component) []string {
 		names = append(names, name)
 	}
 	return names
+}
+
+// bothWords understands --arch, as builder calls it, for --architecture.
+func bothWords(_ *pflag.FlagSet, name string) pflag.NormalizedName {
+	if name == "arch" {
+		name = "architecture"
+	}
+	return pflag.NormalizedName(name)
 }

@@ -84,12 +84,15 @@ func newSnapshotListCommand(c *cli) *cobra.Command {
 }
 
 func newSnapshotShowCommand(c *cli) *cobra.Command {
-	return &cobra.Command{
+	var product string
+	var modules []string
+	cmd := &cobra.Command{
 		Use:   "show SNAPSHOT",
 		Short: "Show one snapshot",
-		Long:  `Show one snapshot, given by its id, a unique prefix, or a stage that offers it.`,
+		Long: `Show one snapshot, given by its id, a unique prefix, or a stage that offers it.
+With --product also what a product is in it; product bom has all its packages.`,
 		Example: `  repo-manager snapshot show 20261120T101500Z
-  repo-manager snapshot show production`,
+  repo-manager snapshot show production --product gateway`,
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: c.complete(refNames),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -101,8 +104,19 @@ func newSnapshotShowCommand(c *cli) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			var bom *protocol.BOM
+			if product != "" {
+				b, err := api.BOM(cmd.Context(), pipeline, product, modules, s.ID)
+				if err != nil {
+					return err
+				}
+				bom = &b
+			}
 			if c.io.JSON {
-				return c.io.PrintJSON(s)
+				return c.io.PrintJSON(struct {
+					protocol.Snapshot
+					BOM *protocol.BOM `json:"bom,omitempty"`
+				}{s, bom})
 			}
 			c.io.Facts(
 				term.Fact{Name: "snapshot", Value: s.ID},
@@ -115,13 +129,23 @@ func newSnapshotShowCommand(c *cli) *cobra.Command {
 				term.Fact{Name: "note", Value: s.Note},
 				term.Fact{Name: "pinned", Value: pinText(s.Pin)},
 			)
+			if bom != nil {
+				c.io.Facts(bomFacts(*bom)...)
+			}
 			return nil
 		},
 	}
+	cmd.Flags().StringVar(&product, "product", "", "`name` of a product to show too")
+	moduleFlag(cmd, &modules)
+	mustComplete(cmd, "product", c.complete(productNames))
+	return cmd
 }
 
 func newSnapshotDiffCommand(c *cli) *cobra.Command {
-	return &cobra.Command{
+	var product string
+	var modules []string
+	var changelogs bool
+	cmd := &cobra.Command{
 		Use:   "diff FROM TO",
 		Short: "Show what moving from one state to another changes",
 		Long: `Show what moving from one state to another changes, a package a line:
@@ -130,12 +154,21 @@ func newSnapshotDiffCommand(c *cli) *cobra.Command {
   ↑  upgraded     ↓  downgraded     ≠  the same version with other bytes
   ≈  the same file, described otherwise
 
-FROM and TO are snapshots, stages or states.`,
+FROM and TO are snapshots, stages or states. With --product only what differs in
+what the product installs is shown, and with --changelogs what the packages say
+about it, with the bugs and vulnerabilities that they name.`,
 		Example: `  repo-manager snapshot diff production canary
+  repo-manager snapshot diff production canary --product gateway --changelogs
   repo-manager snapshot diff 20261120T101500Z dev`,
 		Args:              cobra.ExactArgs(2),
 		ValidArgsFunction: c.complete(refNames),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if product != "" {
+				return c.productDiff(cmd, args[0], args[1], product, modules, changelogs)
+			}
+			if changelogs || len(modules) > 0 {
+				return term.WithHint(term.Usagef("--changelogs and --module are for the packages of a product"), "name one with --product")
+			}
 			api, pipeline, err := c.inPipeline(cmd.Context())
 			if err != nil {
 				return err
@@ -152,6 +185,11 @@ FROM and TO are snapshots, stages or states.`,
 			return nil
 		},
 	}
+	cmd.Flags().StringVar(&product, "product", "", "`name` of a product: only what it installs")
+	moduleFlag(cmd, &modules)
+	cmd.Flags().BoolVar(&changelogs, "changelogs", false, "show what the changelogs say; with --product")
+	mustComplete(cmd, "product", c.complete(productNames))
+	return cmd
 }
 
 // kinds are the kinds of difference in the order of a summary, with the sign

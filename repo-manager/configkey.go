@@ -45,7 +45,7 @@ func (s *server) openConfiguration(ctx context.Context, store configuration.Stor
 		return err
 	}
 	s.configuration, err = configuration.Open(ctx, configuration.Config{
-		Store: store, Vault: vault, Pipeline: s.engine.Pipeline, Devices: configured{s.engine, s.fleet},
+		Store: store, Vault: vault, Pipeline: s.engine.Pipeline, Products: s.productNames, Devices: configured{s.engine, s.fleet},
 		Announce: s.engine.Announce, Clock: s.clock,
 	})
 	if err != nil {
@@ -59,6 +59,16 @@ func (s *server) openConfiguration(ctx context.Context, store configuration.Stor
 		}
 	}
 	return nil
+}
+
+// productNames lists the products of a pipeline.
+func (s *server) productNames(ctx context.Context, pipeline string) ([]string, error) {
+	all, err := s.products.Products(ctx, pipeline)
+	var names []string
+	for _, p := range all {
+		names = append(names, p.Name)
+	}
+	return names, err
 }
 
 // configured are the devices of the fleet as their configuration sees them.

@@ -2,10 +2,14 @@ package main
 
 import (
 	"context"
+	"maps"
+	"slices"
 
 	"aptfleet/internal/protocol"
 	"aptfleet/repo-manager/internal/fleet"
+	"aptfleet/repo-manager/internal/product"
 	"aptfleet/repo-manager/internal/sqlite"
+	"aptfleet/snapshots"
 )
 
 // openFleet opens the keys that devices need, and the fleet. Everything that
@@ -19,11 +23,12 @@ func (s *server) openFleet(ctx context.Context, db *sqlite.DB) error {
 		return err
 	}
 	s.fleet, err = fleet.Open(ctx, fleet.Config{
-		Store:    db,
-		Releases: s.engine,
-		Configs:  configs{s},
-		// Products, BOMs and Packages belong here once the server has them:
-		// until then every device is told to wait.
+		Store:      db,
+		Releases:   s.engine,
+		Products:   kinds{s.products},
+		BOMs:       kinds{s.products},
+		Packages:   kinds{s.products},
+		Configs:    configs{s},
 		Key:        s.fleetKeys.assignment,
 		ReadSecret: s.fleetKeys.read,
 		Welcome:    s.welcomeDevice,
@@ -42,6 +47,40 @@ func (s *server) openFleet(ctx context.Context, db *sqlite.DB) error {
 	}
 	s.opened(s.fleet.Close)
 	return nil
+}
+
+// kinds are the products and their bills of materials as the fleet sees them.
+type kinds struct{ products *product.Service }
+
+// Product implements fleet.Products.
+func (k kinds) Product(pipeline, name string) (fleet.Product, bool) {
+	p, ok := k.products.Product(pipeline, name)
+	return fleet.Product{Architecture: p.Architecture, Revisions: p.Revisions, Modules: slices.Sorted(maps.Keys(p.Modules))}, ok
+}
+
+// Lookup implements fleet.BOMs.
+func (k kinds) Lookup(pipeline, name string, modules []string, state string) (sha256 string, size int64, status, reason string) {
+	id, err := snapshots.ParseID(state)
+	if err != nil {
+		return "", 0, fleet.BOMFailed, err.Error()
+	}
+	ready, how, reason := k.products.Lookup(pipeline, name, modules, id)
+	switch how {
+	case product.Computed:
+		return ready.SHA256, ready.Size, fleet.BOMReady, ""
+	case product.Failed:
+		return "", 0, fleet.BOMFailed, reason
+	}
+	return "", 0, fleet.BOMPending, reason
+}
+
+// Has implements fleet.Packages.
+func (k kinds) Has(ctx context.Context, pipeline, name string, modules []string, state, relation string) (bool, error) {
+	id, err := snapshots.ParseID(state)
+	if err != nil {
+		return false, err
+	}
+	return k.products.Has(ctx, pipeline, name, modules, id, relation)
 }
 
 // welcomeDevice is what every device is told of this server when it is

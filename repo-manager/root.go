@@ -63,7 +63,7 @@ policy; 5 not authorised; 11 locked by another change; 77 nothing changed (with
 	)
 	release := []*cobra.Command{
 		newPackageCommand(c), newSnapshotCommand(c), newStageCommand(c), newPromoteCommand(c), newUndoCommand(c),
-		newPipelineCommand(c), newRepositoryCommand(c), newMirrorCommand(c),
+		newPipelineCommand(c), newRepositoryCommand(c), newMirrorCommand(c), newProductCommand(c),
 	}
 	server := []*cobra.Command{
 		newServeCommand(io), newChangesCommand(c), newWatchCommand(c), newAbortCommand(c), newCheckCommand(c),

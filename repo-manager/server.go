@@ -31,6 +31,7 @@ import (
 	"aptfleet/repo-manager/internal/incoming"
 	"aptfleet/repo-manager/internal/mirror"
 	"aptfleet/repo-manager/internal/pool"
+	"aptfleet/repo-manager/internal/product"
 	"aptfleet/repo-manager/internal/publish"
 	"aptfleet/repo-manager/internal/reading"
 	"aptfleet/repo-manager/internal/release"
@@ -58,6 +59,7 @@ type server struct {
 	engine        *release.Engine
 	fleet         *fleet.Service
 	configuration *configuration.Service
+	products      *product.Service
 	access        *access.Service
 	receiver      *incoming.Receiver
 	mirrors       *mirror.Updater
@@ -131,7 +133,7 @@ func (s *server) openDirectory(ctx context.Context) error {
 		}
 	}
 	// Files that a killed server was about to rename (see package atomicfile).
-	for _, dir := range []string{"keys", "public", "run", "mirrors/*/*"} {
+	for _, dir := range []string{"keys", "public", "public/*/boms", "run", "mirrors/*/*"} {
 		left, err := fs.Glob(os.DirFS(s.settings.Data), dir+"/.*.tmp")
 		for _, name := range left {
 			err = errors.Join(err, os.Remove(s.path(name)))
@@ -236,7 +238,7 @@ func (s *server) openStores(ctx context.Context) (err error) {
 		Store: db, Chunks: store, Blobs: store, Pool: files, Publisher: publisher,
 		Sync:    func() error { return atomicfile.SyncFS(s.settings.Data) },
 		Intents: s.path("intents"), Database: databaseFile, Aside: s.path("damaged"), Files: s.publicFiles(), Archive: s.listeners.archiveURL, ValidFor: s.settings.ValidFor,
-		Keep: s.settings.KeepSuperseded, IndexBudget: s.settings.IndexMax, Devices: s.deployed,
+		Keep: s.settings.KeepSuperseded, IndexBudget: s.settings.IndexMax, Devices: s.deployed, Bills: bills{s},
 		Clock: s.clock, Log: s.log,
 	})
 	if err != nil {
@@ -256,6 +258,9 @@ func (s *server) openStores(ctx context.Context) (err error) {
 		Engine: s.engine, Source: s.backupSource(db, store), Log: s.log,
 		Dir: s.settings.Backup.Dir, Every: s.settings.Backup.Every, Keep: s.settings.Backup.Keep,
 	})
+	if err := s.openProducts(ctx, db, store, files); err != nil {
+		return err
+	}
 	if err := s.openFleet(ctx, db); err != nil {
 		return err
 	}
@@ -383,7 +388,7 @@ func (s *server) welcome(ctx context.Context, pipeline string) error {
 // handlers wires the API and the pages to the services.
 func (s *server) handlers() (handlers, error) {
 	config := api.Config{
-		Releases: releases{s.engine, s.welcome}, Access: s.access, Fleet: s.fleet, Configuration: s.configuration, Mirrors: s.mirrors, Backups: s.backups, Receiver: s.receiver,
+		Releases: releases{s.engine, s.welcome}, Access: s.access, Fleet: s.fleet, Configuration: s.configuration, Products: s.products, Mirrors: s.mirrors, Backups: s.backups, Receiver: s.receiver,
 		System: s.describe, Certificate: s.key.certificate,
 		LoginURL:  func(secret string) string { return s.listeners.addresses.Admin + "/login?token=" + secret },
 		MaxUpload: s.settings.MaxUpload, Log: s.log,

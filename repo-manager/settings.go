@@ -195,7 +195,7 @@ func ensureEmptyOrOurs(dir string) error {
 	}
 	ours := map[string]bool{
 		databaseFile: true, databaseFile + "-wal": true, databaseFile + "-shm": true, "keys": true, "blobs": true, "incoming": true,
-		"mirrors": true, "public": true, "run": true, "intents": true, "damaged": true, "lock": true, "lost+found": true,
+		"mirrors": true, "public": true, "run": true, "solve": true, "intents": true, "damaged": true, "lock": true, "lost+found": true,
 	}
 	for _, e := range entries {
 		if e.Name() == databaseFile {

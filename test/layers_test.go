@@ -42,7 +42,7 @@ var layers = []layer{
 		reason: "the device runs one small static binary",
 	},
 	{
-		from: "repo-manager/internal/{release,fleet,configuration,access,reading,certificate,pool,publish,blobs,incoming,mirror,backup}",
+		from: "repo-manager/internal/{release,fleet,configuration,product,access,reading,certificate,pool,publish,blobs,incoming,mirror,backup}",
 		never: []string{
 			module + "/repo-manager/internal/sqlite", module + "/repo-manager/internal/api", module + "/repo-manager/internal/ui",
 			"github.com/gin-gonic/...", "database/sql",
@@ -50,7 +50,7 @@ var layers = []layer{
 		reason: "the domain knows neither who stores nor who shows it; main wires",
 	},
 	{
-		from:   "repo-manager/internal/{release,publish,mirror,fleet,configuration,access,reading,incoming,backup,api,ui}",
+		from:   "repo-manager/internal/{release,publish,mirror,fleet,configuration,product,access,reading,incoming,backup,api,ui}",
 		never:  []string{module + "/repo-manager/internal/blobs", module + "/repo-manager/internal/pool", module + "/repo-manager/internal/sqlite"},
 		reason: "metadata, blobs and package files are behind interfaces: whoever uses a store does not know which it is",
 	},

@@ -1,6 +1,8 @@
 package scripts
 
 import (
+	"bytes"
+	"compress/gzip"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -23,7 +25,8 @@ import (
 )
 
 // buildDeb makes a package with dpkg's own tool. Its one file differs with
-// the version, so two versions never share their bytes.
+// the version, so two versions never share their bytes. NAME.fields has more
+// control fields, NAME.changelog its Debian changelog.
 func buildDeb(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 || len(args) > 3 {
 		ts.Fatalf("usage: deb NAME VERSION [ARCHITECTURE]")
@@ -47,6 +50,13 @@ func buildDeb(ts *testscript.TestScript, neg bool, args []string) {
 		"Package: %s\nVersion: %s\nArchitecture: %s\nMaintainer: Test <test@aptfleet.example>\nDescription: a package of a story\n%s",
 		name, version, architecture, fields))
 	write("usr/share/doc/"+name+"/version", version+"\n")
+	if raw, err := os.ReadFile(ts.MkAbs(name + ".changelog")); err == nil {
+		var packed bytes.Buffer
+		z := gzip.NewWriter(&packed)
+		_, err := z.Write(raw)
+		ts.Check(errors.Join(err, z.Close()))
+		write("usr/share/doc/"+name+"/changelog.gz", packed.String())
+	}
 	file := fmt.Sprintf("%s_%s_%s.deb", name, version, architecture)
 	ts.Check(ts.Exec("dpkg-deb", "--root-owner-group", "-Zgzip", "-b", dir, file))
 	ts.Check(os.RemoveAll(dir))
@@ -235,7 +245,7 @@ var words = []struct {
 
 // counted are the names of numbers that depend on compression and time.
 // Those of "usage" are all such.
-var counted = map[string]bool{"size": true, "bytes": true, "files": true, "objects": true}
+var counted = map[string]bool{"size": true, "bytes": true, "files": true, "objects": true, "download": true}
 
 // shape prints the JSON of stdout with the words for what differs.
 func shape(ts *testscript.TestScript, neg bool, args []string) {

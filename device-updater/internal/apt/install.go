@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"aptfleet/device-updater/internal/sandbox"
+	"aptfleet/internal/aptroot"
 )
 
 // Where things are inside the root while packages are installed.
@@ -41,12 +42,12 @@ func (p *Private) Install(ctx context.Context, run Run, root string, plan Plan, 
 		Root: root,
 		Env:  []string{"APT_CONFIG=" + insideConf},
 		Binds: []sandbox.Bind{
-			{Source: p.path("lists"), Target: insideLists},
-			{Source: p.path("archives"), Target: insideDebs},
+			{Source: p.Path("lists"), Target: insideLists},
+			{Source: p.Path("archives"), Target: insideDebs},
 		},
 		Files: []sandbox.File{
 			{Path: insideConf, Content: insideSettings, Mode: 0o644},
-			{Path: insideSources + "/aptfleet.sources", Content: p.source.deb822(p.source.Keyring), Mode: 0o644},
+			{Path: insideSources + "/aptfleet.sources", Content: p.source.Deb822(p.source.Keyring), Mode: 0o644},
 			{Path: insideArchives + "/partial/.keep", Mode: 0o644},
 			{Path: insideLog + "/.keep", Mode: 0o644},
 			{Path: "/run/aptfleet/extended_states", Mode: 0o644},
@@ -63,7 +64,7 @@ func (p *Private) Install(ctx context.Context, run Run, root string, plan Plan, 
 	if rebuilt := plan.reinstalls(status); len(rebuilt) > 0 {
 		c.Argv = []string{"apt-get", "-q", "--no-download", "install", "--reinstall"}
 		for _, r := range rebuilt {
-			c.Argv = append(c.Argv, r.argument())
+			c.Argv = append(c.Argv, r.Argument())
 		}
 		if err := run(ctx, c, out); err != nil {
 			return fmt.Errorf("cannot install rebuilt packages: %w", err)
@@ -72,7 +73,7 @@ func (p *Private) Install(ctx context.Context, run Run, root string, plan Plan, 
 	return tidy(root, extendedStates(plan.List, topLevel, plan.Native))
 }
 
-const insideSettings = common + `Dir::Etc::sourceparts "` + insideSources + `";
+const insideSettings = aptroot.Settings + `Dir::Etc::sourceparts "` + insideSources + `";
 Dir::State::lists "` + insideLists + `";
 Dir::State::extended_states "/run/aptfleet/extended_states";
 Dir::Cache::archives "` + insideArchives + `";

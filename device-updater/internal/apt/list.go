@@ -4,112 +4,17 @@
 package apt
 
 import (
-	"bufio"
 	"bytes"
 	"cmp"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
-	"net/url"
-	"path"
 	"slices"
-	"strconv"
 	"strings"
 
+	"aptfleet/internal/aptroot"
 	"aptfleet/internal/deb"
 )
-
-// Package is one entry of the exact list of a release.
-type Package struct {
-	Name         string `json:"name"`
-	Architecture string `json:"architecture"` // may be "all"
-	Version      string `json:"version"`
-	SHA256       string `json:"sha256,omitempty"` // lower-case hex; "" where only dpkg was asked
-	Size         int64  `json:"size,omitempty"`   // bytes
-	File         string `json:"file,omitempty"`   // apt's name of the file in its cache
-}
-
-// String returns name:arch=version.
-func (p Package) String() string { return p.Name + ":" + p.Architecture + "=" + p.Version }
-
-// argument is how apt-get install is told exactly this package. Packages for
-// all architectures go by their bare name.
-func (p Package) argument() string {
-	if p.Architecture == "all" {
-		return p.Name + "=" + p.Version
-	}
-	return p.String()
-}
-
-func compare(a, b Package) int {
-	return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Architecture, b.Architecture), cmp.Compare(a.Version, b.Version))
-}
-
-// maxPackages bounds every list that is read.
-const maxPackages = 20_000
-
-// parseURIs reads what `apt-get --print-uris` prints for each file to fetch,
-//
-//	'URI' file size SHA256:hex
-//
-// and returns the packages sorted. The file's name is apt's own,
-// name_version_architecture.deb with %-escapes.
-func parseURIs(r io.Reader) ([]Package, error) {
-	var all []Package
-	lines := bufio.NewScanner(r)
-	for lines.Scan() {
-		line := lines.Text()
-		if !strings.HasPrefix(line, "'") {
-			continue // a message
-		}
-		fields := strings.Fields(line)
-		if len(fields) != 4 {
-			return nil, fmt.Errorf("cannot read apt's answer %q: it has not four fields", line)
-		}
-		p := Package{File: fields[1]}
-		stem, ok := strings.CutSuffix(fields[1], ".deb")
-		parts := strings.Split(stem, "_")
-		if !ok || len(parts) != 3 || p.File != path.Base(p.File) {
-			return nil, fmt.Errorf("cannot read apt's answer %q: %q is not name_version_architecture.deb", line, fields[1])
-		}
-		var err error
-		for i, to := range []*string{&p.Name, &p.Version, &p.Architecture} {
-			if *to, err = url.PathUnescape(parts[i]); err != nil {
-				return nil, fmt.Errorf("cannot read apt's answer %q: %w", line, err)
-			}
-		}
-		if err := p.check(); err != nil {
-			return nil, fmt.Errorf("cannot read apt's answer %q: %w", line, err)
-		}
-		if p.Size, err = strconv.ParseInt(fields[2], 10, 64); err != nil || p.Size < 0 {
-			return nil, fmt.Errorf("cannot read apt's answer %q: %q is not a size", line, fields[2])
-		}
-		hash, ok := strings.CutPrefix(fields[3], "SHA256:")
-		if raw, err := hex.DecodeString(hash); !ok || err != nil || len(raw) != 32 {
-			return nil, fmt.Errorf("cannot read apt's answer %q: the index has no SHA-256", line)
-		}
-		p.SHA256 = strings.ToLower(hash)
-		if all = append(all, p); len(all) > maxPackages {
-			return nil, fmt.Errorf("cannot read apt's answer: more than %d packages", maxPackages)
-		}
-	}
-	if err := lines.Err(); err != nil {
-		return nil, fmt.Errorf("cannot read apt's answer: %w", err)
-	}
-	slices.SortFunc(all, compare)
-	return all, nil
-}
-
-func (p Package) check() error {
-	if err := deb.ValidPackageName(p.Name); err != nil {
-		return err
-	}
-	if _, err := deb.ParseVersion(p.Version); err != nil {
-		return err
-	}
-	return deb.ValidArchitecture(p.Architecture)
-}
 
 // Installed is one package of a dpkg status file.
 type Installed struct {
@@ -138,12 +43,12 @@ func ParseStatus(r io.Reader) ([]Installed, error) {
 		if strings.HasSuffix(i.Status, " not-installed") || i.Version == "" {
 			continue
 		}
-		if err := i.check(); err != nil {
+		if err := i.Check(); err != nil {
 			return nil, fmt.Errorf("cannot read dpkg status: package %q: %w", i.Name, err)
 		}
 		all = append(all, i)
 	}
-	slices.SortFunc(all, func(a, b Installed) int { return compare(a.Package, b.Package) })
+	slices.SortFunc(all, func(a, b Installed) int { return aptroot.Compare(a.Package, b.Package) })
 	return all, nil
 }
 
@@ -254,7 +159,7 @@ func (p Plan) FetchSize() int64 {
 func (p Plan) arguments() []string {
 	var args []string
 	for _, item := range p.List {
-		args = append(args, item.argument())
+		args = append(args, item.Argument())
 	}
 	for _, gone := range p.Remove {
 		name := gone.Name

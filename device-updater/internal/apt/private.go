@@ -10,225 +10,36 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
 
+	"aptfleet/internal/aptroot"
 	"aptfleet/internal/atomicfile"
 )
 
 // Source is the one apt source of a device: the base of one state.
-type Source struct {
-	URL          string // base, without a slash at its end
-	Distribution string
-	Components   []string
-	Keyring      string // absolute path
-	User         string // who reads it; "": everybody may
-	Password     string
-	CA           string // absolute path of the only authority of its certificate; "": the system's
-}
+type Source = aptroot.Source
 
-// Private is a directory with apt's lists, downloads and settings for the
-// updater alone. Only root may enter it: apt takes a file of the right size
-// from its cache without hashing it.
+// Package is one entry of the exact list of a release.
+type Package = aptroot.Package
+
+// Private is a private root of apt with downloads, for the updater alone. Only
+// root may enter it: apt takes a file of the right size from its cache without
+// hashing it.
 type Private struct {
-	dir    string
+	*aptroot.Root
 	source Source
 }
 
-// NewPrivate uses dir, which is made where it is absent. Lists of an earlier
-// process are thrown away: after a power cut they may be empty files that apt
-// takes for current, and another state has other lists anyway. Downloads stay;
-// they are hashed before they are used.
+// NewPrivate uses dir as [aptroot.New] does. Downloads of an earlier process
+// stay; they are hashed before they are used.
 func NewPrivate(dir string, source Source) (*Private, error) {
-	p := &Private{dir, source}
-	if err := os.RemoveAll(p.path("lists")); err != nil {
-		return nil, fmt.Errorf("cannot prepare apt: %w", err)
-	}
-	for _, sub := range []string{"", "lists/partial", "archives/partial", "solve/partial", "etc/sources.list.d", "state", "log"} {
-		if err := os.MkdirAll(filepath.Join(dir, sub), 0o700); err != nil {
-			return nil, fmt.Errorf("cannot prepare apt: %w", err)
-		}
-	}
-	if err := os.Chmod(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("cannot prepare apt: %w", err)
-	}
-	files := map[string]string{
-		"etc/sources.list.d/aptfleet.sources": source.deb822(source.Keyring),
-		"etc/auth.conf":                       source.auth(),
-		"state/empty-status":                  "",
-		"state/extended_states":               "",
-		"solve.conf":                          p.settings(p.path("solve"), p.path("state/empty-status")),
-		"fetch.conf":                          p.settings(p.path("archives"), p.path("state/status")),
-	}
-	for name, content := range files {
-		if err := atomicfile.Write(p.path(name), []byte(content), 0o600); err != nil {
-			return nil, fmt.Errorf("cannot prepare apt: %w", err)
-		}
-	}
-	return p, nil
-}
-
-func (p *Private) path(name string) string { return filepath.Join(p.dir, name) }
-
-// deb822 is the source in the format of sources.list(5).
-func (s Source) deb822(keyring string) string {
-	return fmt.Sprintf("Types: deb\nURIs: %s/\nSuites: %s\nComponents: %s\nSigned-By: %s\n",
-		s.URL, s.Distribution, strings.Join(s.Components, " "), keyring)
-}
-
-// auth is the password in the format of apt_auth.conf(5). The URL is whole, so
-// that it goes nowhere else, and also over HTTP where there is no other way.
-func (s Source) auth() string {
-	if s.Password == "" {
-		return ""
-	}
-	return fmt.Sprintf("machine %s/ login %s password %s\n", s.URL, s.User, s.Password)
-}
-
-// common are settings for every use of apt: nothing of the device's own
-// configuration, no recommended packages, and no unsigned source.
-const common = `APT::Install-Recommends "false";
-APT::Install-Suggests "false";
-APT::Get::Assume-Yes "true";
-APT::Get::Always-Include-Phased-Updates "true";
-APT::Get::AllowUnauthenticated "false";
-APT::Sandbox::User "root";
-Acquire::AllowInsecureRepositories "false";
-Acquire::AllowDowngradeToInsecureRepositories "false";
-Acquire::ForceHash "SHA256";
-Acquire::Languages "none";
-Acquire::Retries "2";
-Acquire::http::Timeout "30";
-Acquire::https::Timeout "30";
-Dir::Etc::main "/dev/null";
-Dir::Etc::parts "/dev/null";
-Dir::Etc::sourcelist "/dev/null";
-Dir::Etc::preferences "/dev/null";
-Dir::Etc::preferencesparts "/dev/null";
-Dir::Etc::trusted "/dev/null";
-Dir::Etc::trustedparts "/dev/null";
-Dir::Etc::netrc "/dev/null";
-Dir::Etc::netrcparts "/dev/null";
-Dir::Cache::pkgcache "";
-Dir::Cache::srcpkgcache "";
-`
-
-// settings is an apt.conf(5) for work outside a root.
-func (p *Private) settings(archives, status string) string {
-	authority := ""
-	if p.source.CA != "" {
-		authority = fmt.Sprintf("Acquire::https::CAInfo %q;\n", p.source.CA)
-	}
-	return common + authority + fmt.Sprintf(`Dir::Etc::sourceparts %q;
-Dir::Etc::netrc %q;
-Dir::State %q;
-Dir::State::lists %q;
-Dir::State::status %q;
-Dir::State::extended_states %q;
-Dir::Cache %q;
-Dir::Cache::archives %q;
-Dir::Log %q;
-`, p.path("etc/sources.list.d"), p.path("etc/auth.conf"), p.path("state"), p.path("lists"), status, p.path("state/extended_states"), p.dir, archives, p.path("log"))
-}
-
-// command runs a program of apt with one of our settings. On failure the error
-// holds what apt complained about.
-func (p *Private) command(ctx context.Context, conf string, out io.Writer, args ...string) error {
-	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
-	cmd.Env = append(os.Environ(), "APT_CONFIG="+p.path(conf), "LC_ALL=C.UTF-8", "DEBIAN_FRONTEND=noninteractive")
-	cmd.WaitDelay = 5 * time.Second
-	var complaints bytes.Buffer
-	cmd.Stdout = out
-	cmd.Stderr = &complaints
-	err := cmd.Run()
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	if err != nil {
-		return complaint(complaints.String(), err)
-	}
-	return nil
-}
-
-// complaint puts apt's "E:" and "W:" lines into one error, at most three.
-func complaint(text string, err error) error {
-	var said []string
-	for _, mark := range []string{"E: ", "W: "} {
-		for line := range strings.Lines(text) {
-			line, ok := strings.CutPrefix(strings.TrimSpace(line), mark)
-			if ok && len(said) < 3 && line != "" {
-				said = append(said, line)
-			}
-		}
-		if len(said) > 0 {
-			return errors.New(strings.Join(said, "; "))
-		}
-	}
-	return err
-}
-
-// Update fetches the indices of the source. apt verifies the signature and
-// every hash.
-func (p *Private) Update(ctx context.Context) error {
-	// Any error counts: without this option a source that cannot be read is
-	// only a warning.
-	if err := p.command(ctx, "fetch.conf", io.Discard, "apt-get", "-q", "-o", "APT::Update::Error-Mode=any", "update"); err != nil {
-		return fmt.Errorf("cannot update package lists: %w", err)
-	}
-	return nil
-}
-
-// InRelease returns the signed text that apt verified and keeps.
-func (p *Private) InRelease() ([]byte, error) {
-	found, err := filepath.Glob(p.path("lists/*_InRelease"))
+	root, err := aptroot.New(dir, source)
 	if err != nil {
 		return nil, err
 	}
-	if len(found) != 1 {
-		return nil, fmt.Errorf("cannot read package lists: apt keeps %d InRelease files, not one", len(found))
-	}
-	return os.ReadFile(found[0])
-}
-
-// Solve lets apt compute what the top-level packages need, with every essential
-// and required package, from an empty system: so the list depends on the
-// source alone and never on what was installed before. The list is sorted.
-func (p *Private) Solve(ctx context.Context, topLevel []string) ([]Package, error) {
-	args := []string{"apt-get", "-q", "--print-uris", "install", "?essential", "?priority(required)"}
-	var out bytes.Buffer
-	if err := p.command(ctx, "solve.conf", &out, append(args, topLevel...)...); err != nil {
-		return nil, fmt.Errorf("cannot compute the packages of the release: %w", err)
-	}
-	list, err := parseURIs(&out)
-	if err != nil {
-		return nil, err
-	}
-	for _, name := range topLevel {
-		if !contains(list, name) {
-			return nil, fmt.Errorf("cannot compute the packages of the release: apt left %s out", name)
-		}
-	}
-	return list, nil
-}
-
-func contains(list []Package, name string) bool {
-	for _, p := range list {
-		if p.Name == name {
-			return true
-		}
-	}
-	return false
-}
-
-// Native returns the architecture of the running system.
-func (p *Private) Native(ctx context.Context) (string, error) {
-	var out bytes.Buffer
-	if err := p.command(ctx, "solve.conf", &out, "dpkg", "--print-architecture"); err != nil {
-		return "", fmt.Errorf("cannot tell the architecture: %w", err)
-	}
-	return strings.TrimSpace(out.String()), nil
+	return &Private{root, source}, nil
 }
 
 // Download fetches what the plan needs and is not here yet, and checks every
@@ -237,7 +48,7 @@ func (p *Private) Native(ctx context.Context) (string, error) {
 // needed any more are deleted. progress is told how many files of how many are
 // here; it may be nil.
 func (p *Private) Download(ctx context.Context, plan Plan, status []byte, progress func(done, total int)) error {
-	if err := atomicfile.Write(p.path("state/status"), status, 0o600); err != nil {
+	if err := atomicfile.Write(p.Path("state/status"), status, 0o600); err != nil {
 		return fmt.Errorf("cannot prepare apt: %w", err)
 	}
 	if err := p.sweep(plan); err != nil {
@@ -245,14 +56,14 @@ func (p *Private) Download(ctx context.Context, plan Plan, status []byte, progre
 	}
 	stop := p.watch(ctx, plan, progress)
 	args := append([]string{"apt-get", "-q", "install", "--download-only"}, transaction...)
-	err := p.command(ctx, "fetch.conf", io.Discard, append(args, plan.arguments()...)...)
+	err := p.Run(ctx, "fetch.conf", io.Discard, append(args, plan.arguments()...)...)
 	again, parseErr := ParseStatus(bytes.NewReader(status))
 	if rebuilt := plan.reinstalls(again); err == nil && parseErr == nil && len(rebuilt) > 0 {
 		args := []string{"apt-get", "-q", "install", "--download-only", "--reinstall"}
 		for _, r := range rebuilt {
-			args = append(args, r.argument())
+			args = append(args, r.Argument())
 		}
-		err = p.command(ctx, "fetch.conf", io.Discard, args...)
+		err = p.Run(ctx, "fetch.conf", io.Discard, args...)
 	}
 	stop()
 	if err = errors.Join(err, parseErr); err != nil {
@@ -273,7 +84,7 @@ func (p *Private) sweep(plan Plan) error {
 	for _, f := range plan.Fetch {
 		need[f.File] = f
 	}
-	entries, err := os.ReadDir(p.path("archives"))
+	entries, err := os.ReadDir(p.Path("archives"))
 	if err != nil {
 		return fmt.Errorf("cannot look through downloads: %w", err)
 	}
@@ -282,7 +93,7 @@ func (p *Private) sweep(plan Plan) error {
 		if !strings.HasSuffix(e.Name(), ".deb") || ok && p.checkFile(want) == nil {
 			continue
 		}
-		if err := os.Remove(p.path("archives/" + e.Name())); err != nil {
+		if err := os.Remove(p.Path("archives/" + e.Name())); err != nil {
 			return fmt.Errorf("cannot delete old download: %w", err)
 		}
 	}
@@ -303,7 +114,7 @@ func (p *Private) Recheck(ctx context.Context, plan Plan) error {
 }
 
 func (p *Private) checkFile(want Package) error {
-	f, err := os.Open(p.path("archives/" + want.File))
+	f, err := os.Open(p.Path("archives/" + want.File))
 	if err != nil {
 		return err
 	}
@@ -330,7 +141,7 @@ func (p *Private) watch(ctx context.Context, plan Plan, progress func(done, tota
 	count := func() {
 		done := 0
 		for _, f := range plan.Fetch {
-			if info, err := os.Stat(p.path("archives/" + f.File)); err == nil && info.Size() == f.Size {
+			if info, err := os.Stat(p.Path("archives/" + f.File)); err == nil && info.Size() == f.Size {
 				done++
 			}
 		}

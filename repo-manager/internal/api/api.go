@@ -40,6 +40,7 @@ type Releases interface {
 	FilterState(ctx context.Context, actor release.Actor, pipeline, ref, query string, naming release.Naming) (release.Composed, error)
 	Snapshots(ctx context.Context, pipeline string) ([]release.Snapshot, error)
 	Snapshot(ctx context.Context, pipeline, ref string) (release.Snapshot, error)
+	Resolve(ctx context.Context, pipeline, ref string) (release.Offer, error)
 	PinSnapshot(ctx context.Context, actor release.Actor, pipeline, ref, reason string) (release.Snapshot, error)
 	UnpinSnapshot(ctx context.Context, actor release.Actor, pipeline, ref, reason string) (release.Snapshot, error)
 	DeleteSnapshot(ctx context.Context, actor release.Actor, pipeline, ref, reason string, dryRun bool) (release.Snapshot, error)
@@ -146,6 +147,7 @@ type Config struct {
 	Access        Access
 	Fleet         Fleet
 	Configuration Configuration
+	Products      Products
 	Mirrors       Mirrors
 	Backups       Backups
 	Receiver      Receiver

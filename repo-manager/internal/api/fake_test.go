@@ -18,6 +18,7 @@ import (
 	"aptfleet/repo-manager/internal/backup"
 	"aptfleet/repo-manager/internal/fleet"
 	"aptfleet/repo-manager/internal/mirror"
+	"aptfleet/repo-manager/internal/product"
 	"aptfleet/repo-manager/internal/release"
 	"aptfleet/snapshots"
 )
@@ -52,6 +53,7 @@ type world struct {
 	others  []release.Pipeline // besides demo
 	changes []release.Change
 	devices []fleet.Device
+	bill    product.Bill // of every product in every state
 
 	deleted   []string // snapshots, each with the reason and whether it was a dry run
 	collected []string // reasons of gcs, and whether they were dry runs
@@ -163,6 +165,12 @@ func (w *world) SetPrivate(_ context.Context, a release.Actor, pipeline string, 
 	p := demo
 	p.Private = private
 	return p, w.act(a)
+}
+func (w *world) Resolve(_ context.Context, _, ref string) (release.Offer, error) {
+	if ref == "nowhere" {
+		return release.Offer{}, &release.Error{Code: release.NotFound, Text: "cannot find nowhere"}
+	}
+	return release.Offer{State: firstState, Snapshot: "20261120T120000Z"}, w.err
 }
 func (w *world) PinSnapshot(_ context.Context, a release.Actor, _, ref, reason string) (release.Snapshot, error) {
 	return release.Snapshot{ID: ref, State: firstState, Created: noon, Pin: &release.Pin{By: a.Name, Reason: reason, At: noon}}, w.act(a)
@@ -305,10 +313,36 @@ func (w *world) Receive(_ context.Context, body io.Reader, name string) (release
 	return release.Incoming{Name: name}, err
 }
 
+// products is a world in which there is the product gateway.
+type products struct{ *world }
+
+var gateway = product.Product{Pipeline: "demo", Name: "gateway", Architecture: "amd64", Packages: []string{"app"}, Created: noon}
+
+func (w products) Products(context.Context, string) ([]product.Product, error) {
+	return []product.Product{gateway}, w.err
+}
+func (w products) Get(string, string) (product.Product, error) { return gateway, w.err }
+func (w products) Devices(string, string) int                  { return 3 }
+func (w products) Create(_ context.Context, a release.Actor, p product.Product) (product.Product, error) {
+	return p, w.act(a)
+}
+func (w products) Set(_ context.Context, a release.Actor, _, _ string, change func(product.Product) product.Product) (product.Product, error) {
+	return change(gateway), w.act(a)
+}
+func (w products) Delete(_ context.Context, a release.Actor, _, _, _ string, _ bool) (product.Product, error) {
+	return gateway, w.act(a)
+}
+func (w products) BOM(context.Context, string, string, []string, snapshots.ID) (product.Bill, error) {
+	return w.bill, w.err
+}
+func (w products) Diff(context.Context, string, string, []string, snapshots.ID, snapshots.ID, bool) (product.Difference, error) {
+	return product.Difference{From: w.bill, To: w.bill}, w.err
+}
+
 // config wires a world to an API; logs receives the access log.
 func (w *world) config(logs io.Writer) Config {
 	return Config{
-		Releases: w, Access: w, Fleet: fakeFleet{w}, Configuration: configured{w}, Mirrors: mirrors{w}, Backups: w, Receiver: w,
+		Releases: w, Access: w, Fleet: fakeFleet{w}, Configuration: configured{w}, Products: products{w}, Mirrors: mirrors{w}, Backups: w, Receiver: w,
 		System:      func() protocol.System { return protocol.System{Product: "aptfleet", Fingerprint: "F00D"} },
 		Certificate: []byte("-----BEGIN PGP PUBLIC KEY BLOCK-----\n"),
 		LoginURL:    func(secret string) string { return "http://127.0.0.1:1/login/" + secret },

@@ -36,6 +36,18 @@ func (s *Service) Devices(context.Context) ([]Device, error) {
 	return all, nil
 }
 
+// Of counts the devices of a product that are not retired.
+func (s *Service) Of(pipeline, product string) (n int) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for _, d := range s.devices {
+		if d.Retired == nil && d.Pipeline == pipeline && d.Product == product {
+			n++
+		}
+	}
+	return n
+}
+
 // Device returns one device.
 func (s *Service) Device(_ context.Context, name string) (Device, error) {
 	d, err := s.byName("find", name)

@@ -28,6 +28,7 @@ type Expected struct {
 	Bases []ExpectedBase
 	Pool  []PoolFile        // every file of the pool, also those that no base needs
 	Files map[string][]byte // other files, by path relative to the root: their content
+	Named map[string]sum    // and more of them: the SHA-256 of each
 
 	// Recorded says that Pool was read after Bases and should name every file
 	// that they need: Report.Unrecorded is what it lacks.
@@ -198,6 +199,10 @@ func (c *checker) run(ctx context.Context, expected func(context.Context) (Expec
 	for name, content := range want.Files {
 		c.wants[name] = true
 		c.content("", name, content)
+	}
+	for name, sum := range want.Named {
+		c.wants[name] = true
+		c.hashIs("", c.p.tree.path(name), sum, -1, "the database")
 	}
 	if err := each(ctx, want.Bases, c.base); err != nil {
 		return err
@@ -459,7 +464,8 @@ func (c *checker) extras(ctx context.Context, extra []string, expected func(cont
 	for _, name := range extra {
 		abs := c.p.tree.path(name)
 		info, err := os.Lstat(abs)
-		if err != nil || !changed(info).Before(c.began) || c.wants[name] {
+		_, named := want.Named[name]
+		if err != nil || !changed(info).Before(c.began) || c.wants[name] || named {
 			continue
 		}
 		c.bad(rootOf(name), abs, "is there, and nothing in the database needs it")

@@ -58,6 +58,9 @@ func (e *Engine) all() map[string]*line {
 // check has seen of a batch under way is committed before this looks.
 func (e *Engine) expected(ctx context.Context) (publish.Expected, error) {
 	want := publish.Expected{Files: e.Files, Recorded: true}
+	if e.Bills != nil {
+		want.Named = e.Bills.Files()
+	}
 	if err := e.alone(func(context.Context) error { return nil }); err != nil {
 		return want, err
 	}

@@ -116,8 +116,24 @@ type Config struct {
 	// It is called by the writer, so it must not wait for the engine.
 	Devices func(context.Context) ([]Deployed, error)
 
+	// Bills are the bills of materials of products; nil: there are none.
+	Bills Bills
+
 	Clock func() time.Time
 	Log   *slog.Logger
+}
+
+// Bills are the bills of materials, files of the published tree that are derived
+// from rows which the engine does not know. Its methods must not wait for the
+// engine.
+type Bills interface {
+	// Files lists them by path below the tree, with the SHA-256 of each.
+	Files() map[string][32]byte
+	// Restore writes those anew that are missing or altered, and returns their
+	// paths.
+	Restore(ctx context.Context) ([]string, error)
+	// Forget drops those about states that their pipeline does not have any more.
+	Forget(ctx context.Context) error
 }
 
 // DefaultIndexBudget is the IndexBudget that is not configured.

@@ -19,7 +19,7 @@ var validName = regexp.MustCompile(`^[a-z][a-z0-9+.-]{0,62}$`)
 // Names that have a meaning of their own in the published tree.
 var (
 	reservedPipelines = []string{"pool", "archive-keyring.asc", "archive-keyring.deb", "ca.pem", "device", "healthz", "api"}
-	reservedStages    = []string{"pool", "dists", "snapshots", "states"}
+	reservedStages    = []string{"pool", "dists", "snapshots", "states", "boms"}
 )
 
 // Pipelines lists all pipelines by name.

@@ -69,6 +69,10 @@ func (e *Engine) repair(ctx context.Context, a Actor, progress func(files, bytes
 	if err := e.mendRows(ctx, before); err != nil {
 		return Report{}, err
 	}
+	restored, err := e.restoreBills(ctx)
+	if err != nil {
+		return Report{}, err
+	}
 	report, err := e.Publisher.Repair(ctx, publish.Repairs{
 		Expected: e.expected, Progress: progress, Aside: e.Aside,
 		Alone: func(ctx context.Context, base *publish.ExpectedBase, f func(context.Context) error) error {
@@ -82,6 +86,7 @@ func (e *Engine) repair(ctx context.Context, a Actor, progress func(files, bytes
 	if err != nil {
 		report.Findings = append(report.Findings, unchecked(err))
 	}
+	report.Findings = append(report.Findings, restored...)
 	files := e.fileRows(report)
 	before = append(before, files...)
 	strays, err := e.strayFiles(ctx, &report)
@@ -99,6 +104,22 @@ func (e *Engine) repair(ctx context.Context, a Actor, progress func(files, bytes
 	report.Findings = append(report.Findings, outcome(strays, nil)...)
 	slices.SortFunc(report.Findings, byPath)
 	return report, e.record(ctx, a, report)
+}
+
+// restoreBills writes bills of materials anew where that is needed.
+func (e *Engine) restoreBills(ctx context.Context) ([]Finding, error) {
+	if e.Bills == nil {
+		return nil, nil
+	}
+	paths, err := e.Bills.Restore(ctx)
+	var findings []Finding
+	for _, path := range paths {
+		findings = append(findings, Finding{Path: "public/" + path, Reason: "was missing or altered", Repaired: "written again from the database"})
+	}
+	if err != nil {
+		return nil, because(err, "cannot repair bills of materials")
+	}
+	return findings, nil
 }
 
 // alone runs f between two acts of the writer.

@@ -17,7 +17,7 @@ import (
 func (g *gc) sweep(ctx context.Context, states []Base) error {
 	for _, phase := range []func(context.Context) error{
 		func(ctx context.Context) error { return g.dropStates(ctx, states) },
-		g.dropFiles, g.sweepBases, g.sweepIndices, g.sweepBlobs, g.sweepPool, g.compact,
+		g.dropFiles, g.sweepBases, g.sweepIndices, g.sweepBlobs, g.sweepPool, g.forgetBills, g.compact,
 	} {
 		if err := phase(ctx); err != nil {
 			return err
@@ -252,6 +252,14 @@ func (g *gc) sweepPool(ctx context.Context) error {
 		faultpoint.Hit("gc:file-removed")
 		return nil
 	})
+}
+
+// forgetBills drops the bills of materials of states that went.
+func (g *gc) forgetBills(ctx context.Context) error {
+	if g.e.Bills == nil {
+		return nil
+	}
+	return g.e.Bills.Forget(ctx)
 }
 
 // inSteps has the writer remove items, a few at a time, and leaves it to

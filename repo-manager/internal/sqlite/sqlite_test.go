@@ -42,6 +42,9 @@ func TestStores(t *testing.T) {
 			return open(t, path), func() storetest.ConfigurationStore { return open(t, path) }
 		})
 	})
+	t.Run("products", func(t *testing.T) {
+		storetest.Products(t, func(t *testing.T) storetest.ProductStore { return open(t, filepath.Join(t.TempDir(), "db")) })
+	})
 	t.Run("fleet", func(t *testing.T) {
 		storetest.Fleet(t, func(t *testing.T) storetest.FleetStore { return open(t, filepath.Join(t.TempDir(), "db")) })
 	})

@@ -12,14 +12,15 @@ import (
 	"aptfleet/repo-manager/internal/release"
 )
 
-// Memory is a release.Store, access.Store, fleet.Store and configuration.Store
-// in memory. Its zero value is empty. What it returns is the caller's.
+// Memory is a release.Store, access.Store, fleet.Store, configuration.Store and
+// product.Store in memory. Its zero value is empty. What it returns is the caller's.
 type Memory struct {
 	mu         sync.Mutex
 	releases   releases
 	people     people
 	fleet      memoryFleet
 	configured configured
+	products   products
 	failsNext  error
 	damage     []string // for Integrity
 	failsPut   error

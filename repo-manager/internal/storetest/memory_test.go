@@ -18,5 +18,6 @@ func TestMemory(t *testing.T) {
 			return m, func() ConfigurationStore { return m }
 		})
 	})
+	t.Run("products", func(t *testing.T) { Products(t, func(*testing.T) ProductStore { return new(Memory) }) })
 	t.Run("fleet", func(t *testing.T) { Fleet(t, func(*testing.T) FleetStore { return new(Memory) }) })
 }
