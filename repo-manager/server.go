@@ -425,6 +425,9 @@ func (s *server) introduce() {
 		s.say("  install -m 0600 %s /PATH/TO/YOUR/BACKUP/", s.key.path)
 		s.say("Without it no device can be updated from this archive any more; whoever has it can sign in its name.")
 	}
+	if s.fleetKeys.made {
+		s.say("The key that devices obey is %s; copy it along, and read.secret beside it.", s.path(filepath.Join("keys", assignmentKeyFile)))
+	}
 	s.say("archive %s  (keyring: %s/archive-keyring.asc)", s.listeners.addresses.Public, s.listeners.addresses.Public)
 	program := "repo-manager"
 	if s.settings.Data != defaultData {
