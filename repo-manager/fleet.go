@@ -25,9 +25,9 @@ func (s *server) openFleet(ctx context.Context, db *sqlite.DB) error {
 	s.fleet, err = fleet.Open(ctx, fleet.Config{
 		Store:      db,
 		Releases:   s.engine,
-		Products:   kinds{s.products},
-		BOMs:       kinds{s.products},
-		Packages:   kinds{s.products},
+		Products:   assigned{s.products},
+		BOMs:       assigned{s.products},
+		Packages:   assigned{s.products},
 		Configs:    configs{s},
 		Key:        s.fleetKeys.assignment,
 		ReadSecret: s.fleetKeys.read,
@@ -49,22 +49,22 @@ func (s *server) openFleet(ctx context.Context, db *sqlite.DB) error {
 	return nil
 }
 
-// kinds are the products and their bills of materials as the fleet sees them.
-type kinds struct{ products *product.Service }
+// assigned are the products and their bills of materials as the fleet sees them.
+type assigned struct{ products *product.Service }
 
 // Product implements fleet.Products.
-func (k kinds) Product(pipeline, name string) (fleet.Product, bool) {
-	p, ok := k.products.Product(pipeline, name)
+func (a assigned) Product(pipeline, name string) (fleet.Product, bool) {
+	p, ok := a.products.Product(pipeline, name)
 	return fleet.Product{Architecture: p.Architecture, Revisions: p.Revisions, Modules: slices.Sorted(maps.Keys(p.Modules))}, ok
 }
 
 // Lookup implements fleet.BOMs.
-func (k kinds) Lookup(pipeline, name string, modules []string, state string) (sha256 string, size int64, status, reason string) {
+func (a assigned) Lookup(pipeline, name string, modules []string, state string) (sha256 string, size int64, status, reason string) {
 	id, err := snapshots.ParseID(state)
 	if err != nil {
 		return "", 0, fleet.BOMFailed, err.Error()
 	}
-	ready, how, reason := k.products.Lookup(pipeline, name, modules, id)
+	ready, how, reason := a.products.Lookup(pipeline, name, modules, id)
 	switch how {
 	case product.Computed:
 		return ready.SHA256, ready.Size, fleet.BOMReady, ""
@@ -75,12 +75,12 @@ func (k kinds) Lookup(pipeline, name string, modules []string, state string) (sh
 }
 
 // Has implements fleet.Packages.
-func (k kinds) Has(ctx context.Context, pipeline, name string, modules []string, state, relation string) (bool, error) {
+func (a assigned) Has(ctx context.Context, pipeline, name string, modules []string, state, relation string) (bool, error) {
 	id, err := snapshots.ParseID(state)
 	if err != nil {
 		return false, err
 	}
-	return k.products.Has(ctx, pipeline, name, modules, id, relation)
+	return a.products.Has(ctx, pipeline, name, modules, id, relation)
 }
 
 // welcomeDevice is what every device is told of this server when it is

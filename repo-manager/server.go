@@ -473,6 +473,9 @@ func (s *server) introduce() {
 		}
 		s.say("CA      %s/%s  (SHA-256 %s)", s.listeners.addresses.Public, caFile, s.authority.Fingerprint())
 	}
+	if s.fleetKeys.made {
+		s.say("The key that devices obey is %s; copy it along, and read.secret beside it.", s.path(filepath.Join("keys", assignmentKeyFile)))
+	}
 	s.say("archive %s  (keyring: %s/archive-keyring.asc)", s.listeners.addresses.Public, s.listeners.addresses.Public)
 	if s.listeners.plain != nil {
 		s.say("        http://%s without TLS, for public pipelines", reachable(s.listeners.plain.Addr()))

@@ -37,7 +37,13 @@ type assignment struct {
 // decide says what a device should have now, and under which counter. report
 // is the newest one. The caller holds d.busy.
 func (s *Service) decide(ctx context.Context, d *device, report *protocol.Report, in protocol.CheckIn, now time.Time) *assignment {
-	a := &assignment{Assigned: d.Assigned, inputs: s.inputsOf(ctx, d, report, now)}
+	found, err := s.inputsOf(ctx, d, report, now)
+	if err != nil {
+		// It passes: nobody has to be told anything else because of it.
+		s.Log.Error("cannot tell what a device should run", "device", d.Name, "error", err)
+		return nil
+	}
+	a := &assignment{Assigned: d.Assigned, inputs: found}
 	if a.inputs != d.inputs {
 		a.body = s.body(d, a)
 		a.Content = a.body.Content()
@@ -52,8 +58,9 @@ func (s *Service) decide(ctx context.Context, d *device, report *protocol.Report
 	return a
 }
 
-// inputsOf looks everything up, in constant time.
-func (s *Service) inputsOf(ctx context.Context, d *device, report *protocol.Report, now time.Time) inputs {
+// inputsOf looks everything up, in constant time. What keeps a device waiting is
+// no error.
+func (s *Service) inputsOf(ctx context.Context, d *device, report *protocol.Report, now time.Time) (inputs, error) {
 	in := inputs{known: true, revision: d.Revision}
 	if in.revision == "" && report != nil {
 		in.revision = report.Revision
@@ -65,20 +72,23 @@ func (s *Service) inputsOf(ctx context.Context, d *device, report *protocol.Repo
 		in.config = s.Configs.Revision(&d.Device)
 	}
 	if in.wait = s.unfit(d, in.revision); in.wait != "" {
-		return in
+		return in, nil
 	}
 	var err error
 	if in.offer, err = s.target(ctx, &d.Device); err != nil {
-		in.wait = sentence(err)
-		return in
+		in.wait = err.Error()
+		if release.CodeOf(err) == "" {
+			return in, err
+		}
+		return in, nil
 	}
 	if in.offer == nil {
 		in.wait = "stage " + d.Stage + " offers nothing yet"
-		return in
+		return in, nil
 	}
 	if s.BOMs == nil {
 		in.wait = "this server makes no bills of materials"
-		return in
+		return in, nil
 	}
 	sum, size, status, reason := s.BOMs.Lookup(d.Pipeline, d.Product, d.Modules, in.offer.State.String())
 	switch status {
@@ -90,7 +100,7 @@ func (s *Service) inputsOf(ctx context.Context, d *device, report *protocol.Repo
 		in.pending = true
 		in.wait = "the bill of materials of product " + d.Product + " in " + offerName(in.offer) + " is being made"
 	}
-	return in
+	return in, nil
 }
 
 // target is what a device should run: its pin, or what its stage offers; nil:
@@ -100,14 +110,6 @@ func (s *Service) target(ctx context.Context, d *Device) (*release.Published, er
 		return s.Releases.PublishedSnapshot(ctx, d.Pipeline, d.Pin.Snapshot)
 	}
 	return s.Releases.Offered(ctx, d.Pipeline, d.Stage)
-}
-
-// sentence is what a device is told of an error: what is internal stays here.
-func sentence(err error) string {
-	if release.CodeOf(err) == "" {
-		return "the server cannot look up what to offer"
-	}
-	return err.Error()
 }
 
 // unfit says why no release of its product is for a device; "": one may be.

@@ -275,6 +275,30 @@ func TestARestoredServer(t *testing.T) {
 	}
 }
 
+// A database that cannot be read for a moment tells nobody anything else.
+func TestALookupThatFailsIsNoNews(t *testing.T) {
+	w := newWorld(t)
+	d := w.device("SN-1", "gateway", "dev")
+	w.broken = fmt.Errorf("disk I/O error")
+	d.Report.Phase = "IDLE"
+	if answer := w.checkIn(d); answer != nil {
+		t.Errorf("told %+v", answer)
+	}
+	w.broken = nil
+	if w.checkIn(d); told(d.Accepted) != snapshot2+" bom2" || must1(w.Device(t.Context(), "SN-1")).Report == nil {
+		t.Errorf("told %+v", d.Accepted)
+	}
+	w.restart()
+	w.broken = fmt.Errorf("disk I/O error")
+	w.pass(protocol.AssignmentLife)
+	if answer := w.checkIn(d); answer != nil {
+		t.Errorf("told %+v", answer)
+	}
+	if view, _, err := w.Show(t.Context(), "SN-1"); err != nil || strings.Contains(view.WhyNot, "I/O") {
+		t.Errorf("%q, %v", view.WhyNot, err)
+	}
+}
+
 // A device that lies about its counter raises only its own.
 func TestALyingCounter(t *testing.T) {
 	w := newWorld(t)

@@ -51,8 +51,8 @@ func (s *Service) CheckIn(ctx context.Context, signed protocol.Signed, address s
 	var next *assignment
 	if contact.Clone == nil {
 		// What it should run depends on what it just said.
-		next = s.decide(ctx, d, contact.Report, in, now)
-		if next.Assigned.Counter != d.Counter || next.Assigned.Content != d.Content {
+		next = s.decide(context.WithoutCancel(ctx), d, contact.Report, in, now)
+		if next != nil && (next.Assigned.Counter != d.Counter || next.Assigned.Content != d.Content) {
 			todo.Assigned = []AssignedTo{{d.Name, next.Assigned}}
 		}
 	}

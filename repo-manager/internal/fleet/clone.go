@@ -28,6 +28,9 @@ func (d *device) sight(c *Contact, in protocol.CheckIn, address string, now time
 			return // as nearly always
 		}
 	}
+	if in.Machine == d.Machine {
+		seen.Machine = d.Machine // the same string
+	}
 	c.Where = seen
 	boot := bootOf(in.Boot)
 	at := slices.Index(d.Boots, boot)

@@ -190,8 +190,10 @@ func whyNot(s *Service, v View, err error, now time.Time) string {
 		return "it is retired: " + v.Retired.Reason
 	case v.Clone != nil:
 		return v.Clone.Why + "; neither is given anything until an operator decides"
+	case release.CodeOf(err) != "":
+		return err.Error()
 	case err != nil:
-		return sentence(err)
+		return "the server cannot look up what it should run"
 	case v.Should == nil:
 		return "stage " + v.Stage + " offers nothing yet"
 	case !v.behind():
@@ -208,7 +210,7 @@ func whyNot(s *Service, v View, err error, now time.Time) string {
 	}
 	if v.Assigned.Release == nil || v.Assigned.Release.State != v.Should.State {
 		d := device{Device: v.Device}
-		if in := s.inputsOf(context.Background(), &d, v.Report, now); in.wait != "" {
+		if in, err := s.inputsOf(context.Background(), &d, v.Report, now); err == nil && in.wait != "" {
 			return in.wait
 		}
 	}

@@ -36,6 +36,7 @@ type world struct {
 	configs   map[string]protocol.AssignedConfig
 	asked     int // how often for a whole configuration
 	private   bool
+	broken    error // what looking up a stage fails with
 	announced []string
 }
 
@@ -142,6 +143,9 @@ func (w *world) pass(d time.Duration) {
 func (w *world) Offered(_ context.Context, pipeline, stage string) (*release.Published, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.broken != nil {
+		return nil, w.broken
+	}
 	offer, ok := w.offers[stage]
 	if pipeline != "demo" || !ok {
 		return nil, &release.Error{Code: release.NotFound, Text: "cannot find stage " + stage}
