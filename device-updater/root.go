@@ -63,7 +63,7 @@ update, 130 interrupted.`,
 	})
 	root.AddCommand(
 		p.daemonCommand(), p.statusCommand(), p.checkCommand(), p.updateCommand(), p.cancelCommand(), p.rollbackCommand(),
-		p.retryCommand(), p.historyCommand(), p.initCommand(), p.mountStateCommand(),
+		p.retryCommand(), p.tryCommand(), p.rejoinCommand(), p.verifyCommand(), p.historyCommand(), p.initCommand(), p.mountStateCommand(),
 		manual.Command(),
 	)
 	return root

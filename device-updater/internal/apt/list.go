@@ -28,14 +28,18 @@ type Package struct {
 	SHA256       string `json:"sha256,omitempty"` // lower-case hex; "" where only dpkg was asked
 	Size         int64  `json:"size,omitempty"`   // bytes
 	File         string `json:"file,omitempty"`   // apt's name of the file in its cache
+	Local        string `json:"local,omitempty"`  // path of the .deb, where it is not one of the archive
 }
 
 // String returns name:arch=version.
 func (p Package) String() string { return p.Name + ":" + p.Architecture + "=" + p.Version }
 
 // argument is how apt-get install is told exactly this package. Packages for
-// all architectures go by their bare name.
+// all architectures go by their bare name, local ones by their file.
 func (p Package) argument() string {
+	if p.Local != "" {
+		return p.Local
+	}
 	if p.Architecture == "all" {
 		return p.Name + "=" + p.Version
 	}
@@ -97,8 +101,12 @@ func parseURIs(r io.Reader) ([]Package, error) {
 	if err := lines.Err(); err != nil {
 		return nil, fmt.Errorf("cannot read apt's answer: %w", err)
 	}
-	slices.SortFunc(all, compare)
-	return all, nil
+	return sorted(all), nil
+}
+
+func sorted(list []Package) []Package {
+	slices.SortFunc(list, compare)
+	return list
 }
 
 func (p Package) check() error {
@@ -116,6 +124,10 @@ type Installed struct {
 	Package
 	Status string // "install ok installed": what is wished, what is wrong, what is
 }
+
+// installed is the Status of a package that nothing is wrong with, and of which
+// nobody wishes anything else.
+const installed = "install ok installed"
 
 // whole reports whether the package is installed and nothing is wrong with it.
 // The wish is ignored: what dpkg holds follows the list like all else.
@@ -150,7 +162,7 @@ func ParseStatus(r io.Reader) ([]Installed, error) {
 // Plan is what turns what is installed into the exact list.
 type Plan struct {
 	List   []Package   // what must be installed afterwards, and nothing else
-	Fetch  []Package   // of List: not installed like that yet
+	Fetch  []Package   // of List: not installed like that yet, or damaged
 	Remove []Installed // to purge, left-over configuration included
 	Native string      // the device's architecture
 
@@ -198,7 +210,7 @@ func (p Plan) Changes() []Change {
 
 // MakePlan compares. known holds the hashes under which packages were installed
 // by an earlier transaction (by String()); an installed package whose known
-// hash differs is fetched again.
+// hash differs is fetched again, and so is a local one whose hash is not known.
 func MakePlan(list []Package, installed []Installed, known map[string]string, native string) Plan {
 	plan := Plan{List: list, Native: native, old: make(map[string]string)}
 	have := make(map[string]Installed)
@@ -213,7 +225,7 @@ func MakePlan(list []Package, installed []Installed, known map[string]string, na
 		want[slot(p, native)] = true
 		i, ok := have[slot(p, native)]
 		same := ok && i.whole() && i.String() == p.String()
-		if hash, recorded := known[p.String()]; same && recorded && hash != p.SHA256 {
+		if hash, recorded := known[p.String()]; same && hash != p.SHA256 && (recorded || p.Local != "") {
 			same = false
 		}
 		if !same {
@@ -226,6 +238,24 @@ func MakePlan(list []Package, installed []Installed, known map[string]string, na
 		}
 	}
 	return plan
+}
+
+// Repair makes the plan install packages again of which files were damaged,
+// named as dpkg names them: "name" or "name:architecture". Those that it
+// installs anyway, and those that leave, are fine as they are.
+func (p *Plan) Repair(names []string) {
+	for _, item := range p.List {
+		damaged := slices.Contains(names, item.Name) || slices.Contains(names, slot(item, p.Native))
+		if damaged && !slices.ContainsFunc(p.Fetch, func(f Package) bool { return slot(f, p.Native) == slot(item, p.Native) }) {
+			p.Fetch = append(p.Fetch, item)
+		}
+	}
+	slices.SortFunc(p.Fetch, compare)
+}
+
+// Installs reports whether the plan installs a package, named as dpkg names it.
+func (p Plan) Installs(name string) bool {
+	return slices.ContainsFunc(p.Fetch, func(f Package) bool { return f.Name == name || slot(f, p.Native) == name })
 }
 
 // slot names what only one version can be installed of: dpkg counts packages
@@ -267,7 +297,7 @@ func (p Plan) arguments() []string {
 }
 
 // reinstalls are packages of which another build of the same version is
-// installed: apt would leave them.
+// installed, or of which files were damaged: apt would leave them.
 func (p Plan) reinstalls(installed []Installed) []Package {
 	have := make(map[string]bool)
 	for _, i := range installed {
@@ -303,10 +333,10 @@ func extendedStates(list []Package, topLevel []string, native string) string {
 
 // Mismatch compares what dpkg says is installed with the list and names the
 // first difference; "" if there is none.
-func Mismatch(list []Package, installed []Installed) string {
+func Mismatch(list []Package, found []Installed) string {
 	have := make(map[string]bool)
-	for _, i := range installed {
-		if !i.whole() {
+	for _, i := range found {
+		if i.Status != installed {
 			return fmt.Sprintf("%s is %q", i.Name, i.Status)
 		}
 		have[i.String()] = true
@@ -318,7 +348,7 @@ func Mismatch(list []Package, installed []Installed) string {
 			return p.String() + " is not installed"
 		}
 	}
-	for _, i := range installed {
+	for _, i := range found {
 		if !want[i.String()] {
 			return i.String() + " is installed and not in the list"
 		}

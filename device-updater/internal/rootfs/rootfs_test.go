@@ -167,7 +167,7 @@ func TestManifest(t *testing.T) {
 		t.Fatal(err)
 	}
 	var got bytes.Buffer
-	if err := rootfs.WriteManifest(t.Context(), &got, root); err != nil {
+	if err := rootfs.WriteManifest(t.Context(), &got, root, nil); err != nil {
 		t.Fatal(err)
 	}
 	want := `d 0755 0:0 - - "/"

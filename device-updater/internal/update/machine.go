@@ -30,11 +30,22 @@ import (
 	"aptfleet/device-updater/internal/health"
 	"aptfleet/device-updater/internal/journal"
 	"aptfleet/device-updater/internal/merge"
+	"aptfleet/internal/bom"
 	"aptfleet/internal/protocol"
 )
 
 // Offer is the release that the device should run.
-type Offer struct{ State, Snapshot string }
+type Offer struct {
+	State, Snapshot string
+	// BOM is the exact list of the release; nil where the archive has none for
+	// this device, and apt computes it.
+	BOM *bom.BOM
+	// Overlay is what is wanted on top of the release.
+	Overlay Overlay
+	// Booted says that it is the release of the booted deployment, whatever the
+	// server offers now.
+	Booted bool
+}
 
 // String names the offer for people.
 func (o Offer) String() string { return releaseName(o.State, o.Snapshot) }
@@ -204,6 +215,9 @@ func (m *Machine) resting(state string) bool {
 // speaks against it.
 func (m *Machine) Check(ctx context.Context) (Offer, error) {
 	offer, err := m.Releases.Offer(ctx)
+	if err == nil {
+		offer.Overlay, err = m.Records.Overlay()
+	}
 	if err != nil {
 		m.say(func(s *Status) { s.WhyNot, s.LastError, s.Checked = err.Error(), err.Error(), m.Clock() })
 		return Offer{}, err
@@ -269,7 +283,10 @@ func (m *Machine) Update(ctx context.Context, o Options) error {
 		if err != nil {
 			return m.whyNot(err)
 		}
-		if tx.From != current || !m.is(staged, offer) {
+		// What a person tries on the release that is booted stays, if the one
+		// that is offered would not be installed.
+		kept := staged.State == booted.State && m.failedBefore(offer) != nil && !o.Retry
+		if tx.From != current || !m.is(staged, offer) && !kept {
 			if err := m.discard(ctx, tx, "something else is wanted now"); err != nil {
 				return m.whyNot(err)
 			}
@@ -325,7 +342,26 @@ func (m *Machine) Preview(ctx context.Context) ([]apt.Change, error) {
 
 // is reports whether a deployment is what the offer and the configuration want.
 func (m *Machine) is(d Deployment, offer Offer) bool {
-	return d.State == offer.State && slices.Equal(d.TopLevel, m.Settings.TopLevel)
+	if d.State != offer.State || d.Overlay.ID() != offer.Overlay.ID() || d.BOM != offer.bomText() {
+		return false
+	}
+	return offer.BOM != nil || slices.Equal(d.TopLevel, m.Settings.TopLevel)
+}
+
+// bomText is the bill of materials as it is signed, "" if there is none.
+func (o Offer) bomText() string {
+	if o.BOM == nil {
+		return ""
+	}
+	return string(o.BOM.Encode())
+}
+
+// topLevel are the packages that were asked for.
+func (m *Machine) topLevel(o Offer) []string {
+	if o.BOM != nil {
+		return o.BOM.TopLevel
+	}
+	return m.Settings.TopLevel
 }
 
 const stagedWaits = "it is staged and waits for `device-updater update --reboot`"
@@ -347,14 +383,19 @@ func (m *Machine) failedBefore(offer Offer) error {
 	if err != nil {
 		return err
 	}
-	i := slices.IndexFunc(failed, func(f protocol.Failure) bool { return f.State == offer.State })
+	i := slices.IndexFunc(failed, func(f protocol.Failure) bool { return speaksAgainst(f, offer) })
 	if i < 0 {
 		return nil
 	}
-	return &Refused{
+	refused := &Refused{
 		Reason: fmt.Sprintf("%s failed here: %s", offer, failed[i].Reason),
 		Hint:   "another release is taken when it is offered; this one only if you say so: device-updater update --retry",
 	}
+	if failed[i].Overlay != "" {
+		refused.Reason = fmt.Sprintf("%s failed here with local packages on top: %s", offer, failed[i].Reason)
+		refused.Hint = "device-updater rejoin installs it without them"
+	}
+	return refused
 }
 
 // whyNot puts err into the status and returns it.
@@ -474,8 +515,7 @@ func (m *Machine) nextDeployment() (int, error) {
 			return 0, err
 		}
 		for _, name := range names {
-			n, err := strconv.Atoi(strings.TrimSuffix(name, work))
-			if err == nil {
+			if n, ok := number(name); ok {
 				highest = max(highest, n)
 			}
 		}
@@ -492,6 +532,12 @@ func (m *Machine) nextDeployment() (int, error) {
 // work marks a subvolume that is not finished.
 const work = ".work"
 
+// number is that of the deployment to which a subvolume belongs.
+func number(name string) (n int, ok bool) {
+	n, err := strconv.Atoi(strings.TrimSuffix(name, work))
+	return n, err == nil
+}
+
 func deployment(n int) string { return "deployments/" + strconv.Itoa(n) }
 func pristine(n int) string   { return "pristine/" + strconv.Itoa(n) }
 func base(n int) string       { return "base/" + strconv.Itoa(n) }
@@ -499,7 +545,7 @@ func base(n int) string       { return "base/" + strconv.Itoa(n) }
 // permanent reports whether a release that stopped like this would stop like
 // this again: then it is remembered as failed.
 func permanent(ctx context.Context, phase journal.Phase, err error) bool {
-	if ctx.Err() != nil || errors.Is(err, syscall.ENOSPC) || errors.Is(err, os.ErrDeadlineExceeded) {
+	if ctx.Err() != nil || errors.Is(err, syscall.ENOSPC) || errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, errDisturbed) {
 		return false
 	}
 	return phase == journal.Install || phase == journal.Verify
