@@ -12,6 +12,13 @@ import (
 	"aptfleet/internal/bom"
 )
 
+// LocalPackage is a package whose .deb lies at path, which ends in ".deb".
+func LocalPackage(name, architecture, version, sha256 string, size int64, path string) Package {
+	// apt's name for it in its cache (pkgAcqArchive's QuoteString).
+	file := name + "_" + strings.ReplaceAll(version, ":", "%3a") + "_" + architecture + ".deb"
+	return Package{Name: name, Architecture: architecture, Version: version, SHA256: sha256, Size: size, File: file, Local: path}
+}
+
 // Exact finds the packages of a bill of materials in the source: each must be
 // there with exactly its version and hash, and together they must need nothing
 // else. The list is sorted.
@@ -75,9 +82,18 @@ func (p *Private) Layer(ctx context.Context, list, local []Package) ([]Package, 
 	if err != nil {
 		return nil, fmt.Errorf("cannot put local packages on the release: %w", err)
 	}
+	// A build that has the version, the size and the relations of the archive's
+	// is the same to apt: then it names that one.
+	own := make(map[string]Package)
+	for _, l := range local {
+		own[l.String()] = l
+	}
 	have := make(map[string]bool)
-	for _, f := range found {
+	for i, f := range found {
 		have[f.String()] = true
+		if l, ok := own[f.String()]; ok {
+			found[i] = l
+		}
 	}
 	for _, w := range want {
 		if !have[w.String()] {

@@ -56,9 +56,12 @@ func (p *Private) Install(ctx context.Context, run Run, root string, plan Plan, 
 	}
 	plan = plan.inside(&c)
 	for _, f := range plan.Fetch {
-		if f.Local == "" {
-			c.Links = append(c.Links, sandbox.Link{Path: path.Join(insideArchives, f.File), To: path.Join(insideDebs, f.File)})
+		// apt takes local files from its cache too, if it must not fetch.
+		to := path.Join(insideDebs, f.File)
+		if f.Local != "" {
+			to = f.Local
 		}
+		c.Links = append(c.Links, sandbox.Link{Path: path.Join(insideArchives, f.File), To: to})
 	}
 	c.Argv = append([]string{"apt-get", "-q", "--no-download", "install"}, transaction...)
 	c.Argv = append(c.Argv, plan.arguments()...)

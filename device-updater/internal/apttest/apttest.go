@@ -199,14 +199,14 @@ func AsIs(t testing.TB, root string) []byte {
 	return out.Bytes()
 }
 
-// Root unpacks a real trixie root.
-func Root(t testing.TB) string {
+// Root unpacks a real trixie root below dir.
+func Root(t testing.TB, dir string) string {
 	t.Helper()
 	tar, err := debian.Root(t.Context(), debian.Spec{Suite: "trixie"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	root := filepath.Join(t.TempDir(), "root")
+	root := filepath.Join(dir, "root")
 	if err := os.Mkdir(root, 0o755); err != nil {
 		t.Fatal(err)
 	}

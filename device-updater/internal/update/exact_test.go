@@ -56,7 +56,7 @@ type fleet struct {
 
 func newFleet(t *testing.T) *fleet {
 	t.Helper()
-	f := &fleet{t: t, archive: apttest.New(t), factory: apttest.Root(t), boms: map[int]*bom.BOM{}}
+	f := &fleet{t: t, archive: apttest.New(t), factory: apttest.Root(t, memoryDir(t)), boms: map[int]*bom.BOM{}}
 	f.base = apttest.AsIs(t, f.factory)
 	return f
 }
@@ -119,7 +119,7 @@ func (f *fleet) device(root string) *exactDevice {
 // fresh is a new device from the factory.
 func (f *fleet) fresh() *exactDevice {
 	f.t.Helper()
-	root := filepath.Join(f.t.TempDir(), "root")
+	root := filepath.Join(memoryDir(f.t), "root")
 	if out, err := exec.Command("cp", "-a", "--reflink=auto", f.factory, root).CombinedOutput(); err != nil {
 		f.t.Fatalf("%v\n%s", err, out)
 	}
@@ -317,7 +317,7 @@ func TestExact(t *testing.T) {
 	direct.mustMove(f.boms[3])
 	for name, part := range map[string]func(*testing.T, *fleet, *exactDevice){
 		"histories end alike": historiesEndAlike, "damage is mended": damageIsMended, "what the administrator may do": administrator,
-		"bills of materials that are refused": refusedBills, "disturbed": disturbed,
+		"bills of materials that are refused": refusedBills, "disturbed": disturbed, "overlays": overlays,
 	} {
 		t.Run(name, func(t *testing.T) {
 			shared := *f

@@ -184,7 +184,7 @@ func (r Records) SweepLocal(overlays ...Overlay) error {
 func (r Records) local(o Overlay) []apt.Package {
 	var all []apt.Package
 	for _, p := range o {
-		all = append(all, apt.Package{Name: p.Name, Architecture: p.Architecture, Version: p.Version, SHA256: p.SHA256, Size: p.Size, Local: r.LocalFile(p)})
+		all = append(all, apt.LocalPackage(p.Name, p.Architecture, p.Version, p.SHA256, p.Size, r.LocalFile(p)))
 	}
 	return all
 }
