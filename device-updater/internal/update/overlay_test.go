@@ -40,6 +40,15 @@ func overlays(t *testing.T, f *fleet, direct *exactDevice) {
 	same := keep(local("1", ""))
 	d.mustMove(f.boms[1], same...)
 	has("usr/share/app/version", "1~local\n")
+	// And of another size: that is another package to apt.
+	bigger := local("1", "")
+	bigger.Files["usr/share/app/big"] = strings.Repeat("x", 100_000)
+	d.mustMove(f.boms[1], keep(bigger)...)
+	has("usr/share/app/big", bigger.Files["usr/share/app/big"])
+	d.mustMove(f.boms[1], same...)
+	d.mustMove(f.boms[1])
+	has("usr/share/app/version", "1\n")
+	d.mustMove(f.boms[1], same...)
 	// Another version, with a package that only the next release has.
 	fresh := same.With(keep(local("0.9", "Depends: mine\n"), apttest.Package{Name: "mine", Version: "1", Files: map[string]string{"usr/bin/mine": "x"}}))
 	if got := strings.Join(fresh.Names(), ", "); got != "app 0.9, mine 1" {
