@@ -165,6 +165,7 @@ type Plan struct {
 	Fetch  []Package   // of List: not installed like that yet, or damaged
 	Remove []Installed // to purge, left-over configuration included
 	Native string      // the device's architecture
+	Mend   bool        // something must be mended that no package can
 
 	old map[string]string // version that is installed now, by slot
 }
@@ -268,7 +269,7 @@ func slot(p Package, native string) string {
 }
 
 // Empty reports whether nothing is to be done.
-func (p Plan) Empty() bool { return len(p.Fetch) == 0 && len(p.Remove) == 0 }
+func (p Plan) Empty() bool { return len(p.Fetch) == 0 && len(p.Remove) == 0 && !p.Mend }
 
 // FetchSize is how many bytes the packages to fetch have.
 func (p Plan) FetchSize() int64 {

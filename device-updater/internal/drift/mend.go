@@ -6,13 +6,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-
-	"aptfleet/device-updater/internal/rootfs"
 )
 
 // Mend makes root ready for the packages that are to be installed again: what
 // stands in the way of a file or directory goes, and directories get back the
-// mode and owner that the manifest has. dpkg itself leaves both alone.
+// mode, owner and attributes that the manifest has. dpkg itself leaves both alone.
 func (r Report) Mend(root string) error {
 	for _, d := range r.Damage {
 		if err := d.mend(root); err != nil {
@@ -44,8 +42,5 @@ func (d Damage) mend(root string) error {
 	if err := dir.Mkdir(rel, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	if err := dir.Lchown(rel, int(d.want.UID), int(d.want.GID)); err != nil {
-		return err
-	}
-	return rootfs.SetMode(filepath.Join(root, rel), d.want.Mode)
+	return d.want.Restore(filepath.Join(root, rel))
 }

@@ -258,11 +258,41 @@ func Xattrs(path string) (map[string][]byte, error) {
 	return all, nil
 }
 
-// SetMode gives the file or directory at path, which is no link, a mode as a
-// manifest has it.
-func SetMode(path string, mode uint32) error {
-	if err := unix.Fchmodat(unix.AT_FDCWD, path, mode, 0); err != nil {
-		return &fs.PathError{Op: "chmod", Path: path, Err: err}
+// Restore gives the directory at path the owner, mode and extended attributes
+// of the entry.
+func (e Entry) Restore(path string) error {
+	fail := func(op string, err error) error { return &fs.PathError{Op: op, Path: path, Err: err} }
+	if err := unix.Lchown(path, int(e.UID), int(e.GID)); err != nil {
+		return fail("chown", err)
+	}
+	if err := unix.Chmod(path, e.Mode); err != nil {
+		return fail("chmod", err)
+	}
+	now, err := Xattrs(path)
+	if err != nil {
+		return err
+	}
+	want := make(map[string][]byte)
+	if e.Xattrs != "-" {
+		for _, attr := range strings.Split(e.Xattrs, ",") {
+			name, text, _ := strings.Cut(attr, "=")
+			if want[name], err = hex.DecodeString(text); err != nil {
+				return fail("read attribute "+name, err)
+			}
+		}
+	}
+	for name := range now {
+		if _, ok := want[name]; ok {
+			continue
+		}
+		if err := unix.Lremovexattr(path, name); err != nil {
+			return fail("lremovexattr "+name, err)
+		}
+	}
+	for name, value := range want {
+		if err := unix.Lsetxattr(path, name, value, 0); err != nil {
+			return fail("lsetxattr "+name, err)
+		}
 	}
 	return nil
 }

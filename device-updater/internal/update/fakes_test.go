@@ -211,7 +211,7 @@ func (w *world) Plan(_ context.Context, o Offer, root string, _ Deployment) (apt
 		return apt.Plan{}, err
 	}
 	list := []apt.Package{{Name: "app", Version: o.State, Architecture: "all", Size: 1 << 20}}
-	if w.same || w.trees[strings.TrimPrefix(root, "/mem/")].release == released(o) {
+	if w.same || w.compares && w.trees[strings.TrimPrefix(root, "/mem/")].release == released(o) {
 		return apt.Plan{List: list}, nil
 	}
 	return apt.Plan{List: list, Fetch: list}, nil

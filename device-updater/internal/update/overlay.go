@@ -123,18 +123,19 @@ func (r Records) KeepLocal(files []string, by string, now time.Time) (Overlay, e
 }
 
 func (r Records) keepLocal(name string) (p LocalPackage, err error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return p, err
-	}
-	defer f.Close()
-	info, err := f.Stat()
+	// Looked at first: opening a pipe would wait for its writer.
+	info, err := os.Stat(name)
 	if err != nil {
 		return p, err
 	}
 	if !info.Mode().IsRegular() {
 		return p, errors.New("it is not a file")
 	}
+	f, err := os.Open(name)
+	if err != nil {
+		return p, err
+	}
+	defer f.Close()
 	read, err := deb.Read(f, deb.Limits{})
 	var format *deb.FormatError
 	if errors.As(err, &format) {

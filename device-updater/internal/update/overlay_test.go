@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"aptfleet/device-updater/internal/apttest"
 )
 
@@ -116,11 +118,15 @@ func TestKeepLocal(t *testing.T) {
 	if err := os.WriteFile(torn, whole[:len(whole)-100], 0o600); err != nil {
 		t.Fatal(err)
 	}
+	pipe := filepath.Join(t.TempDir(), "pipe.deb")
+	if err := unix.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		files []string
 		says  string
 	}{
-		{[]string{text}, "it is not a .deb"}, {[]string{torn}, "torn.deb"}, {[]string{"/nowhere.deb"}, "no such file"}, {[]string{t.TempDir()}, "it is not a file"},
+		{[]string{pipe}, "it is not a file"}, {[]string{text}, "it is not a .deb"}, {[]string{torn}, "torn.deb"}, {[]string{"/nowhere.deb"}, "no such file"}, {[]string{t.TempDir()}, "it is not a file"},
 		{[]string{good, other}, "holds package app too"}, {[]string{"/dev/zero"}, "it is not a file"},
 	} {
 		if _, err := records.KeepLocal(c.files, "", time.Now()); err == nil || !strings.Contains(err.Error(), c.says) {

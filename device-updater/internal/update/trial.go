@@ -145,7 +145,11 @@ func (m *Machine) rolledBack(ctx context.Context, tx journal.Record) error {
 		return m.whyNot(err)
 	}
 	_, err := m.enter(tx, journal.Failed)
-	return m.alsoWhyNot(fmt.Sprintf("%s failed here: %s", releaseName(tx.State, tx.Snapshot), reason), err)
+	what := releaseName(tx.State, tx.Snapshot)
+	if tx.Local != "" {
+		what += " with local packages on top"
+	}
+	return m.alsoWhyNot(fmt.Sprintf("%s failed here: %s", what, reason), err)
 }
 
 func (m *Machine) alsoWhyNot(reason string, err error) error {

@@ -73,6 +73,7 @@ func (w *world) local() []string {
 func TestTryAndRejoin(t *testing.T) {
 	one, two, other := tryDeb(t, "app", "1~local"), tryDeb(t, "app", "2~local"), tryDeb(t, "tool", "1")
 	w := newWorld(t)
+	w.compares = true
 	w.powerOn()
 	for _, step := range []struct {
 		ask     func(*Machine) error
