@@ -55,6 +55,7 @@ type world struct {
 	planErr   error
 	plan      map[string]error // release → why it cannot be planned
 	same      bool             // the plan is empty
+	compares  bool             // it is, where the root holds the release already
 	nested    []string
 	stray     map[string]bool // in place of a subvolume, and cannot be deleted
 	noSave    bool            // the loader cannot count tries
