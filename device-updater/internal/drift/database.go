@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"iter"
 	"maps"
 	"os"
 	"path/filepath"
@@ -46,8 +45,6 @@ type filter struct {
 }
 
 const dpkgDir = "var/lib/dpkg"
-
-func mapKeys[V any](m map[string]V) iter.Seq[string] { return maps.Keys(m) }
 
 func readDatabase(root string) (*database, error) {
 	db := &database{files: make(map[string]*file), diversions: make(map[string]diversion), overridden: make(map[string]bool)}

@@ -21,6 +21,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -185,7 +186,7 @@ type check struct {
 // packages judges every file that a package has.
 func (c *check) packages() error {
 	replaced := "" // a directory that is none any more: all below it is lost
-	for _, rel := range slices.Sorted(mapKeys(c.db.files)) {
+	for _, rel := range slices.Sorted(maps.Keys(c.db.files)) {
 		if err := c.ctx.Err(); err != nil {
 			return context.Cause(c.ctx)
 		}

@@ -52,11 +52,11 @@ func (m *Machine) stage(ctx context.Context, offer Offer, current int, booted De
 	return tx, err
 }
 
-// want makes an overlay the one that is wanted, if it is not.
+// want makes an overlay the one that is wanted, if it is not. It also replaces a
+// record that cannot be read.
 func (m *Machine) want(o Overlay) error {
-	wanted, err := m.Records.Overlay()
-	if err != nil || wanted.ID() == o.ID() {
-		return err
+	if wanted, err := m.Records.Overlay(); err == nil && wanted.ID() == o.ID() {
+		return nil
 	}
 	return m.Records.PutOverlay(o)
 }

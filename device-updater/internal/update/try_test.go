@@ -330,3 +330,28 @@ func TestTryWithoutARelease(t *testing.T) {
 		t.Error("nothing was tried")
 	}
 }
+
+// TestRejoinWithADamagedRecord: nobody knows any more what is on top, so no
+// release is installed by itself; rejoin is the way out.
+func TestRejoinWithADamagedRecord(t *testing.T) {
+	w := newWorld(t)
+	w.powerOn()
+	w.asked = tries(tryDeb(t, "app", "1~local"))
+	if err := w.settle(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(w.dir, overlayList), []byte("[{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w.offered = "new"
+	if err := w.settle(); err == nil || !strings.Contains(err.Error(), "overlay.json") {
+		t.Errorf("%v", err)
+	}
+	w.asked = rejoins
+	if err := w.settle(); err != nil {
+		t.Fatal(err)
+	}
+	if got := consistent(t, w); got != "new" {
+		t.Errorf("it runs %s", got)
+	}
+}

@@ -22,13 +22,17 @@ type verdict struct {
 
 func (d *fielded) verify() verdict {
 	d.t.Helper()
-	out, err := d.Exec(d.patient(), "sh", "-c", "device-updater verify --json; true")
+	out, err := d.Exec(d.patient(), "sh", "-c", "device-updater verify --json && code=0 || code=$?; echo; echo status $code")
+	out, status, _ := strings.Cut(out, "\nstatus ")
 	var v verdict
 	if err == nil {
 		err = json.Unmarshal([]byte(out), &v)
 	}
 	if err != nil {
 		d.t.Fatalf("cannot read the verdict: %v: %s", err, out)
+	}
+	if want := map[bool]string{true: "0", false: "1"}[v.Equal]; strings.TrimSpace(status) != want {
+		d.t.Errorf("equal: %v, exit status %q", v.Equal, status)
 	}
 	return v
 }
