@@ -17,7 +17,7 @@ func TestRepair(t *testing.T) {
 	list := []Package{item("app", "all"), item("lib", "amd64"), item("lib", "i386"), item("new", "all"), item("tool", "amd64")}
 	var found []Installed
 	for _, p := range append(list[:3:3], list[4], item("gone", "all")) {
-		found = append(found, Installed{p, installed})
+		found = append(found, Installed{p, wholeStatus})
 	}
 	plan := MakePlan(list, found, nil, "amd64")
 	plan.Repair([]string{"app", "lib:i386", "new", "gone", "nobody"})
@@ -44,7 +44,7 @@ func TestLocalPackagesAreFetchedUnlessKnown(t *testing.T) {
 	if local.File != "app_2%3a1~x_all.deb" || local.argument() != "/overlay/"+hash+".deb" {
 		t.Errorf("%+v", local)
 	}
-	found := []Installed{{Package{Name: "app", Architecture: "all", Version: "2:1~x"}, installed}}
+	found := []Installed{{Package{Name: "app", Architecture: "all", Version: "2:1~x"}, wholeStatus}}
 	for _, c := range []struct {
 		known map[string]string
 		want  bool
@@ -94,7 +94,11 @@ func TestUnmet(t *testing.T) {
 // TestWishesAreAMismatch: two devices are alike to dpkg too.
 func TestWishesAreAMismatch(t *testing.T) {
 	p := Package{Name: "app", Architecture: "all", Version: "1"}
-	if got := Mismatch([]Package{p}, []Installed{{p, "hold ok installed"}}); got != `app is "hold ok installed"` {
+	held := []Installed{{p, "hold ok installed"}}
+	if got := Mismatch([]Package{p}, held); got != `app is "hold ok installed"` {
 		t.Errorf("%q", got)
+	}
+	if plan := MakePlan([]Package{p}, held, nil, "amd64"); plan.Empty() || len(plan.Fetch) > 0 {
+		t.Errorf("a hold is nothing to do: %+v", plan)
 	}
 }

@@ -116,7 +116,7 @@ func wishNothingElse(ctx context.Context, run Run, root string, out io.Writer) e
 	}
 	var wishes strings.Builder
 	for _, i := range status {
-		if i.whole() && i.Status != installed {
+		if i.whole() && i.Status != wholeStatus {
 			name := i.Name
 			if i.Architecture != "all" {
 				name += ":" + i.Architecture

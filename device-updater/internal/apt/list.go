@@ -125,9 +125,9 @@ type Installed struct {
 	Status string // "install ok installed": what is wished, what is wrong, what is
 }
 
-// installed is the Status of a package that nothing is wrong with, and of which
+// wholeStatus is the Status of a package that nothing is wrong with, and of which
 // nobody wishes anything else.
-const installed = "install ok installed"
+const wholeStatus = "install ok installed"
 
 // whole reports whether the package is installed and nothing is wrong with it.
 // The wish is ignored: what dpkg holds follows the list like all else.
@@ -165,7 +165,7 @@ type Plan struct {
 	Fetch  []Package   // of List: not installed like that yet, or damaged
 	Remove []Installed // to purge, left-over configuration included
 	Native string      // the device's architecture
-	Mend   bool        // something must be mended that no package can
+	Mend   bool        // something must be mended that no package can: a directory's mode, a hold
 
 	old map[string]string // version that is installed now, by slot
 }
@@ -232,6 +232,7 @@ func MakePlan(list []Package, installed []Installed, known map[string]string, na
 		if !same {
 			plan.Fetch = append(plan.Fetch, p)
 		}
+		plan.Mend = plan.Mend || ok && i.whole() && i.Status != wholeStatus
 	}
 	for _, i := range installed {
 		if !want[slot(i.Package, native)] {
@@ -337,7 +338,7 @@ func extendedStates(list []Package, topLevel []string, native string) string {
 func Mismatch(list []Package, found []Installed) string {
 	have := make(map[string]bool)
 	for _, i := range found {
-		if i.Status != installed {
+		if i.Status != wholeStatus {
 			return fmt.Sprintf("%s is %q", i.Name, i.Status)
 		}
 		have[i.String()] = true

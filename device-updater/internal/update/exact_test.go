@@ -348,6 +348,9 @@ func historiesEndAlike(t *testing.T, f *fleet, direct *exactDevice) {
 		d.inside("apt-mark hold tool app base-files; apt-mark auto tool")
 		d.mustMove(f.boms[3])
 		samePackages(t, direct, d)
+		d.inside("apt-mark hold tool; chmod 700 /usr/share/tool")
+		d.mustMove(f.boms[3])
+		samePackages(t, direct, d)
 	})
 	t.Run("random", func(t *testing.T) {
 		names := slices.Sorted(maps.Keys(damages))

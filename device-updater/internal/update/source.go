@@ -156,7 +156,7 @@ func (s *Source) Plan(ctx context.Context, o Offer, root string, d Deployment) (
 	}
 	plan := apt.MakePlan(list, installed, d.hashes(), native)
 	plan.Repair(s.found.Packages())
-	plan.Mend = len(s.found.Damage) > 0
+	plan.Mend = plan.Mend || len(s.found.Damage) > 0
 	return plan, nil
 }
 
