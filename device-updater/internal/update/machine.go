@@ -36,15 +36,11 @@ import (
 
 // Offer is the release that the device should run.
 type Offer struct {
-	State, Snapshot string
-	// BOM is the exact list of the release; nil where the archive has none for
-	// this device, and apt computes it.
-	BOM *bom.BOM
-	// Overlay is what is wanted on top of the release.
-	Overlay Overlay
-	// Booted says that it is the release of the booted deployment, whatever the
-	// server offers now.
-	Booted bool
+	State    string   // "": nobody says
+	Snapshot string   // its name; "" if it has none
+	BOM      *bom.BOM // its exact packages; nil: what apt computes
+	Overlay  Overlay  // what is wanted on top of it
+	Booted   bool     // it is the release that is booted, whatever the server offers now
 }
 
 // String names the offer for people.
@@ -356,10 +352,10 @@ func (o Offer) bomText() string {
 	return string(o.BOM.Encode())
 }
 
-// topLevel are the packages that were asked for.
-func (m *Machine) topLevel(o Offer) []string {
-	if o.BOM != nil {
-		return o.BOM.TopLevel
+// topLevel is what must be installed: as the offer says, else the configuration.
+func (m *Machine) topLevel(offer Offer) []string {
+	if offer.BOM != nil {
+		return offer.BOM.TopLevel
 	}
 	return m.Settings.TopLevel
 }

@@ -164,7 +164,7 @@ func (s *Source) Plan(ctx context.Context, o Offer, root string, d Deployment) (
 func (s *Source) list(ctx context.Context, o Offer) (list []apt.Package, err error) {
 	switch {
 	case o.BOM == nil:
-		list, err = s.private.Solve(ctx, s.TopLevel)
+		list, err = s.private.Solve(ctx, s.topLevel(o))
 	case o.BOM.State != o.State:
 		err = &archive.Error{Kind: archive.Package, What: "the bill of materials", Err: fmt.Errorf("it is of state %s, not %s", o.BOM.State, o.State)}
 	default:
@@ -244,14 +244,18 @@ func (s *Source) Install(ctx context.Context, o Offer, plan apt.Plan, root strin
 	if err := s.found.Mend(root); err != nil {
 		return err
 	}
-	topLevel := s.TopLevel
-	if o.BOM != nil {
-		topLevel = o.BOM.TopLevel
-	}
+	topLevel := s.topLevel(o)
 	for _, p := range o.Overlay {
 		topLevel = append(slices.Clip(topLevel), p.Name)
 	}
 	return s.private.Install(ctx, s.Run, root, plan, topLevel, log)
+}
+
+func (s *Source) topLevel(o Offer) []string {
+	if o.BOM != nil {
+		return o.BOM.TopLevel
+	}
+	return s.TopLevel
 }
 
 // errDisturbed means that somebody changed the root while an update was made

@@ -35,7 +35,7 @@ func (m *Machine) stage(ctx context.Context, offer Offer, current int, booted De
 	m.nothingAgainst()
 	plan, err := m.fetch(ctx, &tx, offer, booted)
 	if err == nil && plan.Empty() {
-		return m.adopt(tx, booted, offer, plan)
+		return m.adopt(tx, offer, booted, plan)
 	}
 	if err == nil {
 		err = m.build(ctx, &tx, offer, plan)
@@ -127,7 +127,7 @@ func (m *Machine) room(plan apt.Plan) error {
 }
 
 // adopt records that the booted deployment already is the release.
-func (m *Machine) adopt(tx journal.Record, booted Deployment, offer Offer, plan apt.Plan) (journal.Record, error) {
+func (m *Machine) adopt(tx journal.Record, offer Offer, booted Deployment, plan apt.Plan) (journal.Record, error) {
 	booted.State, booted.Snapshot, booted.BOM, booted.Overlay = tx.State, tx.Snapshot, offer.bomText(), offer.Overlay
 	booted.TopLevel, booted.Packages = m.topLevel(offer), plan.List
 	if err := m.Records.PutDeployment(booted); err != nil {

@@ -55,7 +55,7 @@ func (m *Machine) PreviewTry(ctx context.Context, files []string) ([]apt.Change,
 }
 
 // Rejoin gives the overlay up and installs exactly the release that the server
-// wants here, or if that failed before, the one that is booted. It also mends
+// wants here, or if it says none or that failed before, the one that is booted. It also mends
 // packages that were damaged.
 func (m *Machine) Rejoin(ctx context.Context, o Options) error {
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -128,7 +128,7 @@ func (m *Machine) plain(ctx context.Context, booted Deployment) (Offer, error) {
 		return Offer{}, err
 	}
 	offer.Overlay = nil
-	if m.failedBefore(offer) != nil && booted.State != "" {
+	if offer.State == "" || m.failedBefore(offer) != nil && booted.State != "" {
 		return booted.release()
 	}
 	return offer, nil

@@ -281,6 +281,36 @@ func TestRollbackTakesTheOverlayAlong(t *testing.T) {
 	}
 }
 
+// TestRejoinWithoutABetterRelease: nobody says which, or it failed here.
+func TestRejoinWithoutABetterRelease(t *testing.T) {
+	for _, offered := range []string{"", "failed"} {
+		w := newWorld(t)
+		w.compares = true
+		w.powerOn()
+		w.asked = tries(tryDeb(t, "app", "1~local"))
+		if err := w.settle(); err != nil {
+			t.Fatal(err)
+		}
+		w.offered = offered
+		w.asked = func(m *Machine) error {
+			if err := m.remember(journal.Record{State: "failed"}, "it was bad"); err != nil {
+				return err
+			}
+			return rejoins(m)
+		}
+		if wasCut, err := w.session(true); wasCut || err != nil || !w.rebooting {
+			t.Fatalf("%v, rebooting: %v", err, w.rebooting)
+		}
+		w.powerOn()
+		if _, err := w.session(false); err != nil {
+			t.Fatal(err)
+		}
+		if got := consistent(t, w); got != "old" {
+			t.Errorf("offered %q: it runs %s", offered, got)
+		}
+	}
+}
+
 // TestStagedTryWaits: with reboot: manual it stays staged through the checks,
 // also where the offered release failed here, until somebody boots it.
 func TestStagedTryWaits(t *testing.T) {
