@@ -135,7 +135,7 @@ func (v verdict) print(out io.Writer) error {
 	list("files that belong to no package", v.Files.Unowned)
 	list("configuration files that were changed here (allowed)", config)
 	list("files that were diverted here (allowed)", v.Files.Diverted)
-	list("files whose mode and owner were fixed here (allowed)", v.Files.Overrides)
+	list("files whose mode and owner were fixed with dpkg-statoverride (allowed)", v.Files.Overrides)
 	if !v.Files.Recorded {
 		b.WriteString("the files of this deployment were not recorded: only contents could be compared\n")
 	}

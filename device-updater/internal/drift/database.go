@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"aptfleet/internal/deb"
@@ -34,7 +35,7 @@ type diversion struct {
 type database struct {
 	files      map[string]*file // by the path at which the file lies
 	diversions map[string]diversion
-	overridden map[string]bool
+	overrides  map[string]uint32 // path → mode that was fixed (dpkg-statoverride(1))
 	filters    []filter
 }
 
@@ -47,7 +48,7 @@ type filter struct {
 const dpkgDir = "var/lib/dpkg"
 
 func readDatabase(root string) (*database, error) {
-	db := &database{files: make(map[string]*file), diversions: make(map[string]diversion), overridden: make(map[string]bool)}
+	db := &database{files: make(map[string]*file), diversions: make(map[string]diversion), overrides: make(map[string]uint32)}
 	dir, err := os.OpenRoot(root)
 	if err != nil {
 		return nil, err
@@ -190,7 +191,11 @@ func (db *database) readOverrides(dir *os.Root) error {
 		if len(fields) != 4 {
 			return fmt.Errorf("%q is not an override", line)
 		}
-		db.overridden[fields[3]] = true
+		mode, err := strconv.ParseUint(fields[2], 8, 12)
+		if err != nil {
+			return fmt.Errorf("%q is not an override", line)
+		}
+		db.overrides[fields[3]] = uint32(mode)
 		return nil
 	})
 }
@@ -275,7 +280,7 @@ func (db *database) localDiversions() []string {
 	return all
 }
 
-func (db *database) overrideList() []string { return slices.Sorted(maps.Keys(db.overridden)) }
+func (db *database) overrideList() []string { return slices.Sorted(maps.Keys(db.overrides)) }
 
 // maxLine bounds a line of dpkg's files: a path.
 const maxLine = 64 << 10

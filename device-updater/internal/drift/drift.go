@@ -67,7 +67,7 @@ type Report struct {
 	Damage    []Damage `json:"damage"`
 	Config    []Config `json:"config"`
 	Diverted  []string `json:"diverted"`  // files of packages that a person put elsewhere with dpkg-divert
-	Overrides []string `json:"overrides"` // files whose mode and owner a person fixed with dpkg-statoverride
+	Overrides []string `json:"overrides"` // files whose mode and owner somebody fixed with dpkg-statoverride: packages' scripts do, too
 	// Unowned are files that no package has, and that no installation made or
 	// that were changed since. Of a directory that is new as a whole, it is the
 	// directory, with a slash at its end.
@@ -261,11 +261,19 @@ func (c *check) judge(rel, real string, f *file) (Kind, error) {
 	case got.Kind != 'f' && known && got.Content != want.Content && !below(rel, local):
 		return Content, nil
 	}
-	if known && !below(rel, local) && !c.db.overridden[rel] &&
-		(got.Mode != want.Mode || got.UID != want.UID || got.GID != want.GID || got.Xattrs != want.Xattrs) {
+	if known && !below(rel, local) && !c.permitted(rel, got, want) {
 		return Permission, nil
 	}
 	return "", nil
+}
+
+// permitted compares mode, owner and attributes. Of a file with an override, the
+// mode must be that or the recorded one; its owner is left to dpkg.
+func (c *check) permitted(rel string, got, want rootfs.Entry) bool {
+	if mode, ok := c.db.overrides[rel]; ok {
+		return (got.Mode == mode || got.Mode == want.Mode) && got.Xattrs == want.Xattrs
+	}
+	return got.Mode == want.Mode && got.UID == want.UID && got.GID == want.GID && got.Xattrs == want.Xattrs
 }
 
 // config judges a configuration file by the sum that dpkg keeps of the

@@ -194,6 +194,25 @@ func TestMendGivesDirectoriesBack(t *testing.T) {
 	}
 }
 
+// TestOverrides: the fixed mode is as good as the recorded one, any other is not.
+func TestOverrides(t *testing.T) {
+	r := newTree(t)
+	r.write("var/lib/dpkg/status", "Package: one\nStatus: install ok installed\nVersion: 1\nArchitecture: all\n")
+	r.write("var/lib/dpkg/info/one.list", "/.\n/usr\n/usr/bin\n/usr/bin/tool\n/usr/lib\n")
+	r.write("var/lib/dpkg/statoverride", "root crontab 2755 /usr/bin/tool\n")
+	r.write("usr/bin/tool", "x")
+	manifest := r.manifest()
+	for mode, want := range map[os.FileMode]string{0o644: "", 0o755 | os.ModeSetgid: "", 0o777 | os.ModeSetuid: "/usr/bin/tool permission"} {
+		if err := os.Chmod(filepath.Join(r.root, "usr/bin/tool"), mode); err != nil {
+			t.Fatal(err)
+		}
+		report := r.check(manifest)
+		if got := told(report); got != want || !slices.Equal(report.Overrides, []string{"/usr/bin/tool"}) {
+			t.Errorf("mode %v: told %q, overrides %v", mode, got, report.Overrides)
+		}
+	}
+}
+
 func TestFilters(t *testing.T) {
 	r := newTree(t)
 	r.write("var/lib/dpkg/status", "")
