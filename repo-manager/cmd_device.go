@@ -184,6 +184,9 @@ func reportFacts(r protocol.Report) []term.Fact {
 	if r.Refused != nil {
 		facts = append(facts, term.Fact{Name: "refused", Value: r.Refused.Reason + ": " + r.Refused.Text})
 	}
+	if len(r.Overlay) > 0 {
+		facts = append(facts, term.Fact{Name: "overlay", Value: strings.Join(r.Overlay, ", ")})
+	}
 	for _, h := range r.Holds {
 		facts = append(facts, term.Fact{Name: "its own hold", Value: holdText(&h)})
 	}

@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"encoding/json"
+	"strings"
 	"unique"
 
 	"aptfleet/internal/protocol"
@@ -29,8 +30,10 @@ func ParseReport(text []byte) (*protocol.Report, error) {
 			share(s)
 		}
 	}
-	for i := range r.Features {
-		share(&r.Features[i])
+	for _, all := range [][]string{r.Features, r.Overlay} {
+		for i := range all {
+			share(&all[i])
+		}
 	}
 	return &r, nil
 }
@@ -72,6 +75,13 @@ func changes(before, after *protocol.Report) []string {
 		if !contains(before.Failed, f) {
 			all = append(all, "went back from "+named(protocol.Runs{State: f.State, Snapshot: f.Snapshot})+": "+f.Reason)
 		}
+	}
+	switch on := strings.Join(after.Overlay, ", "); {
+	case on == strings.Join(before.Overlay, ", "):
+	case on == "":
+		all = append(all, "has its release alone again")
+	default:
+		all = append(all, "has packages of its own on top of its release: "+on)
 	}
 	if after.LastError != "" && after.LastError != before.LastError {
 		all = append(all, "reports an error: "+after.LastError)
