@@ -114,12 +114,12 @@ func (d *draft) say(a Actor, format string, args ...any) {
 	}
 }
 
-// store puts a file into the pool.
-func (d *draft) store(f File) error {
+// store puts a file into the pool; content is of one without a path.
+func (d *draft) store(f File, content []byte) error {
 	if err := d.intents.announce(f); err != nil {
 		return because(err, "cannot add %s", f.Name)
 	}
-	already, err := d.e.intoPool(f)
+	already, err := d.e.intoPool(f, content)
 	if err != nil {
 		return because(err, "cannot add %s to the pool", f.Name)
 	}
@@ -160,7 +160,7 @@ func (d *draft) giveUp(ctx context.Context) error {
 // draft that changes nothing publishes nothing.
 func (d *draft) commit(ctx context.Context) error {
 	d.head = d.line.head()
-	faultpoint.Hit("upload:pool-renamed")
+	faultpoint.Hit("upload:in-pool")
 	if edits := d.edits(); len(edits) > 0 {
 		head, err := snapshots.Apply(ctx, d.e.Chunks, d.head, edits...)
 		if err != nil {
@@ -253,7 +253,7 @@ func (d *draft) add(ctx context.Context, a Actor, component string, in Incoming,
 	if same >= 0 {
 		// The pool may have lost what is uploaded again.
 		answer.Already = true
-		_, err := d.e.putBack(in.file())
+		_, err := d.e.putBack(in)
 		return answer, err
 	}
 	if err := d.mustBeUnique(ctx, component, existing, in); err != nil {
@@ -269,7 +269,7 @@ func (d *draft) add(ctx context.Context, a Actor, component string, in Incoming,
 	if err != nil {
 		return Upload{}, fail(Invalid, "", "cannot add %s: %v", in.Name, err)
 	}
-	if err := d.store(file); err != nil {
+	if err := d.store(file, in.Content); err != nil {
 		return Upload{}, err
 	}
 	kept, gone := settle(d.line.Architectures, max(repository.Keep, 1), fresh, existing)

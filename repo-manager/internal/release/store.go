@@ -158,7 +158,6 @@ type Base struct {
 // File is one file of the pool.
 type File struct {
 	Path   string // where it lies until it is in the pool, on the same file system; not stored
-	Alone  bool   // Path ends in Name, and its directory holds nothing else; not stored
 	SHA256 [32]byte
 	Name   string // <name>_<version without epoch>_<arch>.deb
 	Size   int64  // bytes

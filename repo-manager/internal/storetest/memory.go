@@ -139,7 +139,7 @@ func (r *releases) add(b release.Batch) error {
 	}
 	for _, f := range b.Files {
 		if _, known := r.files[f.SHA256]; !known {
-			f.Path, f.Alone = "", false
+			f.Path = ""
 			r.files[f.SHA256] = f
 		}
 	}
