@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"slices"
+
+	"aptfleet/snapshots"
 )
 
 // CreateSnapshot names the state that from means (see Resolve; "" is the
@@ -105,6 +107,6 @@ func (e *Engine) Acts(ctx context.Context, pipeline string, limit int) ([]Act, e
 // Knows tells whether a repository of the pipeline ever took exactly this
 // name, version and architecture.
 func (e *Engine) Knows(ctx context.Context, pipeline, name, version, architecture string) (bool, error) {
-	_, known, err := e.Store.Accepted(ctx, pipeline, name, version, architecture)
-	return known, err
+	found, err := e.Store.Accepted(ctx, pipeline, snapshots.Ref{Name: name, Version: version, Architecture: architecture})
+	return len(found) > 0, err
 }

@@ -28,6 +28,11 @@ func (in Incoming) file() File {
 	return File{Path: in.Path, SHA256: p.SHA256, Name: deb.FileName(p.Name, p.Version, p.Architecture), Size: p.Size}
 }
 
+// ref is the name of the package within its component.
+func (in Incoming) ref() snapshots.Ref {
+	return snapshots.Ref{Name: in.Package.Name, Version: in.Package.Version, Architecture: in.Package.Architecture}
+}
+
 // Discard gives back what the upload takes; it is called once. The file is
 // removed if it is still there: an accepted one has left its place.
 func (in Incoming) Discard() error {

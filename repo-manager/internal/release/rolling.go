@@ -21,6 +21,8 @@ type draft struct {
 	intents  intents
 	put      []File // that were not in the pool before
 	names    map[packageName][]snapshots.Package
+	before   map[snapshots.Ref]Accepted          // uploads that expect found
+	asked    map[snapshots.Ref]bool              // packages whose uploads expect looked for
 	touched  map[packageName][]snapshots.Package // what stood in the head before the first change
 	uploads  []Accepted
 	arrivals []string // for people: what came and went
@@ -54,8 +56,8 @@ func (d *draft) named(ctx context.Context, component, name string) ([]snapshots.
 	return found[name], nil
 }
 
-// expect prepares for uploads: it looks all their names up in one pass and
-// announces their files with one write. What fails here fails again when an
+// expect prepares for uploads: it looks all their names, and what was uploaded
+// before, up in one pass and announces their files with one write. What fails here fails again when an
 // upload itself needs it, and is then its error alone.
 func (d *draft) expect(ctx context.Context, uploads []Incoming) {
 	names := make([]string, len(uploads))
@@ -72,7 +74,27 @@ func (d *draft) expect(ctx context.Context, uploads []Incoming) {
 			}
 		}
 	}
+	refs := make([]snapshots.Ref, len(uploads))
+	for i, in := range uploads {
+		refs[i] = in.ref()
+	}
+	if found, err := d.e.Store.Accepted(ctx, d.line.Name, refs...); err == nil {
+		d.before, d.asked = found, make(map[snapshots.Ref]bool, len(refs))
+		for _, ref := range refs {
+			d.asked[ref] = true
+		}
+	}
 	_ = d.intents.announce(files...)
+}
+
+// accepted finds the newest upload of a package before this batch.
+func (d *draft) accepted(ctx context.Context, ref snapshots.Ref) (a Accepted, ok bool, err error) {
+	found := d.before
+	if !d.asked[ref] {
+		found, err = d.e.Store.Accepted(ctx, d.line.Name, ref)
+	}
+	a, ok = found[ref]
+	return a, ok, err
 }
 
 // find looks names, which are sorted, up in all indices of a component in the
@@ -324,7 +346,7 @@ func (d *draft) mustBeUnique(ctx context.Context, component string, existing []s
 			}
 		}
 	}
-	before, ok, err := d.e.Store.Accepted(ctx, d.line.Name, p.Name, p.Version, p.Architecture)
+	before, ok, err := d.accepted(ctx, in.ref())
 	if err != nil {
 		return because(err, "cannot add %s", in.Name)
 	}
