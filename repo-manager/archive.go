@@ -61,7 +61,7 @@ func (h *archiveHandler) open(name string) (*os.File, fs.FileInfo, error) {
 		// A link out of the tree and a name through a file are as absent.
 		return nil, nil, fs.ErrNotExist
 	}
-	if !info.Mode().IsRegular() {
+	if !info.Mode().IsRegular() || info.Mode().Perm() == 0 { // root may read what the pool is still writing
 		return nil, nil, fs.ErrNotExist
 	}
 	file, err := h.root.Open(name)

@@ -3,10 +3,10 @@
 // bounded. What is not what it should be is gone before its uploader reads the
 // reason.
 //
-// A small package stays in memory until the pool writes it: a file that is made
-// elsewhere first would cost as much as all the rest. A larger one, and one too
-// many of the small, is a file of the directory from which the pool takes it
-// with a rename.
+// A small package stays in memory until the pool writes it: to make its file
+// elsewhere first and then rename it costs half as much again. A larger one, and
+// one too many of the small, is a file of the directory, from which the pool
+// takes it with a rename.
 package incoming
 
 import (

@@ -93,9 +93,9 @@ func (p *Pool) Put(tmp string, sum [sha256.Size]byte, file string) (already bool
 }
 
 // PutBytes is Put for a small file that is in memory. It is written where it
-// stays, and nobody but root can open it before it is whole. A process that
-// dies meanwhile leaves a part of it, which is replaced like what a power
-// failure left. On an error there is no file.
+// stays; until it is whole it has no permissions, so that nobody but root can
+// open it. A process that dies meanwhile leaves a part of it, which is replaced
+// like what a power failure left. On an error there is no file.
 func (p *Pool) PutBytes(content []byte, sum [sha256.Size]byte, file string) (already bool, err error) {
 	if err := checkName(file); err != nil {
 		return false, err
