@@ -107,3 +107,15 @@ func TestVerdictOrTrouble(t *testing.T) {
 		t.Errorf("a list that cannot be written: %v", err)
 	}
 }
+
+// A release without components has no packages, which is a verdict.
+func TestOfflineWithoutComponents(t *testing.T) {
+	r, err := aptroot.NewOffline(filepath.Join(t.TempDir(), "root"), "amd64", nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var verdict *aptroot.UnsolvableError
+	if _, err := r.Solve(t.Context(), []string{"app"}); !errors.As(err, &verdict) || verdict.Summary != "Unable to locate package app" {
+		t.Errorf("%v", err)
+	}
+}
