@@ -118,6 +118,7 @@ func printConfig(ts *testscript.TestScript, d *rig.Device) {
 	secrets, err := d.Secrets()
 	ts.Check(err)
 	if d.Accepted.Config == nil {
+		fmt.Fprintln(ts.Stdout(), "none")
 		return
 	}
 	for _, key := range slices.Sorted(maps.Keys(d.Accepted.Config.Values)) {

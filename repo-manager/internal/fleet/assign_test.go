@@ -2,6 +2,7 @@ package fleet_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -296,6 +297,41 @@ func TestALookupThatFailsIsNoNews(t *testing.T) {
 	}
 	if view, _, err := w.Show(t.Context(), "SN-1"); err != nil || strings.Contains(view.WhyNot, "I/O") {
 		t.Errorf("%q, %v", view.WhyNot, err)
+	}
+}
+
+// A device whose configuration is not complete keeps the one that it has, and
+// everybody is told what it lacks, beside what its release waits for.
+func TestAConfigurationThatLacksSomething(t *testing.T) {
+	w := newWorld(t)
+	d := w.device("SN-1", "gateway", "dev")
+	running(d, w.snapshots[snapshot2])
+	w.lacks["SN-1"] = errors.New("a is required and not set")
+	for range 2 {
+		w.checkIn(d)
+		if d.Accepted.Config != nil || d.Accepted.Wait != "a is required and not set" || d.Accepted.Counter != 1 {
+			t.Errorf("told %+v", d.Accepted)
+		}
+	}
+	if v, _, err := w.Show(t.Context(), "SN-1"); err != nil || v.State != protocol.DeviceOK || v.WhyNot != "a is required and not set" {
+		t.Errorf("%s, %q, %v", v.State, v.WhyNot, err)
+	}
+	w.lacks["SN-1"] = errors.New("b is required and not set")
+	w.offers["dev"] = nil
+	w.checkIn(d)
+	if d.Accepted.Wait != "stage dev offers nothing yet; b is required and not set" {
+		t.Errorf("told %+v", d.Accepted)
+	}
+	w.promote("dev", snapshot1)
+	delete(w.boms, w.snapshots[snapshot1].State.String())
+	w.checkIn(d)
+	if v, _, err := w.Show(t.Context(), "SN-1"); err != nil || !strings.HasSuffix(v.WhyNot, " is being made; b is required and not set") {
+		t.Errorf("%s, %q, %v", v.State, v.WhyNot, err)
+	}
+	delete(w.lacks, "SN-1")
+	w.checkIn(d)
+	if !strings.HasSuffix(d.Accepted.Wait, " is being made") {
+		t.Errorf("told %+v", d.Accepted)
 	}
 }
 

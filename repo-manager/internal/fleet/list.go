@@ -182,14 +182,32 @@ func state(v View, now time.Time) string {
 	return protocol.DeviceOK
 }
 
-// whyNot is why a device does not run what it should, in a sentence; "" if it
-// does.
+// lacks is why a device is not given its configuration; "" if it is.
+func (s *Service) lacks(d *Device) string {
+	if s.Configs == nil {
+		return ""
+	}
+	if _, err := s.Configs.Revision(d); err != nil {
+		return err.Error()
+	}
+	return ""
+}
+
+// whyNot is why a device does not run what it should, or not as it should be
+// configured, in a sentence; "" if it does.
 func whyNot(s *Service, v View, err error, now time.Time) string {
 	switch {
 	case v.Retired != nil:
 		return "it is retired: " + v.Retired.Reason
 	case v.Clone != nil:
 		return v.Clone.Why + "; neither is given anything until an operator decides"
+	}
+	return both(whyBehind(s, v, err, now), s.lacks(&v.Device))
+}
+
+// whyBehind is why it does not run what it should.
+func whyBehind(s *Service, v View, err error, now time.Time) string {
+	switch {
 	case release.CodeOf(err) != "":
 		return err.Error()
 	case err != nil:

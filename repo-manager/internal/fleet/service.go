@@ -78,8 +78,9 @@ const (
 
 // Configs knows the configuration of each device.
 type Configs interface {
-	// Revision changes with whatever For would answer; from memory.
-	Revision(d *Device) string
+	// Revision changes with whatever For would answer, whose error it has too;
+	// from memory.
+	Revision(d *Device) (string, error)
 	// For is the configuration of a device, its secrets encrypted to it; nil if
 	// there never was one. An error, which holds no secret, says why there is
 	// none just now: the device keeps what it has.
