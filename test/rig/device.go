@@ -268,7 +268,7 @@ func (d *Device) Secrets() (map[string]string, error) {
 // applied.
 func (d *Device) Install() {
 	if r := d.Accepted.Release; r != nil {
-		d.Report.Deployments = []protocol.Deployment{{ID: 1, State: r.State, Snapshot: r.Snapshot, Role: "booted"}}
+		d.Report.Deployments = []protocol.Deployment{{ID: 1, State: r.State, Snapshot: r.Snapshot, BOM: r.BOM, Role: "booted"}}
 	}
 	if c := d.Accepted.Config; c != nil {
 		d.Report.Config = c.Revision

@@ -18,7 +18,8 @@ import (
 )
 
 // playDevice plays a device that is kept in a file, and prints a line: the
-// status and code of the server's answer, and what the device knows then.
+// status and code of the server's answer, and what the device knows then. Negated,
+// the device must not believe what it meets, and says why.
 //
 //	device FILE new SERIAL            makes its keys
 //	device FILE enrol [TOKEN]         asks to be taken
@@ -31,7 +32,7 @@ import (
 //	device FILE reboot                begins a new session and boot
 //	device FILE clone OTHER MACHINE   copies its card into another machine
 func playDevice(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) < 2 {
+	if len(args) < 2 {
 		ts.Fatalf("usage: device FILE new|enrol|check-in|report|install|bom|config|fetch|reboot|clone ...")
 	}
 	file, verb, rest := ts.MkAbs(args[0]), args[1], args[2:]
@@ -83,6 +84,10 @@ func playDevice(ts *testscript.TestScript, neg bool, args []string) {
 	switch {
 	case errors.As(err, &told):
 		fmt.Fprintf(ts.Stdout(), "%d %s %s\n", told.Status, told.Told.Code, told.Told.Text)
+	case err != nil && neg:
+		fmt.Fprintln(ts.Stdout(), err)
+	case neg:
+		ts.Fatalf("device %s: the server was believed", verb)
 	case err != nil:
 		ts.Fatalf("device %s: %v", verb, err)
 	case status != 0:

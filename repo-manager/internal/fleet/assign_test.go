@@ -525,3 +525,59 @@ func TestEverybodyAtOnce(t *testing.T) {
 		<-ended
 	}
 }
+
+// What a device has is what it says that it was made of, not what its product is
+// by now; and another bill of materials for the same state is something that it
+// should have.
+func TestTheSameStateWithAnotherBOM(t *testing.T) {
+	w := newWorld(t)
+	ctx := t.Context()
+	list := func() (names string) {
+		t.Helper()
+		all, err := w.List(ctx, protocol.DeviceFilter{Package: "openssl<<3"})
+		must(t, err)
+		for _, v := range all {
+			names += v.Name + " "
+		}
+		return names
+	}
+	silent, says := w.device("silent", "gateway", "production"), w.device("says", "gateway", "production")
+	for _, d := range []*rig.Device{silent, says} {
+		w.checkIn(d)
+		d.Install()
+	}
+	silent.Report.Deployments[0].BOM = ""
+	odd := w.device("odd", "gateway", "production")
+	odd.Report.Deployments = []protocol.Deployment{{State: "nobody knows that one", Role: "booted"}}
+	for _, d := range []*rig.Device{silent, says, odd} {
+		w.checkIn(d)
+	}
+	if got := list(); got != "says silent " {
+		t.Errorf("listed are %q", got)
+	}
+	for _, d := range []*rig.Device{silent, says} {
+		must1(w.Set(ctx, op, d.Serial, nil, &[]string{"lte"}))
+	}
+	if got := list(); got != "says silent " {
+		t.Errorf("before they heard of the module: %q", got)
+	}
+	for _, d := range []*rig.Device{silent, says} {
+		w.checkIn(d)
+	}
+	if got := list(); got != "says " {
+		t.Errorf("listed are %q", got)
+	}
+	v, _, err := w.Show(ctx, "says")
+	if must(t, err); v.State != protocol.DeviceBehind || v.Has.BOM != "bom1" || v.Should.BOM != "bom1+lte" || v.WhyNot == "" {
+		t.Errorf("%s, has %+v, should have %+v, %q", v.State, v.Has, v.Should, v.WhyNot)
+	}
+	says.Install()
+	w.checkIn(says)
+	v, events, err := w.Show(ctx, "says")
+	if must(t, err); v.State != protocol.DeviceOK || v.WhyNot != "" || len(events) < 2 || events[0].Text != "runs "+snapshot1 {
+		t.Errorf("%s, %q, %+v", v.State, v.WhyNot, events)
+	}
+	if got := list(); got != "" {
+		t.Errorf("listed are %q", got)
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"io"
 	"log/slog"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -202,8 +203,12 @@ func (w *world) For(d *fleet.Device) (*protocol.AssignedConfig, error) {
 	return nil, nil
 }
 
-func (w *world) Has(_ context.Context, _, _ string, _ []string, state, relation string) (bool, error) {
-	return state == w.snapshots[snapshot1].State.String() && relation == "openssl<<3", nil
+// Has knows snapshot1, in which bills of materials made with lte have no openssl.
+func (w *world) Has(_ context.Context, what fleet.Installed, relation string) (bool, error) {
+	if what.State != w.snapshots[snapshot1].State.String() {
+		return false, &release.Error{Code: release.NotFound, Text: "cannot find state " + what.State}
+	}
+	return relation == "openssl<<3" && !strings.HasSuffix(what.BOM, "+lte"), nil
 }
 
 // promote makes a stage offer a snapshot.
