@@ -91,7 +91,7 @@ func playDevice(ts *testscript.TestScript, neg bool, args []string) {
 	case err != nil:
 		ts.Fatalf("device %s: %v", verb, err)
 	case status != 0:
-		fmt.Fprintf(ts.Stdout(), "%d %s\n", status, strings.TrimSpace(what))
+		fmt.Fprintln(ts.Stdout(), strings.TrimSpace(fmt.Sprintf("%d %s", status, what)))
 	}
 }
 
