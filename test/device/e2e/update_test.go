@@ -18,13 +18,10 @@ import (
 
 func TestAGoodUpdateIsCommittedAfterItsTrial(t *testing.T) {
 	t.Parallel()
-	enrolled, err := world.server.API.CreateDevice(t.Context(), "fielded", pipeline)
-	if err != nil {
-		t.Fatal(err)
-	}
-	d := newDevice(t, func(d *fielded) { d.token = enrolled.Token })
+	d := newDevice(t)
+	began := time.Now()
 	d.on()
-	times.add("boot of an installed device until it is up", time.Since(d.lastBoot().Started))
+	times.add("boot of a new device until it is up, enrolled and has its assignment", time.Since(began))
 	d.runs("1", "demo-app")
 
 	d.promote("2")
@@ -63,11 +60,8 @@ func TestAGoodUpdateIsCommittedAfterItsTrial(t *testing.T) {
 	if err != nil || starts != "1\n2\n" {
 		t.Errorf("the application's state is %q (%v), want its starts as version 1 and 2", starts, err)
 	}
-	d.await("the server hear of it", func() bool {
-		known, err := world.server.API.Device(t.Context(), "fielded")
-		return err == nil && known.Report != nil && slices.ContainsFunc(known.Report.Deployments, func(x protocol.Deployment) bool {
-			return x.Role == "booted" && x.State == world.releases["2"].State
-		})
+	d.awaitKnown("that all is well", func(known protocol.Device) bool {
+		return known.State == protocol.DeviceOK && known.Has.Snapshot == world.releases["2"].ID && *known.Healthy
 	})
 	// The command line still says trial, and whatever starts the timer again:
 	// its time has passed.
@@ -107,7 +101,7 @@ func TestADeviceMovesToAnOlderSnapshot(t *testing.T) {
 
 func TestADeviceFollowsAPinnedSnapshot(t *testing.T) {
 	t.Parallel()
-	d := newDevice(t)
+	d := newDevice(t, plain)
 	d.stage = "snapshot:" + world.releases["2"].ID
 	d.configure()
 	d.on()
