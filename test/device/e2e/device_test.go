@@ -73,7 +73,9 @@ func newDevice(t *testing.T, change ...func(*fielded)) *fielded {
 	for _, c := range change {
 		c(d)
 	}
-	d.promote("1")
+	if d.stage == stageName(n) { // nobody else follows it
+		d.promote("1")
+	}
 	d.clone(world.base, d.name)
 	d.introduce()
 	d.configure()
@@ -197,6 +199,26 @@ func (d *fielded) on() {
 			return err == nil
 		})
 	}
+}
+
+// told does something on the server that changes the device's assignment, and
+// waits until the device has it.
+func (d *fielded) told(what string, act func() error) {
+	d.t.Helper()
+	before := d.server().Assignment.Counter
+	if err := act(); err != nil {
+		d.t.Fatal(err)
+	}
+	d.await("another assignment: "+what, func() bool { return d.server().Assignment.Counter > before })
+}
+
+// hold keeps the device as it is, and waits until it knows.
+func (d *fielded) hold(reason string) {
+	d.t.Helper()
+	d.told("hold, "+reason, func() error {
+		_, err := d.site.API.HoldDevice(d.t.Context(), d.name, protocol.Hold{Reason: reason})
+		return err
+	})
 }
 
 // known is the device as its server knows it.
@@ -325,18 +347,41 @@ func (d *fielded) phase() string {
 	return all[len(all)-1].Phase
 }
 
+// contact is what a device knows of its server.
+type contact struct {
+	Error      string // why the last check-in failed
+	Code       string // of a refusal
+	Assignment struct{ Counter uint64 }
+}
+
 // status asks the updater.
 func (d *fielded) status() protocol.Report {
+	d.t.Helper()
+	report, _ := d.ask()
+	return report
+}
+
+// server asks the updater about its server.
+func (d *fielded) server() contact {
+	d.t.Helper()
+	_, server := d.ask()
+	return server
+}
+
+func (d *fielded) ask() (protocol.Report, contact) {
 	d.t.Helper()
 	out, err := d.Exec(d.patient(), "device-updater", "status", "--json")
 	if err != nil {
 		d.t.Fatal(err)
 	}
-	var status struct{ Report protocol.Report }
+	var status struct {
+		Report protocol.Report
+		Server contact
+	}
 	if err := json.Unmarshal([]byte(out), &status); err != nil {
 		d.t.Fatalf("cannot read status: %v: %s", err, out)
 	}
-	return status.Report
+	return status.Report, status.Server
 }
 
 // awaitCommit waits until release is committed and runs, and nothing is under
