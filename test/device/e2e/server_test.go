@@ -137,6 +137,8 @@ func TestDevicesFollowAServerThatWasRestored(t *testing.T) {
 	}
 	d.hold("forgotten soon")
 	before := d.known().Counter
+	late := newDevice(t, onSite(s), func(d *fielded) { d.how = bySerial })
+	late.on()
 
 	s.Kill()
 	if err := os.Rename(s.Data, s.Data+".lost"); err != nil {
@@ -162,4 +164,14 @@ func TestDevicesFollowAServerThatWasRestored(t *testing.T) {
 	if known.Counter <= before || known.Report.Refused != nil {
 		t.Errorf("the counter is %d after %d (refused: %+v)", known.Counter, before, known.Report.Refused)
 	}
+	// A device that was enrolled after the backup is unknown now and runs on. It
+	// is the same again once somebody wants that: with its key, and above its
+	// counter.
+	late.await("that it is unknown", func() bool { return late.server().Code == protocol.CodeUnknownDevice })
+	late.runs("1", "demo-app")
+	late.introduce()
+	late.told("enrolled again", func() error {
+		_, err := late.Exec(late.patient(), "device-updater", "enrol")
+		return err
+	})
 }
