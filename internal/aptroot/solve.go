@@ -25,14 +25,18 @@ type Package struct {
 	SHA256       string `json:"sha256,omitempty"` // lower-case hex; "" where only dpkg was asked
 	Size         int64  `json:"size,omitempty"`   // bytes
 	File         string `json:"file,omitempty"`   // apt's name of the file in its cache
+	Local        string `json:"local,omitempty"`  // path of the .deb, where it is not one of the archive
 }
 
 // String returns name:arch=version.
 func (p Package) String() string { return p.Name + ":" + p.Architecture + "=" + p.Version }
 
 // Argument is how apt-get install is told exactly this package. Packages for
-// all architectures go by their bare name.
+// all architectures go by their bare name, local ones by their file.
 func (p Package) Argument() string {
+	if p.Local != "" {
+		return p.Local
+	}
 	if p.Architecture == "all" {
 		return p.Name + "=" + p.Version
 	}
@@ -78,7 +82,7 @@ func (r *Root) Solve(ctx context.Context, topLevel []string, options ...string) 
 		}
 		return nil, fmt.Errorf("cannot compute the packages of the release: %w", err)
 	}
-	list, err := parseURIs(&out)
+	list, err := ParseURIs(&out)
 	if err != nil {
 		return nil, err
 	}
@@ -128,13 +132,13 @@ const maxExplanation = 200
 // maxPackages bounds every list that is read.
 const maxPackages = 20_000
 
-// parseURIs reads what `apt-get --print-uris` prints for each file to fetch,
+// ParseURIs reads what `apt-get --print-uris` prints for each file to fetch,
 //
 //	'URI' file size SHA256:hex
 //
 // and returns the packages sorted. The file's name is apt's own,
 // name_version_architecture.deb with %-escapes.
-func parseURIs(r io.Reader) ([]Package, error) {
+func ParseURIs(r io.Reader) ([]Package, error) {
 	var all []Package
 	lines := bufio.NewScanner(r)
 	for lines.Scan() {
