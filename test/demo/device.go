@@ -22,6 +22,8 @@ import (
 // with its own disk, boot control and boot loader.
 type virtual struct {
 	machine *device.Machine
+	on      time.Time // when it was switched on
+	told    string    // what was said last of what it runs
 }
 
 // install makes the device from the snapshot of version 1, or opens the one
@@ -41,7 +43,7 @@ func (d *demo) install(ctx context.Context) (*virtual, error) {
 		if err != nil {
 			return nil, err
 		}
-		v := &virtual{machine: machine}
+		v := &virtual{machine: machine, on: time.Now()}
 		if err := d.moved(machine); err != nil {
 			return nil, errors.Join(err, v.close())
 		}
@@ -71,6 +73,7 @@ func (d *demo) install(ctx context.Context) (*virtual, error) {
 		return nil, errors.Join(err, v.close())
 	}
 	d.say.note("switching the device on")
+	v.on = time.Now()
 	return v, nil
 }
 

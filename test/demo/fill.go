@@ -116,13 +116,13 @@ func (d *demo) fill(ctx context.Context, link string) (err error) {
 		cancel(err)
 	}()
 	err = func() error {
-		if err := d.follows(watch, "1.0"); err != nil {
+		if err := d.follows(watch, dev, "1.0"); err != nil {
 			return err
 		}
 		if err := d.publish(watch, "2.0", true); err != nil {
 			return err
 		}
-		if err := d.follows(watch, "2.0"); err != nil {
+		if err := d.follows(watch, dev, "2.0"); err != nil {
 			return err
 		}
 		if err := d.publish(watch, "3.0", false); err != nil {
@@ -274,6 +274,24 @@ func (d *demo) publish(ctx context.Context, version string, far bool) error {
 func (d *demo) offered(ctx context.Context, stage, snapshot string) (bool, error) {
 	moves, err := d.server.History(ctx, pipelineName, stage)
 	return slices.ContainsFunc(moves, func(m protocol.Move) bool { return m.ToSnapshot == snapshot }), err
+}
+
+// pending tells whether the promotion that is left to the visitor still is.
+func (d *demo) pending(ctx context.Context) (bool, error) {
+	canary, err := d.server.Stage(ctx, pipelineName, "canary")
+	if err != nil {
+		return false, err
+	}
+	snapshots, err := d.server.Snapshots(ctx, pipelineName)
+	if err != nil {
+		return false, err
+	}
+	at := slices.IndexFunc(snapshots, func(s protocol.Snapshot) bool { return s.ID == canary.Snapshot })
+	if at < 0 || !slices.Contains(snapshots[at].Labels, "demo-app-3.0") {
+		return false, nil
+	}
+	offered, err := d.offered(ctx, "production", canary.Snapshot)
+	return !offered, err
 }
 
 // source is a directory with a manifest, to be built.

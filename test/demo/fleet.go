@@ -60,9 +60,9 @@ func isUnknown(err error) bool {
 	return errors.As(err, &answer) && answer.Status == 404
 }
 
-// follows waits until the device has committed a version of the application,
-// or a later one.
-func (d *demo) follows(ctx context.Context, version string) error {
+// follows waits until the device has been heard of since it was switched on,
+// and has committed a version of the application, or a later one.
+func (d *demo) follows(ctx context.Context, dev *virtual, version string) error {
 	snapshots, err := d.server.Snapshots(ctx, pipelineName)
 	if err != nil {
 		return err
@@ -79,12 +79,23 @@ func (d *demo) follows(ctx context.Context, version string) error {
 		if err != nil && !isUnknown(err) {
 			return err
 		}
-		r := device.Report
-		if r != nil && runs(r) >= wanted && r.Phase == "IDLE" {
-			d.say.note("the device runs demo-app " + version + ", committed")
+		if device.Retired != nil {
+			d.say.note("the device is retired: it goes on as it is")
 			return nil
 		}
-		if line := doing(device); line != last {
+		line := doing(device)
+		if r := device.Report; r != nil && device.Seen.After(dev.on) {
+			if runs := booted(r); runs.Snapshot >= wanted && r.Phase == "IDLE" {
+				if line = "the device runs demo-app " + runs.Version + ", committed"; line != dev.told {
+					d.say.note(line)
+					dev.told = line
+				}
+				return nil
+			}
+		} else if r != nil {
+			line = "device: it starts"
+		}
+		if line != last {
 			d.say.progress(line)
 			last = line
 		}
@@ -110,13 +121,12 @@ func doing(device protocol.Device) string {
 	return "device: " + cmp.Or(device.WhyNot, "about to ask what it should run")
 }
 
-// runs is the snapshot a device has booted and committed, or "". Ids of
-// snapshots sort by time.
-func runs(r *protocol.Report) string {
+// booted is the deployment that a device runs. Ids of snapshots sort by time.
+func booted(r *protocol.Report) protocol.Deployment {
 	for _, deployment := range r.Deployments {
 		if deployment.Role == "booted" {
-			return deployment.Snapshot
+			return deployment
 		}
 	}
-	return ""
+	return protocol.Deployment{}
 }

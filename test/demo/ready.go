@@ -17,9 +17,9 @@ import (
 // they stand here.
 var guide = template.Must(template.New("guide").Parse(`ready: {{.Link}}
 
-One promotion is pending: open the page and press "Review promotion" under production.{{if .Device}}
-The device installs demo-app 3.0 beside what it runs, boots it on trial and commits it: about a minute.
-
+{{if not .Pending}}Everything is as you left it.{{else}}One promotion is pending: open the page and press "Review promotion" under production.{{if .Device}}
+The device installs demo-app 3.0 beside what it runs, boots it on trial and commits it: about a minute.{{end}}{{end}}
+{{if .Device}}
 # Look at the device, at what it installs, and at what the promotion brings it
 . {{.Dir}}/env
 repo-manager device list
@@ -76,10 +76,14 @@ func (d *demo) stay(ctx context.Context, link string, dev *virtual) error {
 	if err := d.environment(ctx); err != nil {
 		return err
 	}
+	pending, err := d.pending(ctx)
+	if err != nil {
+		return err
+	}
 	text := &strings.Builder{}
-	err := guide.Execute(text, map[string]any{
+	err = guide.Execute(text, map[string]any{
 		"Link": link, "Dir": d.dir, "Source": d.source, "Public": d.server.Public, "Pipeline": pipelineName,
-		"Repository": repository, "Distribution": distribution, "Visitor": visitor(), "Device": dev != nil,
+		"Repository": repository, "Distribution": distribution, "Visitor": visitor(), "Device": dev != nil, "Pending": pending,
 		"DeviceName": deviceName, "Product": product, "Commands": []string{strings.Join(createProduct, " "), strings.Join(registerDevice, " ")},
 	})
 	if err != nil {
