@@ -89,6 +89,13 @@ func (d *demo) run(ctx context.Context, fresh bool) error {
 			return fmt.Errorf("cannot prepare %s: %w", d.dir, err)
 		}
 	}
+	// What the visitor's shell says of a server is about another one, or an
+	// earlier run.
+	for _, name := range []string{"SERVER", "TOKEN", "CA", "SOCKET", "DATA", "PIPELINE"} {
+		if err := os.Unsetenv("APTFLEET_" + name); err != nil {
+			return err
+		}
+	}
 	// What other programs keep belongs below the one directory, too.
 	for name, dir := range map[string]string{"APTFLEET_CACHE": "cache", "TMPDIR": "tmp"} {
 		if err := os.Setenv(name, filepath.Join(d.dir, dir)); err != nil {

@@ -29,7 +29,7 @@ func (d *demo) settle() error {
 	text, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		if _, err := os.Lstat(filepath.Join(d.dir, "server")); err == nil {
-			return d.foreign("another version of Aptfleet made it, whose device cannot speak to this server")
+			return d.foreign("another version of Aptfleet made it")
 		}
 		if text, err = json.Marshal(now); err == nil {
 			err = os.WriteFile(path, text, 0o644)
