@@ -131,7 +131,11 @@ func start(t *testing.T, m *machine, poll time.Duration) (*daemon.Daemon, daemon
 		}
 	})
 	for {
-		if _, err := os.Stat(path); err == nil {
+		// The file is there a moment before anybody listens.
+		if conn, err := net.Dial("unix", path); err == nil {
+			if err := conn.Close(); err != nil {
+				t.Fatal(err)
+			}
 			return d, daemon.NewClient(path)
 		}
 		select {
