@@ -117,7 +117,7 @@ func (s *Service) view(ctx context.Context, d Device, now time.Time) View {
 	if g.runs {
 		v.Has = &g.has
 	}
-	v.Should, v.Healthy, v.State = should, g.healthy(), g.state(now)
+	v.Should, v.Healthy, v.State = should, g.healthy(), States[g.state(now)]
 	v.WhyNot = whyNot(s, g, err, now)
 	return v
 }

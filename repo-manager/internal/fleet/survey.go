@@ -19,6 +19,19 @@ var States = []string{
 	protocol.DeviceBehind, protocol.DeviceOK, protocol.DeviceRetired,
 }
 
+// Places in States.
+const (
+	isClone = iota
+	isFailed
+	isPending
+	isSilent
+	isHeld
+	isBehind
+	isOK
+	isRetired
+	states
+)
+
 // Query asks for some of the devices of one pipeline, a page of them at a time.
 // Without a State it takes those that are not retired.
 type Query struct {
@@ -44,7 +57,7 @@ type Survey struct {
 // a page of a large fleet costs little. Check-ins go on meanwhile. Bills of
 // materials that Package needs and that are not there are queued, not waited for.
 func (s *Service) Survey(ctx context.Context, q Query) (Survey, error) {
-	out := Survey{Counts: make(Counts), Stages: make(map[string]Counts)}
+	out := Survey{Stages: make(map[string]Counts)}
 	var carriers *carriers
 	if q.Package != "" {
 		if s.Packages == nil || s.BOMs == nil {
@@ -53,7 +66,11 @@ func (s *Service) Survey(ctx context.Context, q Query) (Survey, error) {
 		carriers = s.carriers(q.Package)
 	}
 	now, targets, text := s.now(), s.targets(), strings.ToLower(q.Text)
-	byState := make(map[string][]*device)
+	var byState [states][]*device // the first of each that a page may need
+	from := max(q.From, 0)
+	most := from + max(q.Limit, 0)
+	var all [states]int
+	stages := make(map[string]*[states]int)
 	for at, d := range s.each() {
 		if !q.takes(d, text) {
 			continue
@@ -75,28 +92,44 @@ func (s *Service) Survey(ctx context.Context, q Query) (Survey, error) {
 			}
 		}
 		is := g.state(now)
-		out.Counts[is]++
-		stage := out.Stages[d.Stage]
+		all[is]++
+		stage := stages[d.Stage]
 		if stage == nil {
-			stage = make(Counts)
-			out.Stages[d.Stage] = stage
+			stage = new([states]int)
+			stages[d.Stage] = stage
 		}
 		stage[is]++
-		if q.State == is || q.State == "" && is != protocol.DeviceRetired {
+		if q.wants(is) && len(byState[is]) < most {
 			byState[is] = append(byState[is], at)
 		}
 	}
-	from := max(q.From, 0)
-	for _, is := range States {
-		found := byState[is]
-		out.Total += len(found)
-		found = found[min(from, len(found)):]
-		from -= min(from, len(byState[is]))
+	out.Counts = counts(all)
+	for name, of := range stages {
+		out.Stages[name] = counts(*of)
+	}
+	for is, found := range byState {
+		if !q.wants(is) {
+			continue
+		}
+		out.Total += all[is]
+		left := min(from, all[is])
+		from -= left
+		found = found[min(left, len(found)):]
 		for _, d := range found[:min(len(found), max(q.Limit-len(out.Views), 0))] {
 			out.Views = append(out.Views, s.view(ctx, s.copyOf(d), now))
 		}
 	}
 	return out, nil
+}
+
+func counts(of [states]int) Counts {
+	c := make(Counts)
+	for is, n := range of {
+		if n > 0 {
+			c[States[is]] = n
+		}
+	}
+	return c
 }
 
 // takes tells whether what an operator said of a device fits; text is Text in
@@ -105,6 +138,11 @@ func (q *Query) takes(d *Device, text string) bool {
 	return d.Pipeline == q.Pipeline && (q.Product == "" || d.Product == q.Product) && (q.Stage == "" || d.Stage == q.Stage) &&
 		(q.Revision == "" || d.HardwareRevision() == q.Revision) &&
 		(text == "" || strings.Contains(strings.ToLower(d.Name), text) || strings.Contains(strings.ToLower(d.Serial), text))
+}
+
+// wants tells whether State takes devices of a place in States.
+func (q *Query) wants(is int) bool {
+	return q.State == States[is] || q.State == "" && is != isRetired
 }
 
 // glanced is how many devices are copied under one lock.
@@ -138,6 +176,8 @@ func (s *Service) each() func(yield func(*device, *Device) bool) {
 type targets struct {
 	service *Service
 	all     map[targetKey]target
+	last    targetKey // and what it led to: neighbours are often alike
+	known   target
 }
 
 type targetKey struct{ pipeline, stage, pin string }
@@ -157,6 +197,9 @@ func (t *targets) of(ctx context.Context, d *Device) (*protocol.Runs, error) {
 	if d.Pin != nil {
 		key = targetKey{d.Pipeline, "", d.Pin.Snapshot}
 	}
+	if key == t.last {
+		return t.known.should, t.known.err
+	}
 	known, ok := t.all[key]
 	if !ok {
 		offer, err := t.service.target(ctx, d)
@@ -166,6 +209,7 @@ func (t *targets) of(ctx context.Context, d *Device) (*protocol.Runs, error) {
 		}
 		t.all[key] = known
 	}
+	t.last, t.known = key, known
 	return known.should, known.err
 }
 
@@ -295,24 +339,24 @@ func (g glimpse) healthy() *bool {
 	return nil
 }
 
-// state is one of States.
-func (g glimpse) state(now time.Time) string {
+// state is a place in States.
+func (g glimpse) state(now time.Time) int {
 	healthy := g.healthy()
 	switch {
 	case g.Retired != nil:
-		return protocol.DeviceRetired
+		return isRetired
 	case g.Clone != nil:
-		return protocol.DeviceClone
+		return isClone
 	case g.Report == nil:
-		return protocol.DevicePending
+		return isPending
 	case g.behind() && g.failure() != nil, healthy != nil && !*healthy:
-		return protocol.DeviceFailed
+		return isFailed
 	case now.Sub(g.Seen) > SilentAfter:
-		return protocol.DeviceSilent
+		return isSilent
 	case g.held(now) != nil:
-		return protocol.DeviceHeld
+		return isHeld
 	case g.behind():
-		return protocol.DeviceBehind
+		return isBehind
 	}
-	return protocol.DeviceOK
+	return isOK
 }

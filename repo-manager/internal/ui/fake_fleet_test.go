@@ -30,6 +30,7 @@ import (
 type machines struct {
 	w     *world
 	store *storetest.Memory
+	from  fleet.Store // what the service reads instead; nil: store
 
 	mu       sync.Mutex
 	service  *fleet.Service
@@ -53,8 +54,12 @@ func (m *machines) now() *fleet.Service {
 
 func (m *machines) open() {
 	m.close()
+	store := m.from
+	if store == nil {
+		store = m.store
+	}
 	m.service = must1(fleet.Open(context.Background(), fleet.Config{
-		Store: m.store, Releases: offered{m.w}, Products: kinds{m.w}, BOMs: kinds{m.w}, Packages: kinds{m.w},
+		Store: store, Releases: offered{m.w}, Products: kinds{m.w}, BOMs: kinds{m.w}, Packages: kinds{m.w},
 		Key: keyOf("the server"), ReadSecret: []byte("secret"),
 		Welcome:  func(string) (protocol.Enrolled, bool) { return protocol.Enrolled{}, false },
 		Announce: func(kind, pipeline, subject string) { m.w.event(kind, pipeline, subject) },

@@ -113,6 +113,7 @@ func (s *server) device(w http.ResponseWriter, r *http.Request, v visitor) error
 		Facts: factsOf(now, d), Stage: stageURL(d.Pipeline, d.Stage, ""),
 		ConfigHelp: fmt.Sprintf("repo-manager config set device:%s KEY VALUE --pipeline %s", d.Name, d.Pipeline),
 	}
+	page.Device.Full = true
 	page.section("Devices")
 	page.Crumbs = append(page.Crumbs, crumb{Name: "Devices", URL: devicesURL(d.Pipeline, deviceFilter{})}, crumb{Name: d.Name, URL: page.Device.URL, Here: true})
 	page.Events, page.Live = pipelineURL(d.Pipeline)+"/events", "replace"

@@ -150,7 +150,7 @@ func (view *devicesView) tally(pipeline string, survey fleet.Survey) {
 	for i := range view.States {
 		view.States[i].Here = view.States[i].State == f.State
 	}
-	view.All = stateCount{Count: alive(survey.Counts), URL: link(""), Here: f.State == ""}
+	view.All = stateCount{Count: total(living(survey.Counts)), URL: link(""), Here: f.State == ""}
 	view.Total, view.Unknown = survey.Total, survey.Unknown
 	view.None = len(survey.Counts) == 0 && !f.Any() && f.State == "" && view.Problem == ""
 	if len(survey.Views) > 0 {

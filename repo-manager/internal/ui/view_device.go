@@ -2,6 +2,7 @@ package ui
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -105,6 +106,7 @@ type deviceView struct {
 	Failed   *failure // the release it should run, or else the latest, that failed on it
 	Seen     moment
 	Reported bool
+	Full     bool // said also where all is well
 
 	failures []offer // every release that it will not try again
 }
@@ -235,8 +237,7 @@ type stateCount struct {
 	Here  bool // the list shows them
 }
 
-// countsOf words counts, worst first; retired devices only where the list is
-// asked for them.
+// countsOf words counts, worst first.
 func countsOf(counts fleet.Counts, link func(state string) string) []stateCount {
 	var all []stateCount
 	for _, is := range fleet.States {
@@ -247,12 +248,16 @@ func countsOf(counts fleet.Counts, link func(state string) string) []stateCount 
 	return all
 }
 
-// alive counts the devices that are not retired.
-func alive(counts fleet.Counts) (n int) {
-	for is, of := range counts {
-		if is != protocol.DeviceRetired {
-			n += of
-		}
+// living leaves retired devices out.
+func living(counts fleet.Counts) fleet.Counts {
+	all := maps.Clone(counts)
+	delete(all, protocol.DeviceRetired)
+	return all
+}
+
+func total(counts fleet.Counts) (n int) {
+	for _, of := range counts {
+		n += of
 	}
 	return n
 }
@@ -278,7 +283,7 @@ func newFleet(now time.Time, pipeline string, s fleet.Survey) fleetView {
 	}
 	f := fleetView{
 		Total: s.Total, URL: devicesURL(pipeline, deviceFilter{}), stages: s.Stages, link: link,
-		Counts: countsOf(s.Counts, func(is string) string { return link("", is) }),
+		Counts: countsOf(living(s.Counts), func(is string) string { return link("", is) }),
 	}
 	for _, v := range s.Views {
 		f.Cards = append(f.Cards, newDevice(now, v))
@@ -289,17 +294,9 @@ func newFleet(now time.Time, pipeline string, s fleet.Survey) fleetView {
 // following counts the devices of a stage by state, without those that are
 // retired.
 func (f fleetView) following(stage string) (n int, counts []stateCount) {
-	living := fleet.Counts{}
-	for is, of := range f.stages[stage] {
-		if is != protocol.DeviceRetired {
-			living[is] = of
-		}
-	}
-	return alive(living), countsOf(living, func(is string) string { return f.link(stage, is) })
+	of := living(f.stages[stage])
+	return total(of), countsOf(of, func(is string) string { return f.link(stage, is) })
 }
-
-// devicesWord words a number of devices.
-func devicesWord(n int) string { return count(n, "device") }
 
 // modulesWord words a product with modules.
 func modulesWord(product string, modules []string) string {
