@@ -57,6 +57,17 @@ func (s *Service) Device(_ context.Context, name string) (Device, error) {
 	return s.copyOf(d), nil
 }
 
+// BySerial returns the device that has a serial number, which may be retired; ok
+// is false if none has it.
+func (s *Service) BySerial(_ context.Context, serial string) (d Device, ok bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if owner := s.serials[serial]; owner != nil {
+		return owner.Device, true
+	}
+	return Device{}, false
+}
+
 // Show returns how a device stands, and its events, newest first.
 func (s *Service) Show(ctx context.Context, name string) (View, []Event, error) {
 	d, err := s.Device(ctx, name)
