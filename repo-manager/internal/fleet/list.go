@@ -231,6 +231,15 @@ func whyNot(s *Service, v View, err error, now time.Time) string {
 	return both(whyBehind(s, v, err, now), s.lacks(&v.Device))
 }
 
+// waitsFor is what the assignment of a device would be made of now.
+func (s *Service) waitsFor(v View, now time.Time) inputs {
+	in, err := s.inputsOf(context.Background(), &device{Device: v.Device}, v.Report, now)
+	if err != nil {
+		return inputs{}
+	}
+	return in
+}
+
 // whyBehind is why it does not run what it should.
 func whyBehind(s *Service, v View, err error, now time.Time) string {
 	switch {
@@ -241,6 +250,10 @@ func whyBehind(s *Service, v View, err error, now time.Time) string {
 	case v.Should == nil:
 		return "stage " + v.Stage + " offers nothing yet"
 	case !v.behind():
+		// Its product may have changed since, to something that it cannot be given.
+		if in := s.waitsFor(v, now); !in.pending {
+			return in.wait
+		}
 		return ""
 	}
 	if h := v.held(now); h != nil {
@@ -253,8 +266,7 @@ func whyBehind(s *Service, v View, err error, now time.Time) string {
 		return "it refused its assignment (" + v.Report.Refused.Reason + "): " + v.Report.Refused.Text
 	}
 	if v.Assigned.Release == nil || v.Assigned.Release.State != v.Should.State {
-		d := device{Device: v.Device}
-		if in, err := s.inputsOf(context.Background(), &d, v.Report, now); err == nil && in.wait != "" {
+		if in := s.waitsFor(v, now); in.wait != "" {
 			return in.wait
 		}
 	}
