@@ -16,6 +16,7 @@ import (
 	"aptfleet/internal/term"
 	"aptfleet/repo-manager/internal/backup"
 	"aptfleet/repo-manager/internal/blobs"
+	"aptfleet/repo-manager/internal/certificate"
 	"aptfleet/repo-manager/internal/incoming"
 	"aptfleet/repo-manager/internal/release"
 	"aptfleet/repo-manager/internal/sqlite"
@@ -72,8 +73,8 @@ type restore struct {
 }
 
 // readKey reads the key that a backup without keys needs, and refuses another
-// one: every device would turn away from the archive. The keys that only devices
-// need come along if they lie beside it.
+// one: every device would turn away from the archive. The other private keys
+// come along if they lie beside it.
 func (r *restore) readKey(path string) (err error) {
 	switch {
 	case r.manifest.Keys && path != "":
@@ -89,7 +90,7 @@ func (r *restore) readKey(path string) (err error) {
 		return fmt.Errorf("cannot read the archive key: %w", err)
 	}
 	r.keys = map[string][]byte{"archive.key": private}
-	for _, name := range []string{assignmentKeyFile, readSecretFile} {
+	for _, name := range []string{assignmentKeyFile, readSecretFile, configKeyFile, certificate.KeyFile} {
 		switch text, err := os.ReadFile(filepath.Join(filepath.Dir(path), name)); {
 		case err == nil:
 			r.keys[name] = text

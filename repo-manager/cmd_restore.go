@@ -60,7 +60,7 @@ What was revoked after the backup is good again, and people log in anew.`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&id, "backup", "", "`id` of the backup, or a unique prefix; the newest one unless given")
-	f.StringVar(&key, "key", "", "`file` with the private archive key, for a backup that was made without it; assignment.key and read.secret beside it come along")
+	f.StringVar(&key, "key", "", "`file` with the private archive key, for a backup that was made without it; the other keys beside it come along")
 	f.BoolVar(&anew, "sign-anew", false, "sign every stage anew: for clients that saw newer lists of the lost server")
 	f.BoolVar(&dryRun, "dry-run", false, "only tell whether it could be done, and how much it is")
 	return cmd
@@ -83,7 +83,7 @@ func (c *cli) restorable(r restore) error {
 }
 
 func (c *cli) printRestored(r restore) error {
-	if !r.manifest.Keys && slices.ContainsFunc(r.manifest.Files, func(f backup.File) bool { return f.Path == "keys/"+certificate.CAFile }) {
+	if !r.manifest.Keys && r.keys[certificate.KeyFile] == nil && slices.ContainsFunc(r.manifest.Files, func(f backup.File) bool { return f.Path == "keys/"+certificate.CAFile }) {
 		c.io.Note("the CA's key is not in the backup: before the server can speak TLS, put your copy of it to %s", filepath.Join(r.data, "keys", certificate.KeyFile))
 	}
 	for _, path := range r.manifest.Lost {

@@ -16,12 +16,15 @@ import (
 	"aptfleet/repo-manager/internal/release"
 )
 
+// configKeyFile is the file of those keys below DATA/keys.
+const configKeyFile = "config.key"
+
 // openVault loads the keys that secrets of the configuration are encrypted
 // with, or makes one. A server that has lost its keys goes on with a new one:
 // its secrets are unreadable until the lost key is put back into the file, as a
 // line of its own, or they are set again.
 func openVault(data string) (*configuration.Vault, error) {
-	path := filepath.Join(data, "keys", "config.key")
+	path := filepath.Join(data, "keys", configKeyFile)
 	text, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		text = configuration.NewVaultFile()

@@ -143,6 +143,10 @@ func TestSecretsAreNowhere(t *testing.T) {
 		t.Errorf("the configuration key: %v, %v", info.Mode(), err)
 	}
 	restored := restoreTo(t, kept, local(filepath.Join(shortDir(t), "data")))
+	beside := restoreTo(t, bare, local(filepath.Join(shortDir(t), "data")), "--key", filepath.Join(data, "keys", "archive.key"))
+	if lost := beside.configuration.Unreadable(); len(lost) > 0 {
+		t.Errorf("with the key beside that of the archive %v cannot be read", lost)
+	}
 	if again := given(restored); again.Revision != config.Revision {
 		t.Errorf("after a restore the device is given revision %s, not %s", again.Revision, config.Revision)
 	}

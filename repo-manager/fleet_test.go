@@ -3,13 +3,18 @@ package main
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"golang.org/x/sync/errgroup"
+
+	"aptfleet/internal/client"
 	"aptfleet/internal/protocol"
+	"aptfleet/repo-manager/internal/release"
 	"aptfleet/test/rig"
 )
 
@@ -167,5 +172,119 @@ func TestBadFleetKeys(t *testing.T) {
 			t.Errorf("%s of %q was taken", name, text)
 		}
 		must(t, os.WriteFile(path, before, 0o600))
+	}
+}
+
+// but is an error unless it has a code.
+func but(err error, code release.Code) error {
+	var told *client.Error
+	if errors.As(err, &told) && told.Code == string(code) {
+		return nil
+	}
+	return err
+}
+
+// Devices check in while what they are told comes from changes on all sides:
+// nobody waits for ever, every answer is one that a device takes, and in the end
+// each has what is newest.
+func TestEverythingMovesWhileDevicesCheckIn(t *testing.T) {
+	s := serve(t, withURL(shortDir(t)+"/data", "http://archive.example"))
+	withProduct(t, s)
+	api, ctx := s.api(), t.Context()
+	_, err := api.CreateRepository(ctx, "demo", "apps", 1)
+	must(t, err)
+	upload := func(version int) error {
+		file, err := rig.Package("app", fmt.Sprintf("1.%d", version), "amd64", []byte("app"))
+		if err == nil {
+			_, err = api.Upload(ctx, "demo", "apps", client.File{Name: "app", Body: bytes.NewReader(file), Size: int64(len(file))})
+		}
+		return err
+	}
+	must(t, upload(0))
+	_, err = api.SetPipeline(ctx, "demo", protocol.SetPipeline{KeepStates: new(1), KeepDays: new(0)})
+	must(t, err)
+	const devices, rounds = 4, 12
+	var fleet []*rig.Device
+	for i := range devices {
+		fleet = append(fleet, enrolled(t, s, fmt.Sprintf("SN-%d", i)))
+	}
+	product := protocol.ConfigScope{Kind: "product", Name: "gateway"}
+	var g errgroup.Group
+	again := func(do func(i int) error) {
+		g.Go(func() error {
+			for i := range rounds {
+				if err := do(i); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	for _, d := range fleet {
+		again(func(int) error {
+			d.Install()
+			_, err := d.CheckIn(ctx, s.public())
+			return err
+		})
+	}
+	again(func(i int) error { return upload(i + 1) })
+	again(func(i int) error {
+		_, err := api.SetProduct(ctx, "demo", "gateway", protocol.SetProduct{Modules: &map[string][]string{"more": {"app"}}, Recommends: new(i%2 == 0)})
+		return err
+	})
+	again(func(i int) error {
+		_, err := api.SetConfig(ctx, "demo", product, "api.token", protocol.SetConfig{Type: "secret", Value: fmt.Sprint(i)})
+		return err
+	})
+	again(func(i int) error {
+		_, err := api.SetConfig(ctx, "demo", protocol.ConfigScope{Kind: "device", Name: "SN-0"}, "interval", protocol.SetConfig{Type: "integer", Value: i})
+		return err
+	})
+	again(func(i int) error {
+		_, err := api.SetDevice(ctx, "SN-1", protocol.SetDevice{Modules: &[]string{"more"}})
+		return but(err, release.NotFound) // the product has no module yet
+	})
+	again(func(int) error {
+		_, err := api.DeleteProduct(ctx, "demo", "gateway", "", false)
+		if err == nil {
+			return errors.New("a product with devices was deleted")
+		}
+		return but(err, release.Refused)
+	})
+	again(func(int) error {
+		_, err := api.Devices(ctx, protocol.DeviceFilter{Package: "app<<2"})
+		return err
+	})
+	again(func(int) error {
+		change, err := api.StartGC(ctx, protocol.StartGC{})
+		if err == nil {
+			_, err = api.Wait(ctx, change.ID, nil)
+		}
+		return err
+	})
+	must(t, g.Wait())
+
+	// What is newest, with its bill of materials.
+	bill, err := api.BOM(ctx, "demo", "gateway", nil, "dev")
+	must(t, err)
+	_, err = api.BOM(ctx, "demo", "gateway", []string{"more"}, "dev")
+	must(t, err)
+	for _, d := range fleet {
+		_, err := d.CheckIn(ctx, s.public())
+		must(t, err)
+		secrets, err := d.Secrets()
+		must(t, err)
+		r := d.Accepted.Release
+		if r == nil || r.State != bill.State || d.Accepted.Wait != "" || secrets["api.token"] != fmt.Sprint(rounds-1) {
+			t.Errorf("%s was told %+v, %v", d.Serial, d.Accepted, secrets)
+			continue
+		}
+		if status, _, err := d.BOM(ctx, s.public()); err != nil || status != http.StatusOK {
+			t.Errorf("%s fetches its bill of materials: %d, %v", d.Serial, status, err)
+		}
+	}
+	report, err := api.Check(ctx, nil)
+	if err != nil || len(report.Findings) > 0 {
+		t.Errorf("check: %+v, %v", report, err)
 	}
 }

@@ -474,7 +474,7 @@ func (s *server) introduce() {
 		s.say("CA      %s/%s  (SHA-256 %s)", s.listeners.addresses.Public, caFile, s.authority.Fingerprint())
 	}
 	if s.fleetKeys.made {
-		s.say("The key that devices obey is %s; copy it along, and read.secret beside it.", s.path(filepath.Join("keys", assignmentKeyFile)))
+		s.say("The key that devices obey is %s; copy it along, with read.secret and config.key beside it.", s.path(filepath.Join("keys", assignmentKeyFile)))
 	}
 	s.say("archive %s  (keyring: %s/archive-keyring.asc)", s.listeners.addresses.Public, s.listeners.addresses.Public)
 	if s.listeners.plain != nil {

@@ -301,9 +301,17 @@ func TestBackupsHaveTheCA(t *testing.T) {
 	if info, err := os.Stat(filepath.Join(whole.settings.Data, "keys", certificate.KeyFile)); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("its key is %v, %v", info, err)
 	}
+	beside := restoreTo(t, filepath.Join(dir, "bare"), self(filepath.Join(shortDir(t), "data")), "--key", filepath.Join(keys, "archive.key"))
+	if beside.authority.Fingerprint() != first.authority.Fingerprint() {
+		t.Error("with the key beside that of the archive the CA is another")
+	}
+	archive, err := os.ReadFile(filepath.Join(keys, "archive.key"))
+	must(t, err)
+	alone := filepath.Join(t.TempDir(), "archive.key")
+	must(t, os.WriteFile(alone, archive, 0o600))
 	data := filepath.Join(shortDir(t), "data")
 	io, _, errs := fakeIO(false)
-	if status := execute(t.Context(), io, []string{"restore", filepath.Join(dir, "bare"), "--data", data, "--key", filepath.Join(keys, "archive.key")}); status != 0 {
+	if status := execute(t.Context(), io, []string{"restore", filepath.Join(dir, "bare"), "--data", data, "--key", alone}); status != 0 {
 		t.Fatalf("restore: exit %d, %s", status, errs)
 	}
 	if !strings.Contains(errs.String(), certificate.KeyFile) {

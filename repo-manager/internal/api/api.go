@@ -90,6 +90,7 @@ type Fleet interface {
 	List(ctx context.Context, filter protocol.DeviceFilter) ([]fleet.View, error)
 	Show(ctx context.Context, name string) (fleet.View, []fleet.Event, error)
 	Device(ctx context.Context, name string) (fleet.Device, error)
+	BySerial(ctx context.Context, serial string) (d fleet.Device, ok bool)
 	Assign(ctx context.Context, actor release.Actor, name, stage string) (fleet.Device, error)
 	Hold(ctx context.Context, actor release.Actor, name, reason string, until time.Time) (fleet.Device, error)
 	Unhold(ctx context.Context, actor release.Actor, name string) (fleet.Device, error)

@@ -53,6 +53,12 @@ func (f fakeFleet) Device(_ context.Context, name string) (fleet.Device, error) 
 	return fleet.Device{Name: name, Pipeline: "demo", Product: "sensor", Created: noon}, f.err
 }
 
+// BySerial knows one device, of product sensor.
+func (f fakeFleet) BySerial(ctx context.Context, serial string) (fleet.Device, bool) {
+	d, _ := f.Device(ctx, "bench")
+	return d, serial == "SN-sensor"
+}
+
 func (f fakeFleet) did(a release.Actor, name string) (fleet.Device, error) {
 	return fleet.Device{Name: name, Created: noon}, f.act(a)
 }

@@ -250,6 +250,7 @@ var identities = map[string]access.Identity{
 	"other-uploader":  {User: "ci2", Roles: []string{"uploader:demo/tools"}, Via: "token:t"},
 	"releaser":        {User: "rita", Roles: []string{"releaser"}, Via: "token:t"},
 	"canary-releaser": {User: "carl", Roles: []string{"releaser:demo/canary"}, Via: "token:t"},
+	"gw-operator":     {User: "gina", Roles: []string{"operator:demo/gateway"}, Via: "token:t"},
 	"operator":        {User: "otto", Roles: []string{"operator"}, Via: "token:t"},
 	"manufacturing":   {User: "mia", Roles: []string{"manufacturing:demo"}, Via: "token:t"},
 	"admin":           {User: "ada", Roles: []string{"admin"}, Via: "token:t"},

@@ -156,11 +156,26 @@ func registerDevices(s *server, c *gin.Context, who access.Identity) (int, any, 
 	if len(in) == 0 {
 		return 0, nil, invalid("", "cannot register devices: the list is empty")
 	}
+	for _, r := range in {
+		if err := s.mayRegister(c, who, r); err != nil {
+			return 0, nil, err
+		}
+	}
 	isNew, err := s.Fleet.Register(c.Request.Context(), who.Actor(), in)
 	if !isNew {
 		return http.StatusOK, in, err
 	}
 	return http.StatusCreated, in, err
+}
+
+// mayRegister tells whether who looks after the device that has a serial number
+// already: if it is retired it becomes what the registration says, with its name
+// and what is configured for that.
+func (s *server) mayRegister(c *gin.Context, who access.Identity, r protocol.Registration) error {
+	if d, ok := s.Fleet.BySerial(c.Request.Context(), r.Serial); ok {
+		return may(who, []string{operator, manufacturing}, scopeOfDevice(d))
+	}
+	return nil
 }
 
 func unregisterDevice(s *server, c *gin.Context, who access.Identity) (int, any, error) {

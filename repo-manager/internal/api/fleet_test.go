@@ -96,3 +96,28 @@ func BenchmarkCheckIn(b *testing.B) {
 		}
 	}
 }
+
+// A serial number of a retired device is its name and what is configured for
+// that: who registers it looks after that device, too.
+func TestWhoRegistersARetiredDevice(t *testing.T) {
+	h, w, _ := newAPI(t)
+	for _, c := range []struct {
+		who, serials string
+		status       int
+	}{
+		{"gw-operator", `{"serial":"SN-1","pipeline":"demo","product":"gateway","stage":"dev"}`, 200},
+		{"gw-operator", `{"serial":"SN-sensor","pipeline":"demo","product":"gateway","stage":"dev"}`, 403},
+		{"gw-operator", `{"serial":"SN-1","pipeline":"demo","product":"gateway","stage":"dev"},{"serial":"SN-sensor","pipeline":"demo","product":"gateway","stage":"dev"}`, 403},
+		{"operator", `{"serial":"SN-sensor","pipeline":"demo","product":"gateway","stage":"dev"}`, 200},
+		{"manufacturing", `{"serial":"SN-sensor","pipeline":"demo","product":"gateway","stage":"dev"}`, 200},
+	} {
+		w.actors = nil
+		rec := ask(t, h, "POST", "/api/v1/registrations", "["+c.serials+"]", bearer(c.who))
+		if rec.Code != c.status || (len(w.actors) > 0) != (c.status == 200) {
+			t.Errorf("%s registers %s: %d %s, %v", c.who, c.serials, rec.Code, rec.Body, w.actors)
+		}
+		if c.status == 403 && !strings.Contains(rec.Body.String(), "operator:demo/sensor") {
+			t.Errorf("%s is told %s", c.who, rec.Body)
+		}
+	}
+}

@@ -580,4 +580,12 @@ func TestTheSameStateWithAnotherBOM(t *testing.T) {
 	if got := list(); got != "" {
 		t.Errorf("listed are %q", got)
 	}
+
+	// The product asks for something else, which there is not.
+	w.boms[w.snapshots[snapshot1].State.String()] = bom{status: fleet.BOMFailed, reason: "app : Depends: lib"}
+	w.checkIn(says)
+	v, _, err = w.Show(ctx, "says")
+	if must(t, err); told(says.Accepted) != snapshot1+" bom1+lte; wait: "+v.WhyNot || !strings.HasSuffix(v.WhyNot, "app : Depends: lib") {
+		t.Errorf("told %s, why not %q", told(says.Accepted), v.WhyNot)
+	}
 }

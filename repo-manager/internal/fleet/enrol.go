@@ -161,6 +161,12 @@ func taken(d *device) string {
 	return "device " + d.Name + " has this serial number and another key: an operator decides whether the key is replaced"
 }
 
+// elsewhere says why a token does not bring a retired device back as something
+// else: its name, and what is configured for that, are of another product.
+func elsewhere(d *device) string {
+	return "device " + d.Name + " of product " + d.Product + ", which is retired, has this serial number: registering it lets it become another product's"
+}
+
 // admitByItself accepts a machine by its serial number or its token, or says
 // why it must wait.
 func (s *Service) admitByItself(ctx context.Context, id string, e protocol.Enrolment, address string) (d *device, why string, err error) {
@@ -183,6 +189,9 @@ func (s *Service) admitByItself(ctx context.Context, id string, e protocol.Enrol
 		batch.Unregistered = []string{e.Serial}
 	} else {
 		t, why := s.usable(e)
+		if why == "" && owner != nil && (owner.Pipeline != t.Pipeline || owner.Product != t.Product) {
+			why = elsewhere(owner)
+		}
 		if why != "" {
 			return nil, why, nil
 		}

@@ -54,6 +54,17 @@ func (s *Service) Device(_ context.Context, name string) (Device, error) {
 	return s.copyOf(d), nil
 }
 
+// BySerial returns the device that has a serial number, which may be retired; ok
+// is false if none has it.
+func (s *Service) BySerial(_ context.Context, serial string) (d Device, ok bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if owner := s.serials[serial]; owner != nil {
+		return owner.Device, true
+	}
+	return Device{}, false
+}
+
 // Show returns how a device stands, and its events, newest first.
 func (s *Service) Show(ctx context.Context, name string) (View, []Event, error) {
 	d, err := s.Device(ctx, name)
@@ -147,6 +158,15 @@ func whyNot(s *Service, g glimpse, err error, now time.Time) string {
 	return both(whyBehind(s, g, err, now), s.lacks(g.Device))
 }
 
+// waitsFor is what the assignment of a device would be made of now.
+func (s *Service) waitsFor(d *Device, now time.Time) inputs {
+	in, err := s.inputsOf(context.Background(), &device{Device: *d}, d.Report, now)
+	if err != nil {
+		return inputs{}
+	}
+	return in
+}
+
 // whyBehind is why it does not run what it should.
 func whyBehind(s *Service, g glimpse, err error, now time.Time) string {
 	switch {
@@ -157,6 +177,10 @@ func whyBehind(s *Service, g glimpse, err error, now time.Time) string {
 	case g.should == nil:
 		return "stage " + g.Stage + " offers nothing yet"
 	case !g.behind():
+		// Its product may have changed since, to something that it cannot be given.
+		if in := s.waitsFor(g.Device, now); !in.pending {
+			return in.wait
+		}
 		return ""
 	}
 	if h := g.held(now); h != nil {
@@ -169,8 +193,7 @@ func whyBehind(s *Service, g glimpse, err error, now time.Time) string {
 		return "it refused its assignment (" + g.Report.Refused.Reason + "): " + g.Report.Refused.Text
 	}
 	if g.Assigned.Release == nil || g.Assigned.Release.State != g.should.State {
-		d := device{Device: *g.Device}
-		if in, err := s.inputsOf(context.Background(), &d, g.Report, now); err == nil && in.wait != "" {
+		if in := s.waitsFor(g.Device, now); in.wait != "" {
 			return in.wait
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -40,6 +41,7 @@ type world struct {
 	kept   []snapshots.ID // states of the pipeline
 	inUse  int
 	limit  time.Duration
+	looked atomic.Int64        // at the clock
 	files  map[[32]byte][]byte // the pool
 
 	mu     sync.Mutex
@@ -89,7 +91,11 @@ func (w *world) open() {
 		},
 		InUse:    func(string, string) int { return w.inUse },
 		Announce: func(string, string, string) {},
-		Clock:    time.Now, Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
+		Clock: func() time.Time {
+			w.looked.Add(1)
+			return time.Now()
+		},
+		Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
 	})
 	must(w.t, err)
 	service.OnAnswer(func(e product.Event) {

@@ -160,23 +160,26 @@ func (s *Service) entry(key lookupKey, modules []string) (*entry, error) {
 
 func (p Product) moduleNames() []string { return slices.Sorted(maps.Keys(p.Modules)) }
 
-// want notes a lookup. s.mu is held.
+// want notes a lookup. What waits for its next try has its time, however many
+// devices ask meanwhile. s.mu is held.
 func (s *Service) want(e *entry) {
-	e.last = s.request()
+	s.asked++
+	e.last = s.asked
+	if e.next.IsZero() {
+		s.wakeUp()
+	}
 	if e.first == 0 {
 		e.first = e.last
 		s.bound()
 	}
 }
 
-// request counts one, and wakes whoever answers. s.mu is held.
-func (s *Service) request() uint64 {
-	s.asked++
+// wakeUp has whoever answers look for a question.
+func (s *Service) wakeUp() {
 	select {
 	case s.wake <- struct{}{}:
 	default:
 	}
-	return s.asked
 }
 
 // bound keeps the queue from growing without end. s.mu is held.
@@ -237,9 +240,11 @@ func (s *Service) join(pipeline, product string, modules []string, state snapsho
 	}
 	e.waiters++
 	e.next = time.Time{} // a person who asks need not wait for the next try
-	if at := s.request(); e.joined == 0 {
-		e.joined = at
+	s.asked++
+	if e.joined == 0 {
+		e.joined = s.asked
 	}
+	s.wakeUp()
 	return e, e.done, nil
 }
 

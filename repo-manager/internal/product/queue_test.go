@@ -211,6 +211,28 @@ func TestEndlessApt(t *testing.T) {
 	}
 }
 
+// A fleet that asks again and again for what waits for its next try keeps nobody
+// busy, and is told why it waits.
+func TestAskingDoesNotHurryARetry(t *testing.T) {
+	w := newWorld(t)
+	w.wrap("echo 'E: no space left' >&2; exit 100")
+	state := w.state(pkg{"app 1", ""})
+	w.create(product.Product{Name: "gateway", Packages: []string{"app"}})
+	w.run()
+	w.until("the first try failed", func() bool {
+		_, status, reason := w.lookup("gateway", state)
+		return status == product.Computing && strings.Contains(reason, "no space left")
+	})
+	before := w.looked.Load()
+	for range 10_000 {
+		w.lookup("gateway", state)
+	}
+	time.Sleep(50 * time.Millisecond)
+	if n := w.looked.Load() - before; n > 2 {
+		t.Errorf("the queue was looked through %d times", n)
+	}
+}
+
 // A person who leaves does not stop what others wait for.
 func TestLeaving(t *testing.T) {
 	w := newWorld(t)
