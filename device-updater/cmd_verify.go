@@ -139,9 +139,12 @@ func (v verdict) print(out io.Writer) error {
 	if !v.Files.Recorded {
 		b.WriteString("the files of this deployment were not recorded: only contents could be compared\n")
 	}
-	if v.Equal {
+	switch {
+	case v.Equal && v.State+v.Snapshot == "":
+		b.WriteString("equal to what the factory made\n")
+	case v.Equal:
 		b.WriteString("equal to its release\n")
-	} else {
+	default:
 		b.WriteString("not equal to its release; the next update or `device-updater rejoin` mends packages\n")
 	}
 	_, err := io.WriteString(out, b.String())

@@ -25,16 +25,13 @@ func LocalPackage(name, architecture, version, sha256 string, size int64, path s
 // there with exactly its version and hash, and together they must need nothing
 // else. The list is sorted.
 func (p *Private) Exact(ctx context.Context, b bom.BOM) ([]Package, error) {
-	fail := func(err error) ([]Package, error) {
-		return nil, fmt.Errorf("cannot use the bill of materials: %w", err)
-	}
 	want := make([]Package, 0, len(b.Packages))
 	for _, item := range b.Packages {
 		want = append(want, Package{Name: item.Name, Architecture: item.Architecture, Version: item.Version, SHA256: item.SHA256})
 	}
 	found, err := p.resolve(ctx, want)
 	if err != nil {
-		return fail(err)
+		return nil, err
 	}
 	index := make(map[string]Package)
 	for _, f := range found {
@@ -43,16 +40,16 @@ func (p *Private) Exact(ctx context.Context, b bom.BOM) ([]Package, error) {
 	for _, w := range want {
 		f, ok := index[w.String()]
 		if !ok {
-			return fail(fmt.Errorf("apt left %s out", w))
+			return nil, fmt.Errorf("apt left %s out", w)
 		}
 		if f.SHA256 != w.SHA256 {
-			return fail(fmt.Errorf("%s has SHA-256 %s in the archive, not %s", w, f.SHA256, w.SHA256))
+			return nil, fmt.Errorf("%s has SHA-256 %s in the archive, not %s", w, f.SHA256, w.SHA256)
 		}
 		delete(index, w.String())
 	}
 	for _, f := range found {
 		if _, extra := index[f.String()]; extra {
-			return fail(fmt.Errorf("it lacks %s, which apt says the others need or which is essential", f))
+			return nil, fmt.Errorf("the bill of materials lacks %s, which apt says the others need or which is essential", f)
 		}
 	}
 	return found, nil

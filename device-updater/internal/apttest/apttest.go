@@ -7,6 +7,7 @@ import (
 	"crypto/md5"
 	"crypto/sha256"
 	"fmt"
+	"io/fs"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -77,6 +78,22 @@ func (a *Archive) Write(name string, content []byte) {
 	if err := os.WriteFile(path, content, 0o644); err != nil {
 		a.t.Fatal(err)
 	}
+}
+
+// Files returns all that is in the archive, by path.
+func (a *Archive) Files() map[string][]byte {
+	a.t.Helper()
+	all := make(map[string][]byte)
+	err := fs.WalkDir(os.DirFS(a.dir), ".", func(name string, e fs.DirEntry, err error) error {
+		if err == nil && e.Type().IsRegular() {
+			all[name], err = os.ReadFile(filepath.Join(a.dir, name))
+		}
+		return err
+	})
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	return all
 }
 
 // Deb makes the package and returns the path of the .deb.

@@ -477,7 +477,7 @@ func refusedBills(t *testing.T, f *fleet, _ *exactDevice) {
 		{"another hash", change("app", func(p *bom.Package) { p.SHA256 = strings.Repeat("a", 64) }), "app:all=2 has SHA-256"},
 		{"another architecture", change("app", func(p *bom.Package) { p.Architecture = f.archive.Native }), "app"},
 		{"without an essential one", change("base-files", nil), "base-files"},
-		{"without what others need", change("extra", nil), "it lacks extra:all=1"},
+		{"without what others need", change("extra", nil), "lacks extra:all=1"},
 		{"of another state", func() *bom.BOM { b := *f.boms[1]; b.State = stateID(2); return &b }(), "app"},
 		{"without the updater in it", change("device-updater", nil), "/usr/bin/device-updater"},
 	} {
