@@ -54,12 +54,6 @@ func (d *fielded) saysWhyNot(release string, words ...string) {
 	}
 }
 
-func TestAReleaseWhoseHealthCheckFailsGoesBackByItself(t *testing.T) {
-	t.Parallel()
-	d, _ := shipBroken(t, "unhealthy")
-	d.saysWhyNot("unhealthy", "demo-app", "the pump does not answer")
-}
-
 func TestAReleaseWhoseServiceDoesNotStartGoesBackByItself(t *testing.T) {
 	t.Parallel()
 	d, _ := shipBroken(t, "no-start")
@@ -105,9 +99,10 @@ func TestAReleaseThatBreaksFstabGoesBackUnattended(t *testing.T) {
 	d.saysWhyNot("fstab")
 }
 
-func TestAFailedReleaseIsNotTriedAgainAfterThreePowerCycles(t *testing.T) {
+func TestAReleaseWhoseHealthCheckFailsIsNotTriedAgainAfterThreePowerCycles(t *testing.T) {
 	t.Parallel()
 	d, _ := shipBroken(t, "unhealthy")
+	d.saysWhyNot("unhealthy", "demo-app", "the pump does not answer")
 	for cycle := range 3 {
 		d.cut()
 		before := len(d.Boots())

@@ -90,36 +90,48 @@ func TestAPrivateArchiveIsReadByItsDevicesUntilTheyAreRetired(t *testing.T) {
 	}
 }
 
-func TestTheServerIsKilledWhileADeviceUpdates(t *testing.T) {
+func TestTheServerIsKilledWhileDevicesUpdate(t *testing.T) {
+	if !long() {
+		t.Skip("long: make test-long runs it; TestADeviceObeysTwoKeysOnly has a server killed, too")
+	}
 	t.Parallel()
 	s := newSite(t)
-	d := newDevice(t, onSite(s))
-	d.on()
 	random := seeded(t)
-	d.promote("2")
-	for range 4 {
+	devices := []*fielded{newDevice(t, onSite(s)), newDevice(t, onSite(s)), newDevice(t, onSite(s))}
+	for _, d := range devices {
+		d.on()
+	}
+	for _, d := range devices {
+		d.promote("2")
+	}
+	for range 12 {
 		time.Sleep(time.Duration(random.IntN(1500)) * time.Millisecond)
 		s.Kill()
 		if err := s.again(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	}
-	d.awaitCommit("2")
-	d.hasItsBOM("2")
-	known := d.awaitKnown("that all is well", func(known protocol.Device) bool { return known.State == protocol.DeviceOK })
-	if known.Report.Refused != nil {
-		t.Errorf("the device refused an assignment: %+v", known.Report.Refused)
-	}
-	// One for each release: what is lost with a server is not sent again as
-	// something else.
-	if known.Counter > 3 {
-		t.Errorf("the device was given %d assignments for two releases", known.Counter)
+	for _, d := range devices {
+		d.awaitCommit("2")
+		d.hasItsBOM("2")
+		known := d.awaitKnown("that all is well", func(known protocol.Device) bool { return known.State == protocol.DeviceOK })
+		if known.Report.Refused != nil {
+			t.Errorf("%s refused an assignment: %+v", d.name, known.Report.Refused)
+		}
+		// What is lost with a server is not sent again as something else: one for
+		// each release, and one to wait for the second.
+		if known.Counter > 3 {
+			t.Errorf("%s was given %d assignments for two releases", d.name, known.Counter)
+		}
 	}
 }
 
 // The server burns down after its last backup. What is brought back knows
 // less than its devices have seen, and they follow it all the same.
 func TestDevicesFollowAServerThatWasRestored(t *testing.T) {
+	if !long() {
+		t.Skip("long: make test-long runs it; test/scripts has the story with a device that installs nothing")
+	}
 	t.Parallel()
 	s := newSite(t)
 	d := newDevice(t, onSite(s))
@@ -128,13 +140,8 @@ func TestDevicesFollowAServerThatWasRestored(t *testing.T) {
 	if err := s.backup(t.Context(), backup); err != nil {
 		t.Fatal(err)
 	}
-	offered := "2"
-	if long() {
-		// It offers what it offered then, as after an undo.
-		offered = "1"
-		d.promote("2")
-		d.awaitCommit("2")
-	}
+	d.promote("2")
+	d.awaitCommit("2")
 	d.hold("forgotten soon")
 	before := d.known().Counter
 	late := newDevice(t, onSite(s), func(d *fielded) { d.how = bySerial })
@@ -155,11 +162,9 @@ func TestDevicesFollowAServerThatWasRestored(t *testing.T) {
 	if err := s.again(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if offered == "2" {
-		d.promote("2")
-	}
-	d.awaitCommit(offered)
-	d.hasItsBOM(offered)
+	// It offers what it offered then, as after an undo.
+	d.awaitCommit("1")
+	d.hasItsBOM("1")
 	known := d.awaitKnown("that all is well", func(known protocol.Device) bool { return known.State == protocol.DeviceOK })
 	if known.Counter <= before || known.Report.Refused != nil {
 		t.Errorf("the counter is %d after %d (refused: %+v)", known.Counter, before, known.Report.Refused)

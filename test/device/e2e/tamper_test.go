@@ -12,7 +12,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
-	"sync/atomic"
+	"sync"
 	"testing"
 	"time"
 
@@ -22,19 +22,24 @@ import (
 
 // tamperer stands between a device and the server, and changes what passes.
 type tamperer struct {
-	url string
-	hit atomic.Int64 // answers that were changed
+	url    string
+	mu     sync.Mutex
+	change change
+	hit    bool // an answer was changed
 }
 
-// newTamperer serves what the server serves; change gets the path and body of
-// every good answer and returns the body to send instead.
-func newTamperer(t *testing.T, change func(path string, body []byte) []byte) *tamperer {
+// change gets the path and body of a good answer and returns the body to send
+// instead.
+type change func(path string, body []byte) []byte
+
+// newTamperer serves what the server serves.
+func newTamperer(t *testing.T) *tamperer {
 	t.Helper()
 	upstream, err := url.Parse(world.site.plain)
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &tamperer{}
+	p := &tamperer{change: honest}
 	proxy := httputil.NewSingleHostReverseProxy(upstream)
 	proxy.ModifyResponse = func(r *http.Response) error {
 		if r.StatusCode != http.StatusOK || r.Request.Method != http.MethodGet {
@@ -47,10 +52,7 @@ func newTamperer(t *testing.T, change func(path string, body []byte) []byte) *ta
 		if err := r.Body.Close(); err != nil {
 			return err
 		}
-		changed := change(r.Request.URL.Path, bytes.Clone(body))
-		if !bytes.Equal(body, changed) {
-			p.hit.Add(1)
-		}
+		changed := p.pass(r.Request.URL.Path, body)
 		r.Body = io.NopCloser(bytes.NewReader(changed))
 		r.ContentLength = int64(len(changed))
 		r.Header.Set("Content-Length", strconv.Itoa(len(changed)))
@@ -69,6 +71,31 @@ func newTamperer(t *testing.T, change func(path string, body []byte) []byte) *ta
 	return p
 }
 
+// pass returns what is sent instead of body.
+func (p *tamperer) pass(path string, body []byte) []byte {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	changed := p.change(path, bytes.Clone(body))
+	p.hit = p.hit || !bytes.Equal(body, changed)
+	return changed
+}
+
+// set makes the tamperer change something else from now on.
+func (p *tamperer) set(c change) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.change, p.hit = c, false
+}
+
+// hasHit reports whether something was changed since set.
+func (p *tamperer) hasHit() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.hit
+}
+
+func honest(_ string, body []byte) []byte { return body }
+
 // flip changes one byte in the middle.
 func flip(body []byte) []byte {
 	if len(body) > 0 {
@@ -77,68 +104,63 @@ func flip(body []byte) []byte {
 	return body
 }
 
+// What was read once is not read again, so each case gets a little further
+// than the one before.
 func TestADeviceRefusesWhatWasTamperedWithAndSaysWhy(t *testing.T) {
-	changes := []struct {
+	t.Parallel()
+	proxy := newTamperer(t)
+	d := newDevice(t, plain, func(d *fielded) { d.archive = proxy.url })
+	d.on()
+	cases := []struct {
 		name   string
-		change func(t *testing.T) func(path string, body []byte) []byte
+		change change
 		why    []string // one of these must be in the reason
 	}{
-		{"a .deb", func(*testing.T) func(string, []byte) []byte {
-			return func(path string, body []byte) []byte {
-				if strings.HasSuffix(path, ".deb") && strings.Contains(path, "demo-app") {
-					return flip(body)
-				}
-				return body
+		{"an InRelease that has expired", expire(t), []string{"valid until"}},
+		{"an InRelease", func(path string, body []byte) []byte {
+			if strings.HasSuffix(path, "/InRelease") {
+				return bytes.Replace(body, []byte("Suite: "), []byte("Suite: x"), 1)
 			}
-		}, []string{"demo-app"}},
-		{"an index", func(*testing.T) func(string, []byte) []byte {
-			return func(path string, body []byte) []byte {
-				if strings.Contains(path, "/binary-") {
-					return flip(body)
-				}
-				return body
+			return body
+		}, []string{"signature"}},
+		{"an index", func(path string, body []byte) []byte {
+			if strings.Contains(path, "/binary-") {
+				return flip(body)
 			}
+			return body
 		}, []string{"Hash Sum mismatch", "hash", "Packages"}},
-		{"an InRelease", func(*testing.T) func(string, []byte) []byte {
-			return func(path string, body []byte) []byte {
-				if strings.HasSuffix(path, "/InRelease") {
-					return bytes.Replace(body, []byte("Suite: "), []byte("Suite: x"), 1)
-				}
-				return body
+		{"a .deb", func(path string, body []byte) []byte {
+			if strings.HasSuffix(path, ".deb") && strings.Contains(path, "demo-app") {
+				return flip(body)
 			}
-		}, []string{"signature", "InRelease"}},
-		{"an InRelease that has expired", expire, []string{"valid until"}},
+			return body
+		}, []string{"demo-app"}},
 	}
-	for _, c := range changes {
-		t.Run(c.name, func(t *testing.T) {
-			t.Parallel()
-			proxy := newTamperer(t, c.change(t))
-			d := newDevice(t, plain, func(d *fielded) { d.archive = proxy.url })
-			before := world.releases["1"].State
-			d.on()
-			d.promote("2")
-			var report protocol.Report
-			d.await("a refusal in its status", func() bool {
-				report = d.status()
-				return contains(report.WhyNot+" "+report.LastError, c.why) && proxy.hit.Load() > 0
-			})
-			t.Logf("why not: %s; last error: %s", report.WhyNot, report.LastError)
-			time.Sleep(2 * time.Second) // two polls: time for it to do what it must not
-			if d.committed() != 1 || len(d.Boots()) != 1 || d.trials() != 0 {
-				t.Errorf("it left its deployment: committed %d, boots %+v", d.committed(), d.Boots())
-			}
-			if got := d.stateOf(1); got != before {
-				t.Errorf("deployment 1 is of state %q, want %q", got, before)
-			}
-			d.runs("1", "demo-app")
-			// The archive as it is, and all is well.
-			d.off()
-			d.archive = world.site.plain
-			d.configure()
-			d.on()
-			d.awaitCommit("2")
+	proxy.set(cases[0].change)
+	d.promote("2")
+	said := ""
+	for _, c := range cases {
+		proxy.set(c.change)
+		var report protocol.Report
+		d.await("a refusal of "+c.name+" in its status", func() bool {
+			report = d.status()
+			now := report.WhyNot + " " + report.LastError
+			return now != said && contains(now, c.why) && proxy.hasHit()
 		})
+		said = report.WhyNot + " " + report.LastError
+		t.Logf("%s; why not: %s; last error: %s", c.name, report.WhyNot, report.LastError)
+		d.stays()
+		if d.committed() != 1 || len(d.Boots()) != 1 || d.trials() != 0 {
+			t.Errorf("%s: it left its deployment: committed %d, boots %+v", c.name, d.committed(), d.Boots())
+		}
+		if got := d.stateOf(1); got != world.releases["1"].State {
+			t.Errorf("%s: deployment 1 is of state %q, want %q", c.name, got, world.releases["1"].State)
+		}
+		d.runs("1", "demo-app")
 	}
+	// The archive as it is, and all is well.
+	proxy.set(honest)
+	d.awaitCommit("2")
 }
 
 func contains(text string, anyOf []string) bool {
@@ -152,7 +174,7 @@ func contains(text string, anyOf []string) bool {
 
 // expire serves stages with a properly signed InRelease whose Valid-Until has
 // passed: what a device meets that somebody shows an old copy of the archive.
-func expire(t *testing.T) func(path string, body []byte) []byte {
+func expire(t *testing.T) change {
 	armored, err := os.ReadFile(filepath.Join(world.site.Data, "keys/archive.key"))
 	if err != nil {
 		t.Fatal(err)

@@ -87,14 +87,17 @@ func TestAGoodUpdateIsCommittedAfterItsTrial(t *testing.T) {
 
 // Without a server a device does what a stage or a snapshot of the archive
 // says; there apt computes which packages that is.
-func TestADeviceWithoutAServerFollowsItsStageAndBack(t *testing.T) {
+func TestADeviceWithoutAServerFollowsAStageThenAnOlderSnapshot(t *testing.T) {
 	t.Parallel()
 	d := newDevice(t, plain)
 	d.on()
 	before := d.packages()
 	d.promote("2")
 	d.awaitCommit("2")
-	d.promote("1")
+	d.off()
+	d.stage = "snapshot:" + world.releases["1"].ID
+	d.configure()
+	d.on()
 	d.awaitCommit("1")
 	d.runs("1", "demo-app")
 	if after := d.packages(); !slices.Equal(before, after) {
@@ -103,16 +106,6 @@ func TestADeviceWithoutAServerFollowsItsStageAndBack(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(d.Top(), "identity/device.key")); err == nil {
 		t.Error("it made itself an identity")
 	}
-}
-
-func TestADeviceFollowsAPinnedSnapshot(t *testing.T) {
-	t.Parallel()
-	d := newDevice(t, plain)
-	d.stage = "snapshot:" + world.releases["2"].ID
-	d.configure()
-	d.on()
-	d.awaitCommit("2")
-	d.runs("2", "demo-app")
 }
 
 // Everything in this package runs with loopback only. This test makes sure of
