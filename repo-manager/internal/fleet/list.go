@@ -220,5 +220,8 @@ func whyNot(s *Service, v View, err error, now time.Time) string {
 	if v.Report == nil {
 		return "it has not reported yet"
 	}
+	if r := v.Report; r.Wanted == v.Should.State && r.Phase != "" && r.Phase != "IDLE" {
+		return strings.TrimSpace("it is on its way: " + r.Phase + " " + r.Progress)
+	}
 	return "it has not looked since this was offered"
 }
