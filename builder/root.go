@@ -58,7 +58,7 @@ policy, 5 not authorised, 11 locked by another change, 130 interrupted.`,
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return &term.UsageError{Text: "cannot read the command line: " + err.Error(), Hint: cmd.CommandPath() + " --help shows its flags"}
 	})
-	root.AddCommand(p.buildCommand(), p.showCommand(), p.uploadCommand(), manual.Command())
+	root.AddCommand(p.buildCommand(), p.showCommand(), p.uploadCommand(), p.imageCommand(), manual.Command())
 	return root
 }
 

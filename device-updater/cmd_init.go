@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -56,6 +57,9 @@ func (p *program) init(ctx context.Context, d update.Deployment) error {
 			return fmt.Errorf("cannot make the directories of a device: %w", err)
 		}
 	}
+	if err := enter(roots.Path(name)); err != nil {
+		return err
+	}
 	records, err := update.OpenRecords(p.updaterDir())
 	if err != nil {
 		return err
@@ -83,4 +87,17 @@ func (p *program) init(ctx context.Context, d update.Deployment) error {
 		return err
 	}
 	return p.control().Commit(d.ID)
+}
+
+// enter tells the loader how the deployment starts, if it has a kernel.
+func enter(path string) error {
+	root, err := os.OpenRoot(path)
+	if err != nil {
+		return fmt.Errorf("cannot look into %s: %w", path, err)
+	}
+	defer root.Close()
+	if err := boot.WriteEntry(root); err != nil && !errors.Is(err, boot.ErrNoKernel) {
+		return err
+	}
+	return nil
 }

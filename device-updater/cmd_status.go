@@ -130,7 +130,11 @@ func printView(out io.Writer, v statusView) error {
 		b.WriteString("         so it is not equal to its release; `device-updater rejoin` makes it so\n")
 	}
 	for _, f := range v.Report.Failed {
-		fmt.Fprintf(&b, "failed   %s at %s: %s\n", release(f.Snapshot, f.State), f.At.UTC().Format(time.RFC3339), term.Printable(f.Reason))
+		what := release(f.Snapshot, f.State)
+		if f.Overlay != "" {
+			what += " + overlay"
+		}
+		fmt.Fprintf(&b, "failed   %s at %s: %s\n", what, f.At.UTC().Format(time.RFC3339), term.Printable(f.Reason))
 	}
 	_, err := io.WriteString(out, b.String())
 	return err

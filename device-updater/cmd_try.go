@@ -24,7 +24,9 @@ nothing of the release may have to leave for them.
 
 They stay on top of every release that follows, until "device-updater rejoin".
 A release on which they cannot be installed waits, and status says why. Another
-try adds to them; a package of the same name takes the place of the one before.`,
+try adds to them; a package of the same name takes the place of the one before.
+
+A device that an operator holds stays as it is: try and rejoin are refused then.`,
 		Example: "  device-updater try --reboot ./app_1.2~local_amd64.deb",
 		Args:    usage(cobra.MinimumNArgs(1)),
 		RunE: func(cmd *cobra.Command, files []string) error {
@@ -57,7 +59,8 @@ func (p *program) rejoinCommand() *cobra.Command {
 		Short: "Give up packages of your own, and be equal to the release again",
 		Long: `rejoin installs exactly the release that the server wants here: what was put on
 top with "device-updater try" goes, and packages of which files were changed on
-this device are installed again. It is one update like any other, on trial.`,
+this device are installed again. It is one update like any other, on trial. If
+the server wants no release, or one that failed here, it is the booted one.`,
 		Example: "  device-updater rejoin --dry-run",
 		Args:    usage(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -27,7 +27,8 @@ func (p *program) updateCommand() *cobra.Command {
 		Short: "Install what the server offers, and boot it on trial",
 		Long: `update asks the server, downloads and installs the release beside the running
 one, and boots it on trial if the configuration or --reboot says so. Nothing of
-the running system changes before the reboot.
+the running system changes before the reboot. While an operator holds the device,
+and without a valid assignment where it follows one, nothing is begun.
 
 A running daemon is asked to do it; --wait follows it to the reboot. Without a
 daemon this process does it.`,
@@ -58,7 +59,7 @@ func (p *program) checkCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:     "check",
 		Short:   "Ask the server what this device should run",
-		Long:    "check asks and verifies the answer. It changes nothing.",
+		Long:    "check asks and verifies the answer. It begins no update. What the server has\nconfigured anew is applied, as at every check-in.",
 		Example: "  device-updater check && device-updater status",
 		Args:    usage(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {

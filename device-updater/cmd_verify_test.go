@@ -170,11 +170,12 @@ func TestStatusShowsTheOverlay(t *testing.T) {
 			{Name: "app", Version: "1.2~local", File: "app.deb\x1b", By: "ann", At: at},
 			{Name: "tool", Version: "1", File: "tool.deb", At: at},
 		},
-		Report: protocol.Report{Follow: "dev", Phase: "IDLE"},
+		Report: protocol.Report{Follow: "dev", Phase: "IDLE", Failed: []protocol.Failure{{Snapshot: "20261120T094500Z", Overlay: "1f", Reason: "no boot", At: at}}},
 	}})
 	want := `overlay  app 1.2~local, from app.deb\x1b by ann at 2026-11-20T10:00:00Z
          tool 1, from tool.deb at 2026-11-20T10:00:00Z
          so it is not equal to its release; ` + "`device-updater rejoin`" + ` makes it so
+failed   20261120T094500Z + overlay at 2026-11-20T10:00:00Z: no boot
 `
 	if err != nil || !strings.HasSuffix(out.String(), want) {
 		t.Errorf("%v\n%s", err, &out)

@@ -102,7 +102,7 @@ func (h *archiveHandler) open(name string) (*os.File, fs.FileInfo, error) {
 		return nil, nil, fs.ErrNotExist
 	}
 	info, err := file.Stat()
-	if err == nil && !info.Mode().IsRegular() {
+	if err == nil && (!info.Mode().IsRegular() || info.Mode().Perm() == 0) { // root may read what the pool is still writing
 		err = fs.ErrNotExist
 	}
 	if err != nil {

@@ -78,7 +78,8 @@ func (r *Root) Solve(ctx context.Context, topLevel []string, options ...string) 
 	var out bytes.Buffer
 	if err := r.Run(ctx, "solve.conf", &out, args...); err != nil {
 		if isVerdict(err.Error()) {
-			err = &UnsolvableError{Summary: err.Error(), Said: explanation(out.String(), err.Error())}
+			said := explanation(out.String(), err.Error())
+			err = &UnsolvableError{Summary: summary(said, err.Error()), Said: said}
 		}
 		return nil, fmt.Errorf("cannot compute the packages of the release: %w", err)
 	}
@@ -113,8 +114,8 @@ func isVerdict(complaint string) bool {
 // explanation is what apt printed for people, without progress and without the
 // paragraph that it says about every failure.
 func explanation(out, complaint string) string {
-	if _, after, ok := strings.Cut(out, "The following packages have unmet dependencies:\n"); ok {
-		out = "The following packages have unmet dependencies:\n" + after
+	if _, after, ok := strings.Cut(out, unmet); ok {
+		out = unmet + after
 	}
 	var lines []string
 	for line := range strings.Lines(out) {
@@ -124,6 +125,27 @@ func explanation(out, complaint string) string {
 		}
 	}
 	return strings.Join(append(lines, complaint), "\n")
+}
+
+// unmet comes before what apt-get says of each package (ShowBroken in
+// apt-private/private-output.cc).
+const unmet = "The following packages have unmet dependencies:\n"
+
+// summary is the first cause that an explanation names: apt's complaint itself
+// is the same for all of them.
+func summary(said, complaint string) string {
+	list, ok := strings.CutPrefix(said, unmet)
+	if !ok {
+		return complaint
+	}
+	first, others, _ := strings.Cut(strings.TrimSuffix(list, complaint), "\n")
+	if first = strings.TrimSpace(first); first == "" {
+		return complaint
+	}
+	if n := strings.Count(others, "\n"); n > 0 {
+		first += fmt.Sprintf(", and %d more", n)
+	}
+	return first
 }
 
 // maxExplanation bounds an explanation, in lines.

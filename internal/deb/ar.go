@@ -36,6 +36,7 @@ func badMember(member, format string, args ...any) error {
 type arReader struct {
 	r      io.Reader
 	member *arMember // the one under way
+	header [arHeaderSize]byte
 }
 
 // arMember is an open member; it reads as its content.
@@ -72,7 +73,7 @@ func (a *arReader) next() (*arMember, error) {
 			}
 		}
 	}
-	header := make([]byte, arHeaderSize)
+	header := a.header[:]
 	n, err := io.ReadFull(a.r, header)
 	if errors.Is(err, io.EOF) {
 		return nil, io.EOF

@@ -208,13 +208,16 @@ func (d *Reader) readControl(m *arMember, ending string, lim Limits, visit func(
 			if h.Size > lim.ControlFile {
 				return badMember(m.name, "the control file claims %d bytes, more than the %d it may have", h.Size, lim.ControlFile)
 			}
-			if control, err = io.ReadAll(r); err != nil {
+			control = make([]byte, h.Size)
+			if _, err = io.ReadFull(r, control); err != nil {
 				return err
 			}
 			found = true
-			r = bytes.NewReader(control)
 		}
 		if visit != nil {
+			if name == "control" {
+				r = bytes.NewReader(control)
+			}
 			h.Name = name
 			return visitorError{visit(h, r)}.orNil()
 		}
@@ -226,7 +229,7 @@ func (d *Reader) readControl(m *arMember, ending string, lim Limits, visit func(
 	if !found {
 		return Stanza{}, badMember(m.name, "it has no control file")
 	}
-	stanza, err := ParseStanza(control)
+	stanza, err := parseStanza(control)
 	if err != nil {
 		return Stanza{}, badMember(m.name, "the control file is none: %v", err)
 	}

@@ -15,7 +15,8 @@ const (
 	// ParseStanza accept. Debian's largest has about 60 kB.
 	MaxStanza = 1 << 20
 
-	maxFields = 256
+	maxFields   = 256
+	usualFields = 16 // more are no error
 )
 
 // Stanza is one paragraph of control fields (Policy 5.1), immutable. It keeps
@@ -25,8 +26,11 @@ type Stanza struct{ raw []byte }
 // ParseStanza reads exactly one paragraph of at most MaxStanza bytes; blank
 // lines may stand before and behind it. It refuses duplicate fields,
 // comments and control characters.
-func ParseStanza(b []byte) (Stanza, error) {
-	r := StanzasOf(bytes.Clone(b), MaxStanza)
+func ParseStanza(b []byte) (Stanza, error) { return parseStanza(bytes.Clone(b)) }
+
+// parseStanza is ParseStanza of bytes that nobody changes any more.
+func parseStanza(b []byte) (Stanza, error) {
+	r := StanzasOf(b, MaxStanza)
 	stanza, err := r.Next()
 	if errors.Is(err, io.EOF) {
 		return Stanza{}, errors.New("cannot parse control stanza: it is empty")
@@ -174,7 +178,7 @@ func StanzasOf(text []byte, maxStanza int) *StanzaReader {
 	if len(text) > 0 && text[len(text)-1] != '\n' {
 		text = append(text[:len(text):len(text)], '\n')
 	}
-	return &StanzaReader{text: text, maxStanza: maxStanza}
+	return &StanzaReader{text: text, maxStanza: maxStanza, names: make([]span, 0, usualFields)}
 }
 
 // Next returns the next paragraph, or io.EOF after the last one. Errors of the

@@ -43,7 +43,7 @@ const (
 )
 
 // modules that the script, the disks and the consoles need.
-var modules = strings.Fields(`normal test regexp loadenv search search_label probe linux echo sleep reboot halt true
+var modules = strings.Fields(`normal test regexp loadenv search search_label probe configfile linux echo sleep reboot true
 	serial terminal part_gpt part_msdos btrfs ext2 fat memdisk tar minicmd`)
 
 // own are the modules that only one platform has.

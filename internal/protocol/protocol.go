@@ -424,6 +424,7 @@ type Deployment struct {
 	ID       int    `json:"id"`
 	State    string `json:"state"`
 	Snapshot string `json:"snapshot,omitempty"`
+	BOM      string `json:"bom,omitempty"`     // SHA-256 of the bill of materials that it was made of, if it was
 	Role     string `json:"role"`              // "booted", "staged", "trial", "rollback", "pinned"
 	Version  string `json:"version,omitempty"` // version of the first wanted package
 }

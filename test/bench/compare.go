@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // plan says how often operations run.
@@ -68,6 +70,9 @@ func (c *contest) run(ctx context.Context) error {
 }
 
 func (c *contest) addAll(ctx context.Context) error {
+	// Aptfleet waits until all of the disk's file system is written, also what
+	// others left in memory: the packages, and what tools did that sync nothing.
+	unix.Sync()
 	all, err := measure(ctx, c.tool, func(ctx context.Context) error { return c.tool.addAll(ctx, c.corpus.dir, c.corpus.files) })
 	if err != nil {
 		return err

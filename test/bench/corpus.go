@@ -19,7 +19,7 @@ import (
 type corpus struct {
 	label string   // "generated", or the Debian release that its stanzas are of
 	dir   string   // of the files
-	files []string // names in dir, in no useful order
+	files []string // names in dir, sorted as a shell lists them
 	count int
 	// stanza returns the control stanza of a package, the same each time. Its
 	// fields are those of a control file, without what an index adds.

@@ -17,7 +17,7 @@ import (
 
 // uploadPhases are the moments of an upload, in order.
 var uploadPhases = []string{
-	"upload:incoming-written", "upload:pool-renamed", "upload:chunks-written", "upload:synced", "upload:committed",
+	"upload:received", "upload:in-pool", "upload:chunks-written", "upload:synced", "upload:committed",
 	"publish:indices-written", "publish:inrelease-renamed", "upload:published", "upload:answered",
 }
 
@@ -191,7 +191,7 @@ var creations = []struct {
 			_, err := s.API.CreatePipeline(ctx, protocol.Pipeline{Name: "new-" + pipeline, Distribution: "trixie", Architectures: []string{"amd64"}})
 			return err
 		}},
-	{"repository", []string{"create:chunks-written", "create:committed", "create:published", "upload:pool-renamed", "upload:committed"},
+	{"repository", []string{"create:chunks-written", "create:committed", "create:published", "upload:in-pool", "upload:committed"},
 		func(ctx context.Context, s *server, pipeline string) error {
 			_, err := s.API.CreateRepository(ctx, pipeline, "apps", 1)
 			return err

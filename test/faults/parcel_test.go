@@ -15,8 +15,8 @@ func TestKilledParcel(t *testing.T) {
 	data := newData(t)
 	s := start(t, data, "")
 	kills := make(map[string]int)
-	phases := slices.DeleteFunc(slices.Clone(uploadPhases), func(phase string) bool { return phase == "upload:incoming-written" })
-	phases = append(phases, fmt.Sprintf("upload:incoming-written:%d", each/2))
+	phases := slices.DeleteFunc(slices.Clone(uploadPhases), func(phase string) bool { return phase == "upload:received" })
+	phases = append(phases, fmt.Sprintf("upload:received:%d", each/2))
 	for n, phase := range phases {
 		pipeline := fmt.Sprintf("p%d", n)
 		s.pipeline(pipeline)

@@ -15,6 +15,7 @@ import (
 
 	"aptfleet/device-updater/internal/apt"
 	"aptfleet/device-updater/internal/archive"
+	"aptfleet/device-updater/internal/boot"
 	"aptfleet/device-updater/internal/drift"
 	"aptfleet/device-updater/internal/rootfs"
 	"aptfleet/device-updater/internal/sandbox"
@@ -332,7 +333,7 @@ var updaterFiles = []string{
 }
 
 // Verify compares what is installed with the list, tries the updater that is
-// in it, and lists all files.
+// in it, tells the loader which kernel starts it, and lists all files.
 func (s *Source) Verify(ctx context.Context, plan apt.Plan, root string, manifest io.Writer) error {
 	if err := apt.Audit(ctx, s.Run, root, plan.List); err != nil {
 		return err
@@ -352,6 +353,9 @@ func (s *Source) Verify(ctx context.Context, plan apt.Plan, root string, manifes
 		} else if err != nil {
 			return fmt.Errorf("cannot accept what was installed: %w", err)
 		}
+	}
+	if err := boot.WriteEntry(dir); err != nil && !errors.Is(err, boot.ErrNoKernel) {
+		return fmt.Errorf("cannot accept what was installed: %w", err)
 	}
 	var out bytes.Buffer
 	if err := s.Run(ctx, sandbox.Command{Root: root, Argv: []string{"/usr/bin/device-updater", "--version"}}, &out); err != nil {

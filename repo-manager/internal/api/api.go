@@ -135,8 +135,8 @@ type Backups interface {
 	Start(ctx context.Context, actor release.Actor, order backup.Order) (release.Change, error)
 }
 
-// Receiver streams an upload into a temporary file, checking it on the way.
-// It removes the file if it returns an error.
+// Receiver takes an upload to memory or into a temporary file, checking it on
+// the way. After an error there is nothing of it.
 type Receiver interface {
 	Receive(ctx context.Context, body io.Reader, name string) (release.Incoming, error)
 }

@@ -17,7 +17,7 @@ import (
 	"aptfleet/repo-manager/internal/release"
 )
 
-// upload streams the body into a temporary file and hands it to the engine.
+// upload receives the body and hands it to the engine.
 // The query's name is the file's name in messages and nothing else: what the
 // package is called is in its control file.
 func upload(s *server, c *gin.Context, who access.Identity) (int, any, error) {
@@ -43,8 +43,8 @@ func upload(s *server, c *gin.Context, who access.Identity) (int, any, error) {
 	return http.StatusCreated, toUpload(done), nil
 }
 
-// receive streams the body of a request into a temporary file, which is gone
-// once use has returned.
+// receive receives the body of a request, of which nothing is left once use has
+// returned.
 func (s *server) receive(c *gin.Context, use func(context.Context, release.Incoming) error) error {
 	ctx, name := c.Request.Context(), fileName(c.Query("name"))
 	if c.Request.ContentLength > s.MaxUpload {

@@ -395,13 +395,17 @@ func TestHistory(t *testing.T) {
 	w.restart()
 	d.Report.Health = &protocol.Health{OK: true}
 	w.checkIn(d)
+	for _, overlay := range [][]string{{"app 1~local"}, nil} {
+		d.Report.Overlay = overlay
+		w.checkIn(d)
+	}
 	_, events, err := w.Show(t.Context(), "SN-1")
 	must(t, err)
 	var texts []string
 	for _, e := range events {
 		texts = append(texts, e.Text[:min(40, len(e.Text))])
 	}
-	want := []string{"is healthy", "reports an error: " + strings.Repeat("x", 22), "went back from " + snapshot2 + ": no boot", "is not healthy: demo-app is down", "is healthy", "runs " + snapshot1}
+	want := []string{"has its release alone again", "has packages of its own on top of its release: app 1~local"[:40], "is healthy", "reports an error: " + strings.Repeat("x", 22), "went back from " + snapshot2 + ": no boot", "is not healthy: demo-app is down", "is healthy", "runs " + snapshot1}
 	if fmt.Sprint(texts) != fmt.Sprint(want) {
 		t.Errorf("the history is %q, want %q", texts, want)
 	}

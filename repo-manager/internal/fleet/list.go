@@ -77,7 +77,7 @@ func (s *Service) List(ctx context.Context, f protocol.DeviceFilter) ([]View, er
 		return nil, err
 	}
 	now := s.now()
-	has := make(map[string]bool) // by what decides: many devices have the same
+	has := make(map[Installed]bool) // many devices have the same
 	var all []View
 	for _, d := range devices {
 		if f.Pipeline != "" && d.Pipeline != f.Pipeline || f.Product != "" && d.Product != f.Product ||
@@ -95,13 +95,15 @@ func (s *Service) List(ctx context.Context, f protocol.DeviceFilter) ([]View, er
 			if v.Has == nil {
 				continue
 			}
-			key := strings.Join(append([]string{d.Pipeline, d.Product, v.Has.State}, d.Modules...), "\n")
-			yes, known := has[key]
+			what := v.installed()
+			yes, known := has[what]
 			if !known {
-				if yes, err = s.Packages.Has(ctx, d.Pipeline, d.Product, d.Modules, v.Has.State, f.Package); err != nil {
+				// Devices say what they like: one that nobody can tell anything of hides
+				// no other.
+				if yes, err = s.Packages.Has(ctx, what, f.Package); err != nil && release.CodeOf(err) != release.NotFound {
 					return nil, err
 				}
-				has[key] = yes
+				has[what] = yes
 			}
 			if !yes {
 				continue
@@ -121,6 +123,9 @@ func (s *Service) view(ctx context.Context, d Device, now time.Time) View {
 	offer, err := s.target(ctx, &d)
 	if err == nil && offer != nil {
 		v.Should = &protocol.Runs{State: offer.State.String(), Snapshot: offer.Snapshot}
+		if r := d.Release; r != nil && r.State == v.Should.State {
+			v.Should.BOM = r.BOM
+		}
 	}
 	if d.Report != nil && d.Report.Health != nil {
 		v.Healthy = &d.Report.Health.OK
@@ -132,7 +137,17 @@ func (s *Service) view(ctx context.Context, d Device, now time.Time) View {
 
 // behind tells whether a device does not run what it should.
 func (v *View) behind() bool {
-	return v.Should != nil && (v.Has == nil || v.Has.State != v.Should.State)
+	return v.Should != nil && (v.Has == nil || v.Has.State != v.Should.State || differ(v.Has.BOM, v.Should.BOM))
+}
+
+// installed is what a device runs: the bill of materials that it names, else the
+// one that it was given for that state last. There must be something.
+func (v *View) installed() Installed {
+	what := Installed{Pipeline: v.Pipeline, Product: v.Product, State: v.Has.State, Modules: strings.Join(v.Modules, " "), BOM: v.Has.BOM}
+	if r := v.Assigned.Release; what.BOM == "" && r != nil && r.State == what.State {
+		what.Modules, what.BOM = strings.Join(v.Assigned.Modules, " "), r.BOM
+	}
+	return what
 }
 
 // held is the hold that keeps a device as it is, its own or an operator's.
@@ -182,14 +197,32 @@ func state(v View, now time.Time) string {
 	return protocol.DeviceOK
 }
 
-// whyNot is why a device does not run what it should, in a sentence; "" if it
-// does.
+// lacks is why a device is not given its configuration; "" if it is.
+func (s *Service) lacks(d *Device) string {
+	if s.Configs == nil {
+		return ""
+	}
+	if _, err := s.Configs.Revision(d); err != nil {
+		return err.Error()
+	}
+	return ""
+}
+
+// whyNot is why a device does not run what it should, or not as it should be
+// configured, in a sentence; "" if it does.
 func whyNot(s *Service, v View, err error, now time.Time) string {
 	switch {
 	case v.Retired != nil:
 		return "it is retired: " + v.Retired.Reason
 	case v.Clone != nil:
 		return v.Clone.Why + "; neither is given anything until an operator decides"
+	}
+	return both(whyBehind(s, v, err, now), s.lacks(&v.Device))
+}
+
+// whyBehind is why it does not run what it should.
+func whyBehind(s *Service, v View, err error, now time.Time) string {
+	switch {
 	case release.CodeOf(err) != "":
 		return err.Error()
 	case err != nil:

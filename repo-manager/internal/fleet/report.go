@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"encoding/json"
+	"strings"
 	"unique"
 
 	"aptfleet/internal/protocol"
@@ -19,7 +20,7 @@ func ParseReport(text []byte) (*protocol.Report, error) {
 	}
 	for i := range r.Deployments {
 		d := &r.Deployments[i]
-		for _, s := range []*string{&d.State, &d.Snapshot, &d.Role, &d.Version} {
+		for _, s := range []*string{&d.State, &d.Snapshot, &d.BOM, &d.Role, &d.Version} {
 			share(s)
 		}
 	}
@@ -29,8 +30,10 @@ func ParseReport(text []byte) (*protocol.Report, error) {
 			share(s)
 		}
 	}
-	for i := range r.Features {
-		share(&r.Features[i])
+	for _, all := range [][]string{r.Features, r.Overlay} {
+		for i := range all {
+			share(&all[i])
+		}
 	}
 	return &r, nil
 }
@@ -44,7 +47,7 @@ func booted(r *protocol.Report) (runs protocol.Runs, ok bool) {
 	}
 	for _, d := range r.Deployments {
 		if d.Role == "booted" || d.Role == "trial" { // a device runs one of the two
-			return protocol.Runs{State: d.State, Snapshot: d.Snapshot}, true
+			return protocol.Runs{State: d.State, Snapshot: d.Snapshot, BOM: d.BOM}, true
 		}
 	}
 	return runs, false
@@ -55,7 +58,7 @@ func changes(before, after *protocol.Report) []string {
 	var all []string
 	was, known := booted(before)
 	is, ok := booted(after)
-	if ok && (!known || was.State != is.State) {
+	if ok && (!known || was.State != is.State || differ(was.BOM, is.BOM)) {
 		all = append(all, "runs "+named(is))
 	}
 	if before == nil {
@@ -73,6 +76,13 @@ func changes(before, after *protocol.Report) []string {
 			all = append(all, "went back from "+named(protocol.Runs{State: f.State, Snapshot: f.Snapshot})+": "+f.Reason)
 		}
 	}
+	switch on := strings.Join(after.Overlay, ", "); {
+	case on == strings.Join(before.Overlay, ", "):
+	case on == "":
+		all = append(all, "has its release alone again")
+	default:
+		all = append(all, "has packages of its own on top of its release: "+on)
+	}
 	if after.LastError != "" && after.LastError != before.LastError {
 		all = append(all, "reports an error: "+after.LastError)
 	}
@@ -87,6 +97,9 @@ func changes(before, after *protocol.Report) []string {
 	}
 	return all
 }
+
+// differ tells whether two bills of materials that are known are not the same.
+func differ(a, b string) bool { return a != "" && b != "" && a != b }
 
 func contains(failed []protocol.Failure, f protocol.Failure) bool {
 	for _, g := range failed {

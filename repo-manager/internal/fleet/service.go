@@ -78,8 +78,9 @@ const (
 
 // Configs knows the configuration of each device.
 type Configs interface {
-	// Revision changes with whatever For would answer; from memory.
-	Revision(d *Device) string
+	// Revision changes with whatever For would answer, whose error it has too;
+	// from memory.
+	Revision(d *Device) (string, error)
 	// For is the configuration of a device, its secrets encrypted to it; nil if
 	// there never was one. An error, which holds no secret, says why there is
 	// none just now: the device keeps what it has.
@@ -88,9 +89,16 @@ type Configs interface {
 
 // Packages looks into bills of materials.
 type Packages interface {
-	// Has tells whether what a product has in a state satisfies a relation such
-	// as "openssl (<< 3.0.15)".
-	Has(ctx context.Context, pipeline, product string, modules []string, state, relation string) (bool, error)
+	// Has tells whether what is installed satisfies a relation such as
+	// "openssl (<< 3.0.15)". What nobody can tell is NotFound.
+	Has(ctx context.Context, what Installed, relation string) (bool, error)
+}
+
+// Installed says which packages a device runs.
+type Installed struct {
+	Pipeline, Product, State string
+	Modules                  string // words, sorted
+	BOM                      string // SHA-256; "": what the product has in the state now
 }
 
 // Service knows the fleet. Its methods may be called concurrently.

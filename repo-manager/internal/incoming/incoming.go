@@ -1,10 +1,12 @@
-// Package incoming takes uploads from the network to the disk in one pass:
-// every byte is written to a file, hashed and parsed as it comes, and nothing
-// is read twice. All of it is bounded. A file that is not what it should be is
-// gone before its uploader reads the reason.
+// Package incoming takes uploads from the network in one pass: every byte is
+// kept, hashed and parsed as it comes, and nothing is read twice. All of it is
+// bounded. What is not what it should be is gone before its uploader reads the
+// reason.
 //
-// Each file has a directory of its own and the name that it will have in the
-// pool, so that the pool takes both with one rename.
+// A small package stays in memory until the pool writes it: to make its file
+// elsewhere first and then rename it costs half as much again. A larger one, and
+// one too many of the small, is a file of the directory, from which the pool
+// takes it with a rename.
 package incoming
 
 import (
@@ -43,7 +45,7 @@ const drain = 256 << 20
 type Receiver struct {
 	dir     string
 	maxSize int64
-	reserve int64
+	room    room
 	count   atomic.Int64 // of uploads, for the names of their files
 	uploads sync.Pool    // of *upload: they keep what is dear to make
 }
@@ -64,21 +66,19 @@ func Open(dir string, maxSize, reserve int64) (*Receiver, error) {
 			return nil, fmt.Errorf("cannot remove an unfinished upload: %w", err)
 		}
 	}
-	r := &Receiver{dir: dir, maxSize: maxSize, reserve: reserve}
+	r := &Receiver{dir: dir, maxSize: cmp.Or(maxSize, DefaultMaxSize), room: room{dir: dir, reserve: cmp.Or(reserve, DefaultReserve)}}
 	r.uploads.New = func() any { return &upload{held: make([]byte, 0, held)} }
-	r.maxSize = cmp.Or(r.maxSize, DefaultMaxSize)
-	r.reserve = cmp.Or(r.reserve, DefaultReserve)
 	return r, nil
 }
 
 // Receive reads one .deb from body. name is what the uploader calls it and
-// stands in every error. On success the caller owns the file and discards it
-// when it was not added; on an error there is no file.
+// stands in every error. On success the caller discards what it got once it was
+// added or not; on an error there is nothing.
 func (r *Receiver) Receive(ctx context.Context, body io.Reader, name string) (in release.Incoming, err error) {
 	name = printable(name)
 	u := r.uploads.Get().(*upload)
 	defer r.uploads.Put(u)
-	u.start(filepath.Join(r.dir, "upload-"+strconv.FormatInt(r.count.Add(1), 10)), r.reserve)
+	u.start(filepath.Join(r.dir, "upload-"+strconv.FormatInt(r.count.Add(1), 10)), &r.room)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, u.discard())
@@ -105,12 +105,12 @@ func (r *Receiver) Receive(ctx context.Context, body io.Reader, name string) (in
 	case err != nil:
 		return in, invalid(err, name)
 	}
-	path, err := u.finish(deb.FileName(p.Name, p.Version, p.Architecture))
-	if err != nil {
+	if in, err = u.finish(); err != nil {
 		return in, r.explain(err, name)
 	}
-	faultpoint.Hit("upload:incoming-written")
-	return release.Incoming{Path: path, Name: name, Package: p}, nil
+	in.Name, in.Package = name, p
+	faultpoint.Hit("upload:received")
+	return in, nil
 }
 
 // invalid says what is wrong with the file.

@@ -84,20 +84,20 @@ func receive(t *testing.T, good []byte) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				content, err := os.ReadFile(in.Path)
-				if err != nil || !bytes.Equal(content, good) || in.Package.SHA256 != sha256.Sum256(good) || in.Package.Name != "hello" {
-					t.Errorf("received %+v, %v", in, err)
-				}
-				if info, err := os.Lstat(in.Path); err != nil || info.Mode() != 0o444 || filepath.Base(in.Path) != "hello_1.0_all.deb" {
-					t.Errorf("it lies at %s: %v, %v", in.Path, info, err)
-				}
-				if alone, err := os.ReadDir(filepath.Dir(in.Path)); err != nil || len(alone) != 1 || filepath.Dir(in.Path) == dir {
-					t.Errorf("it lies beside %v, %v", alone, err)
-				}
-				for range 2 {
-					if err := in.Discard(); err != nil {
-						t.Error(err)
+				content := in.Content
+				if in.Path != "" {
+					if content, err = os.ReadFile(in.Path); err != nil || filepath.Dir(in.Path) != dir || in.Content != nil {
+						t.Errorf("it lies at %s: %v", in.Path, err)
 					}
+				}
+				if large := len(good) > held; large != (in.Path != "") {
+					t.Errorf("a package of %d bytes lies at %q", len(good), in.Path)
+				}
+				if !bytes.Equal(content, good) || in.Package.SHA256 != sha256.Sum256(good) || in.Package.Name != "hello" {
+					t.Errorf("received %+v", in)
+				}
+				if err := in.Discard(); err != nil {
+					t.Error(err)
 				}
 			} else if release.CodeOf(err) != c.code || !strings.Contains(err.Error(), c.says) || !strings.Contains(err.Error(), "hello.deb") {
 				t.Errorf("error %v, want code %s, %q and the name", err, c.code, c.says)
@@ -107,6 +107,43 @@ func receive(t *testing.T, good []byte) {
 				t.Errorf("%d files are left, %v", len(left), err)
 			}
 		})
+	}
+}
+
+// Small packages wait in memory until that has its fill, and then in files.
+func TestManyWait(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "incoming")
+	r, err := Open(dir, 0, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	good := packageOf(t, 40<<10)
+	receive := func() release.Incoming {
+		t.Helper()
+		in, err := r.Receive(t.Context(), bytes.NewReader(good), "hello.deb")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return in
+	}
+	var waiting []release.Incoming
+	for in := receive(); in.Path == ""; in = receive() {
+		if waiting = append(waiting, in); len(waiting)*len(good) > maxWaiting {
+			t.Fatalf("%d packages of %d bytes are in memory", len(waiting), len(good))
+		}
+	}
+	if len(waiting)*len(good) < maxWaiting/2 {
+		t.Errorf("no more than %d packages of %d bytes are in memory", len(waiting), len(good))
+	}
+	left, err := os.ReadDir(dir)
+	if err != nil || len(left) != 1 {
+		t.Errorf("%v, %v in the directory, want one file", left, err)
+	}
+	if err := waiting[0].Discard(); err != nil {
+		t.Fatal(err)
+	}
+	if in := receive(); in.Path != "" {
+		t.Error("there was room in memory again")
 	}
 }
 

@@ -63,6 +63,7 @@ func readDir(path string) ([]fs.DirEntry, error) {
 // Drop takes content out of the pool under all names it has; what is not
 // there is no error. The caller knows that no state needs it.
 func (p *Pool) Drop(sum [sha256.Size]byte) error {
+	defer p.lock(sum)()
 	if err := os.RemoveAll(filepath.Dir(p.Path(sum, "x"))); err != nil {
 		return fmt.Errorf("cannot remove %x from the pool: %w", sum, err)
 	}

@@ -18,13 +18,17 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
 
 // Pool is the directory pool/ of a published tree. It implements release.Pool
 // and mirror.Pool. Its methods may be called by many at once.
-type Pool struct{ dir string }
+type Pool struct {
+	dir   string
+	locks [256]sync.Mutex // by the first byte of the content's SHA-256
+}
 
 // New uses the directory pool of publicDir, which it makes if needed.
 func New(publicDir string) (*Pool, error) {
@@ -40,6 +44,12 @@ func New(publicDir string) (*Pool, error) {
 func (p *Pool) Path(sum [sha256.Size]byte, file string) string {
 	name := hex.EncodeToString(sum[:])
 	return filepath.Join(p.dir, name[:2], name, file)
+}
+
+// lock keeps others from content while it comes or goes, until unlock is called.
+func (p *Pool) lock(sum [sha256.Size]byte) (unlock func()) {
+	p.locks[sum[0]].Lock()
+	return p.locks[sum[0]].Unlock
 }
 
 // Has reports whether there is a file of that content and name. It does not
@@ -58,6 +68,7 @@ func (p *Pool) Put(tmp string, sum [sha256.Size]byte, file string) (already bool
 	if err := checkName(file); err != nil {
 		return false, err
 	}
+	defer p.lock(sum)()
 	if err := os.Chmod(tmp, 0o444); err != nil {
 		return false, fmt.Errorf("cannot put %s into the pool: %w", file, err)
 	}
@@ -81,31 +92,59 @@ func (p *Pool) Put(tmp string, sum [sha256.Size]byte, file string) (already bool
 	return false, nil
 }
 
-// PutDir is Put for a file that lies in dir, a directory of its own and of the
-// same file system, under its name and with the mode 0444: one rename takes
-// both. dir is gone afterwards, unless there is an error.
-func (p *Pool) PutDir(dir string, sum [sha256.Size]byte, file string) (already bool, err error) {
+// PutBytes is Put for a small file that is in memory. It is written where it
+// stays; until it is whole it has no permissions, so that nobody but root can
+// open it. A process that dies meanwhile leaves a part of it, which is replaced
+// like what a power failure left. On an error there is no file.
+func (p *Pool) PutBytes(content []byte, sum [sha256.Size]byte, file string) (already bool, err error) {
 	if err := checkName(file); err != nil {
 		return false, err
 	}
-	target := filepath.Dir(p.Path(sum, file))
-	err = unix.Rename(dir, target)
+	defer p.lock(sum)()
+	target := p.Path(sum, file)
+	dir := filepath.Dir(target)
+	err = unix.Mkdir(dir, 0o755)
 	if errors.Is(err, fs.ErrNotExist) { // the first two digits are new
-		if err := os.MkdirAll(filepath.Dir(target), 0o755); err != nil {
-			return false, fmt.Errorf("cannot put %s into the pool: %w", file, err)
-		}
-		err = unix.Rename(dir, target)
+		err = os.MkdirAll(dir, 0o755)
 	}
-	switch {
-	case errors.Is(err, fs.ErrExist): // ENOTEMPTY too: it is there, or was torn by a power failure
-		if already, err = p.Put(filepath.Join(dir, file), sum, file); err == nil {
-			err = os.Remove(dir)
+	if errors.Is(err, fs.ErrExist) { // the file too, or it was torn by a power failure
+		if already, err = holds(target, sum); err == nil && !already {
+			err = removeAny(target)
 		}
-		return already, err
-	case err != nil:
-		return false, fmt.Errorf("cannot put %s into the pool: %w", file, err)
 	}
-	return false, nil
+	if err == nil && !already {
+		if err = create(target, content); err != nil {
+			err = errors.Join(err, removeAny(target), p.prune(sum))
+		}
+	}
+	if err != nil {
+		return already, fmt.Errorf("cannot put %s into the pool: %w", file, err)
+	}
+	return already, nil
+}
+
+// create writes a new file of the mode 0444. It costs as few system calls as
+// there can be: an import is little else.
+func create(path string, content []byte) error {
+	const nobodys = 0
+	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_CLOEXEC, nobodys)
+	if err != nil {
+		return &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	for len(content) > 0 && err == nil {
+		var n int
+		if n, err = unix.Write(fd, content); errors.Is(err, unix.EINTR) {
+			n, err = 0, nil
+		}
+		content = content[max(n, 0):]
+	}
+	if err == nil {
+		err = unix.Fchmod(fd, 0o444)
+	}
+	if err := errors.Join(err, unix.Close(fd)); err != nil {
+		return &fs.PathError{Op: "write", Path: path, Err: err}
+	}
+	return nil
 }
 
 // Remove takes a file out of the pool; one that is not there is no error. The
@@ -114,10 +153,19 @@ func (p *Pool) Remove(sum [sha256.Size]byte, file string) error {
 	if err := checkName(file); err != nil {
 		return err
 	}
-	if err := os.Remove(p.Path(sum, file)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	defer p.lock(sum)()
+	if err := removeAny(p.Path(sum, file)); err != nil {
 		return fmt.Errorf("cannot remove %s from the pool: %w", file, err)
 	}
 	return p.prune(sum)
+}
+
+// removeAny removes a file; one that is not there is no error.
+func removeAny(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // prune removes the directory of sum if it is empty.
@@ -144,10 +192,11 @@ func checkName(file string) error {
 	return nil
 }
 
-// holds reports whether the file at path has the SHA-256 sum.
+// holds reports whether the file at path has the SHA-256 sum. One that was
+// never finished may be there, which nobody can read.
 func holds(path string, sum [sha256.Size]byte) (bool, error) {
 	f, err := os.Open(path)
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
 		return false, nil
 	}
 	if err != nil {

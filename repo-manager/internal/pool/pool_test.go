@@ -124,75 +124,37 @@ func TestPutThatFails(t *testing.T) {
 	}
 }
 
-// lone writes a file that waits to be put together with its directory.
-func lone(t *testing.T, dir, content string) (path string, sum [sha256.Size]byte) {
-	t.Helper()
-	path = filepath.Join(dir, "lone")
-	if err := os.Mkdir(path, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(path, file), []byte(content), 0o444); err != nil {
-		t.Fatal(err)
-	}
-	return path, sha256.Sum256([]byte(content))
-}
-
-func TestPutDir(t *testing.T) {
-	for name, before := range map[string]func(t *testing.T, p *Pool, sum [sha256.Size]byte){
-		"nothing is there": func(*testing.T, *Pool, [sha256.Size]byte) {},
-		"an empty directory is there": func(t *testing.T, p *Pool, sum [sha256.Size]byte) {
-			if err := os.MkdirAll(filepath.Dir(p.Path(sum, file)), 0o755); err != nil {
-				t.Fatal(err)
-			}
-		},
-		"a torn file is there": func(t *testing.T, p *Pool, sum [sha256.Size]byte) {
-			if err := os.MkdirAll(filepath.Dir(p.Path(sum, file)), 0o755); err != nil {
-				t.Fatal(err)
-			}
-			if err := os.WriteFile(p.Path(sum, file), nil, 0o444); err != nil {
-				t.Fatal(err)
-			}
-		},
-		"it is there": func(t *testing.T, p *Pool, sum [sha256.Size]byte) {
-			if err := os.MkdirAll(filepath.Dir(p.Path(sum, file)), 0o755); err != nil {
-				t.Fatal(err)
-			}
-			if err := os.WriteFile(p.Path(sum, file), []byte("a package"), 0o444); err != nil {
-				t.Fatal(err)
-			}
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			p, dir := newPool(t)
-			waits, sum := lone(t, dir, "a package")
-			before(t, p, sum)
-			already, err := p.PutDir(waits, sum, file)
-			if err != nil || already != (name == "it is there") {
-				t.Fatal(already, err)
-			}
-			if got, err := os.ReadFile(p.Path(sum, file)); err != nil || string(got) != "a package" {
-				t.Errorf("%q, %v", got, err)
-			}
-			if info, err := os.Lstat(p.Path(sum, file)); err != nil || info.Mode() != 0o444 {
-				t.Errorf("%v, %v", info, err)
-			}
-			if _, err := os.Lstat(waits); err == nil {
-				t.Error("the directory is still there")
-			}
-		})
-	}
-}
-
-func TestPutDirThatFails(t *testing.T) {
+// What PutBytes writes cannot be opened before it is whole, so what a process
+// left that was killed is a file without permissions.
+func TestPutBytesOverAnUnfinishedFile(t *testing.T) {
 	p, dir := newPool(t)
-	waits, sum := lone(t, dir, "a package")
-	if _, err := p.PutDir(waits, sum, "../x"); err == nil {
-		t.Error("a path was accepted")
+	_, sum := incoming(t, dir, "a package")
+	target := p.Path(sum, file)
+	if err := os.MkdirAll(filepath.Dir(target), 0o755); err != nil {
+		t.Fatal(err)
 	}
-	if _, err := os.Lstat(filepath.Join(waits, file)); err != nil {
-		t.Errorf("the file is gone: %v", err)
+	if err := os.WriteFile(target, []byte("a pa"), 0); err != nil {
+		t.Fatal(err)
 	}
-	if _, err := p.PutDir(filepath.Join(dir, "missing"), sum, file); err == nil {
-		t.Error("a directory that does not exist was put")
+	if already, err := p.PutBytes([]byte("a package"), sum, file); already || err != nil {
+		t.Fatal(already, err)
+	}
+	if got, err := os.ReadFile(target); err != nil || string(got) != "a package" {
+		t.Errorf("%q, %v", got, err)
+	}
+	if info, err := os.Lstat(target); err != nil || info.Mode() != 0o444 {
+		t.Errorf("%v, %v", info, err)
+	}
+}
+
+func TestPutBytesThatFails(t *testing.T) {
+	p, _ := newPool(t)
+	sum := sha256.Sum256([]byte("a package"))
+	long := strings.Repeat("n", 252) + ".deb" // one byte more than a name may have
+	if _, err := p.PutBytes([]byte("a package"), sum, long); err == nil {
+		t.Fatal("a name was taken that no file can have")
+	}
+	if left, err := os.ReadDir(filepath.Dir(filepath.Dir(p.Path(sum, file)))); err != nil || len(left) > 0 {
+		t.Errorf("left: %v, %v", left, err)
 	}
 }

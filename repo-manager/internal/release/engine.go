@@ -26,9 +26,8 @@ type Pool interface {
 	// Put renames the file at path into the pool, or removes it and returns
 	// true if the pool has it already. It is durable after the next Sync.
 	Put(path string, sha256 [32]byte, name string) (already bool, err error)
-	// PutDir is Put for a file that lies in dir, a directory of its own, under
-	// the name that it will have.
-	PutDir(dir string, sha256 [32]byte, name string) (already bool, err error)
+	// PutBytes is Put for a small file that is in memory.
+	PutBytes(content []byte, sha256 [32]byte, name string) (already bool, err error)
 	// Remove takes a file away that no state refers to; an absent one is fine.
 	Remove(sha256 [32]byte, name string) error
 	// List calls f for all content there is, with the bytes it takes.

@@ -11,9 +11,9 @@ import (
 	"strings"
 )
 
-// A batch renames files into the pool before it is committed. So that a
-// process killed in between leaves nothing behind, each rename is announced
-// by a line "<sha256> <name>" in the file Config.Intents, which disappears
+// A batch puts files into the pool before it is committed. So that a process
+// killed in between leaves nothing behind, each file is announced before it
+// comes by a line "<sha256> <name>" in the file Config.Intents, which disappears
 // with the commit. It is not synced: after a power cut a file may stay in the
 // pool that nothing refers to, which harms nobody.
 
@@ -79,7 +79,7 @@ func (e *Engine) takeBack(ctx context.Context) error {
 		digits, name, ok := strings.Cut(lines.Text(), " ")
 		raw, err := hex.DecodeString(digits)
 		if !ok || err != nil || len(raw) != 32 {
-			continue // the process died while it wrote this line: the file was not renamed yet
+			continue // the process died while it wrote this line: the file had not come yet
 		}
 		sum := [32]byte(raw)
 		known, err := e.Store.HasFile(ctx, sum)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"slices"
+
+	"aptfleet/snapshots"
 )
 
 // CreateSnapshot names the state that from means (see Resolve; "" is the
@@ -114,6 +116,6 @@ func (e *Engine) FindActs(ctx context.Context, filter ActFilter) ([]Act, error) 
 // Knows tells whether a repository of the pipeline ever took exactly this
 // name, version and architecture.
 func (e *Engine) Knows(ctx context.Context, pipeline, name, version, architecture string) (bool, error) {
-	_, known, err := e.Store.Accepted(ctx, pipeline, name, version, architecture)
-	return known, err
+	found, err := e.Store.Accepted(ctx, pipeline, snapshots.Ref{Name: name, Version: version, Architecture: architecture})
+	return len(found) > 0, err
 }

@@ -7,9 +7,7 @@ import (
 	"io/fs"
 	"iter"
 	"os"
-	"path/filepath"
 	"slices"
-	"syscall"
 
 	"aptfleet/internal/deb"
 	"aptfleet/snapshots"
@@ -17,27 +15,37 @@ import (
 
 // Incoming is an upload that was received and checked and waits to be added.
 type Incoming struct {
-	Path    string // of the file, which has a directory of its own on the pool's file system, and deb.FileName's name
+	Path    string // of the file, on the pool's file system; "" if Content has all of it
+	Content []byte // of a small file, which is not written before it is added
 	Name    string // what the uploader calls the file; it appears in errors
 	Package deb.Package
+	Done    func() // is called when the upload is not needed any more; may be nil
 }
 
 // file is what becomes part of the pool.
 func (in Incoming) file() File {
 	p := in.Package
-	return File{Path: in.Path, Alone: true, SHA256: p.SHA256, Name: deb.FileName(p.Name, p.Version, p.Architecture), Size: p.Size}
+	return File{Path: in.Path, SHA256: p.SHA256, Name: deb.FileName(p.Name, p.Version, p.Architecture), Size: p.Size}
 }
 
-// Discard removes the file and its directory if they are still there. After
-// Add it does no harm: an accepted file has left its place.
+// ref is the name of the package within its component.
+func (in Incoming) ref() snapshots.Ref {
+	return snapshots.Ref{Name: in.Package.Name, Version: in.Package.Version, Architecture: in.Package.Architecture}
+}
+
+// Discard gives back what the upload takes; it is called once. The file is
+// removed if it is still there: an accepted one has left its place.
 func (in Incoming) Discard() error {
-	switch err := syscall.Unlink(in.Path); {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil
-	case err != nil:
-		return &fs.PathError{Op: "unlink", Path: in.Path, Err: err}
+	if in.Done != nil {
+		in.Done()
 	}
-	return os.Remove(filepath.Dir(in.Path))
+	if in.Path == "" {
+		return nil
+	}
+	if err := os.Remove(in.Path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // Listed is a package with the component it is in.
@@ -161,7 +169,7 @@ func (d *draft) replace(ctx context.Context, a Actor, component string, pkgs []s
 		return err
 	}
 	for _, f := range files {
-		if err := d.store(f); err != nil {
+		if err := d.store(f, nil); err != nil {
 			return err
 		}
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -327,7 +326,7 @@ func (e *Engine) RestoreFile(ctx context.Context, a Actor, in Incoming) (Upload,
 			return fail(NotFound, "a new package: repo-manager package add REPOSITORY "+in.Name,
 				"cannot restore %s: no package with the SHA-256 %x was ever taken; what must be restored has exactly the bytes of then", in.Name, file.SHA256)
 		}
-		if answer.Already, err = e.putBack(file); err != nil || answer.Already {
+		if answer.Already, err = e.putBack(in); err != nil || answer.Already {
 			return err
 		}
 		return e.Store.Commit(ctx, Batch{Acts: []Act{{
@@ -338,8 +337,9 @@ func (e *Engine) RestoreFile(ctx context.Context, a Actor, in Incoming) (Upload,
 }
 
 // putBack puts a recorded file into the pool, durably, unless it is there.
-func (e *Engine) putBack(file File) (already bool, err error) {
-	already, err = e.intoPool(file)
+func (e *Engine) putBack(in Incoming) (already bool, err error) {
+	file := in.file()
+	already, err = e.intoPool(file, in.Content)
 	if err == nil && !already {
 		err = e.Sync()
 	}
@@ -349,10 +349,10 @@ func (e *Engine) putBack(file File) (already bool, err error) {
 	return already, nil
 }
 
-// intoPool moves a file from where it waits.
-func (e *Engine) intoPool(f File) (already bool, err error) {
-	if f.Alone {
-		return e.Pool.PutDir(filepath.Dir(f.Path), f.SHA256, f.Name)
+// intoPool moves a file from where it waits: in memory, if it has no path.
+func (e *Engine) intoPool(f File, content []byte) (already bool, err error) {
+	if f.Path == "" {
+		return e.Pool.PutBytes(content, f.SHA256, f.Name)
 	}
 	return e.Pool.Put(f.Path, f.SHA256, f.Name)
 }

@@ -21,6 +21,8 @@ type draft struct {
 	intents  intents
 	put      []File // that were not in the pool before
 	names    map[packageName][]snapshots.Package
+	before   map[snapshots.Ref]Accepted          // uploads that expect found
+	asked    map[snapshots.Ref]bool              // packages whose uploads expect looked for
 	touched  map[packageName][]snapshots.Package // what stood in the head before the first change
 	uploads  []Accepted
 	arrivals []string // for people: what came and went
@@ -54,8 +56,8 @@ func (d *draft) named(ctx context.Context, component, name string) ([]snapshots.
 	return found[name], nil
 }
 
-// expect prepares for uploads: it looks all their names up in one pass and
-// announces their files with one write. What fails here fails again when an
+// expect prepares for uploads: it looks all their names, and what was uploaded
+// before, up in one pass and announces their files with one write. What fails here fails again when an
 // upload itself needs it, and is then its error alone.
 func (d *draft) expect(ctx context.Context, uploads []Incoming) {
 	names := make([]string, len(uploads))
@@ -72,7 +74,27 @@ func (d *draft) expect(ctx context.Context, uploads []Incoming) {
 			}
 		}
 	}
+	refs := make([]snapshots.Ref, len(uploads))
+	for i, in := range uploads {
+		refs[i] = in.ref()
+	}
+	if found, err := d.e.Store.Accepted(ctx, d.line.Name, refs...); err == nil {
+		d.before, d.asked = found, make(map[snapshots.Ref]bool, len(refs))
+		for _, ref := range refs {
+			d.asked[ref] = true
+		}
+	}
 	_ = d.intents.announce(files...)
+}
+
+// accepted finds the newest upload of a package before this batch.
+func (d *draft) accepted(ctx context.Context, ref snapshots.Ref) (a Accepted, ok bool, err error) {
+	found := d.before
+	if !d.asked[ref] {
+		found, err = d.e.Store.Accepted(ctx, d.line.Name, ref)
+	}
+	a, ok = found[ref]
+	return a, ok, err
 }
 
 // find looks names, which are sorted, up in all indices of a component in the
@@ -114,12 +136,12 @@ func (d *draft) say(a Actor, format string, args ...any) {
 	}
 }
 
-// store puts a file into the pool.
-func (d *draft) store(f File) error {
+// store puts a file into the pool; content is of one without a path.
+func (d *draft) store(f File, content []byte) error {
 	if err := d.intents.announce(f); err != nil {
 		return because(err, "cannot add %s", f.Name)
 	}
-	already, err := d.e.intoPool(f)
+	already, err := d.e.intoPool(f, content)
 	if err != nil {
 		return because(err, "cannot add %s to the pool", f.Name)
 	}
@@ -160,7 +182,7 @@ func (d *draft) giveUp(ctx context.Context) error {
 // draft that changes nothing publishes nothing.
 func (d *draft) commit(ctx context.Context) error {
 	d.head = d.line.head()
-	faultpoint.Hit("upload:pool-renamed")
+	faultpoint.Hit("upload:in-pool")
 	if edits := d.edits(); len(edits) > 0 {
 		head, err := snapshots.Apply(ctx, d.e.Chunks, d.head, edits...)
 		if err != nil {
@@ -253,7 +275,7 @@ func (d *draft) add(ctx context.Context, a Actor, component string, in Incoming,
 	if same >= 0 {
 		// The pool may have lost what is uploaded again.
 		answer.Already = true
-		_, err := d.e.putBack(in.file())
+		_, err := d.e.putBack(in)
 		return answer, err
 	}
 	if err := d.mustBeUnique(ctx, component, existing, in); err != nil {
@@ -269,7 +291,7 @@ func (d *draft) add(ctx context.Context, a Actor, component string, in Incoming,
 	if err != nil {
 		return Upload{}, fail(Invalid, "", "cannot add %s: %v", in.Name, err)
 	}
-	if err := d.store(file); err != nil {
+	if err := d.store(file, in.Content); err != nil {
 		return Upload{}, err
 	}
 	kept, gone := settle(d.line.Architectures, max(repository.Keep, 1), fresh, existing)
@@ -324,7 +346,7 @@ func (d *draft) mustBeUnique(ctx context.Context, component string, existing []s
 			}
 		}
 	}
-	before, ok, err := d.e.Store.Accepted(ctx, d.line.Name, p.Name, p.Version, p.Architecture)
+	before, ok, err := d.accepted(ctx, in.ref())
 	if err != nil {
 		return because(err, "cannot add %s", in.Name)
 	}

@@ -388,7 +388,7 @@ func TestRestartPublishes(t *testing.T) {
 	})
 }
 
-// A process that was killed between a rename into the pool and the commit
+// A process that was killed between putting a file into the pool and the commit
 // leaves a file that nothing refers to; the next one takes it back, and only
 // it.
 func TestIntents(t *testing.T) {
@@ -399,7 +399,7 @@ func TestIntents(t *testing.T) {
 		w.close()
 		files, err := pool.New(filepath.Join(w.dir, "public"))
 		must(t, err)
-		_, err = files.Put(lost.Path, lost.Package.SHA256, "lost_1.0_amd64.deb")
+		_, err = files.PutBytes(lost.Content, lost.Package.SHA256, "lost_1.0_amd64.deb")
 		must(t, err)
 		intents := kept.SHA256 + " app_1.0_amd64.deb\n" + hex(lost.Package.SHA256) + " lost_1.0_amd64.deb\nfeed"
 		must(t, os.WriteFile(w.config.Intents, []byte(intents), 0o600))

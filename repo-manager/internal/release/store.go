@@ -42,9 +42,9 @@ type Store interface {
 	Base(ctx context.Context, pipeline, dir string) (b Base, ok bool, err error)
 	// HasBase tells whether a pipeline has a fixed base in dir.
 	HasBase(ctx context.Context, pipeline, dir string) (bool, error)
-	// Accepted finds the newest upload of exactly this name, version and
-	// architecture into any repository of a pipeline.
-	Accepted(ctx context.Context, pipeline, name, version, architecture string) (a Accepted, ok bool, err error)
+	// Accepted finds the newest upload into any repository of a pipeline of
+	// each of these packages that there was one of.
+	Accepted(ctx context.Context, pipeline string, packages ...snapshots.Ref) (map[snapshots.Ref]Accepted, error)
 	// Files lists the files of the pool that are on record, by SHA256.
 	Files(ctx context.Context) ([]File, error)
 	// HasFile tells whether a file of the pool is on record: committed, and not
@@ -170,7 +170,6 @@ type Base struct {
 // File is one file of the pool.
 type File struct {
 	Path   string // where it lies until it is in the pool, on the same file system; not stored
-	Alone  bool   // Path ends in Name, and its directory holds nothing else; not stored
 	SHA256 [32]byte
 	Name   string // <name>_<version without epoch>_<arch>.deb
 	Size   int64  // bytes
@@ -188,6 +187,11 @@ type Accepted struct {
 	State        snapshots.ID // the one that its batch made; a later upload of the batch may have replaced it already
 	By, Via      string
 	At           time.Time
+}
+
+// Ref returns the name of the package within its component.
+func (a Accepted) Ref() snapshots.Ref {
+	return snapshots.Ref{Name: a.Name, Version: a.Version, Architecture: a.Architecture}
 }
 
 // Act is one line of the audit trail.

@@ -254,8 +254,8 @@ func hex(sum [32]byte) string { return encoding.EncodeToString(sum[:]) }
 func (w *world) mirrored(in release.Incoming) (snapshots.Package, release.File) {
 	w.t.Helper()
 	path := filepath.Join(w.dir, hex(in.Package.SHA256))
-	must(w.t, os.Rename(in.Path, path))
-	must(w.t, os.Remove(filepath.Dir(in.Path)))
+	must(w.t, os.WriteFile(path, in.Content, 0o600))
+	must(w.t, in.Discard())
 	f := release.File{
 		Path: path, SHA256: in.Package.SHA256, Size: in.Package.Size,
 		Name: deb.FileName(in.Package.Name, in.Package.Version, in.Package.Architecture),

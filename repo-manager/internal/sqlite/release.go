@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"aptfleet/repo-manager/internal/release"
+	"aptfleet/snapshots"
 )
 
 // Commit implements release.Store.
@@ -261,16 +262,31 @@ func (d *DB) exists(ctx context.Context, query string, args ...any) (bool, error
 
 const selectUploads = `SELECT pipeline, component, name, version, architecture, sha256, size, state, by, via, at FROM uploads `
 
-const selectAccepted = selectUploads + `WHERE pipeline = ? AND name = ? AND version = ? AND architecture = ? ORDER BY number DESC LIMIT 1`
+// selectAccepted takes a pipeline and a JSON list of [name, version, architecture].
+const selectAccepted = `SELECT u.pipeline, u.component, u.name, u.version, u.architecture, u.sha256, u.size, u.state, u.by, u.via, u.at
+	FROM json_each(?2) AS asked CROSS JOIN uploads AS u ON u.number = (
+		SELECT max(number) FROM uploads WHERE pipeline = ?1 AND name = asked.value->>0 AND version = asked.value->>1 AND architecture = asked.value->>2)`
 
 func scanUpload(r *sql.Rows, a *release.Accepted) error {
 	return r.Scan(&a.Pipeline, &a.Component, &a.Name, &a.Version, &a.Architecture, hashValue{&a.SHA256}, &a.Size, idValue(&a.State), &a.By, &a.Via, timeValue{&a.At})
 }
 
 // Accepted implements release.Store.
-func (d *DB) Accepted(ctx context.Context, pipeline, name, version, architecture string) (release.Accepted, bool, error) {
-	rows, err := d.accepted.QueryContext(ctx, pipeline, name, version, architecture)
-	return first(list(rows, err, scanUpload))
+func (d *DB) Accepted(ctx context.Context, pipeline string, packages ...snapshots.Ref) (map[snapshots.Ref]release.Accepted, error) {
+	asked := make([][3]string, len(packages))
+	for i, p := range packages {
+		asked[i] = [3]string{p.Name, p.Version, p.Architecture}
+	}
+	rows, err := d.read.QueryContext(ctx, selectAccepted, pipeline, jsonText(asked))
+	uploads, err := list(rows, err, scanUpload)
+	if err != nil {
+		return nil, fmt.Errorf("cannot look for earlier uploads: %w", err)
+	}
+	found := make(map[snapshots.Ref]release.Accepted, len(uploads))
+	for _, a := range uploads {
+		found[a.Ref()] = a
+	}
+	return found, nil
 }
 
 // Acts implements release.Store.

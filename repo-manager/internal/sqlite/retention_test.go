@@ -60,9 +60,8 @@ func TestMigrationToRetention(t *testing.T) {
 	if err := d.Commit(t.Context(), release.Batch{Dropped: release.Dropped{Files: [][32]byte{sum}}}); err != nil {
 		t.Fatal(err)
 	}
-	found, ok, err := d.Accepted(t.Context(), "demo", "a", "1", "all")
-	if found != want || !ok || err != nil {
-		t.Errorf("the upload is %+v, %v, %v", found, ok, err)
+	if found, err := d.Accepted(t.Context(), "demo", want.Ref()); found[want.Ref()] != want || err != nil {
+		t.Errorf("the upload is %+v, %v", found, err)
 	}
 	var n int
 	if err := d.read.QueryRow(`SELECT count(*) FROM uploads`).Scan(&n); n != 3 || err != nil {

@@ -31,8 +31,6 @@ const readers = 4
 type DB struct {
 	write *sql.DB // one connection
 	read  *sql.DB
-
-	accepted *sql.Stmt // selectAccepted, which every upload asks
 }
 
 // Open opens the database file at path, creates it if it is absent (mode
@@ -53,11 +51,7 @@ func Open(ctx context.Context, path string) (*DB, error) {
 	}
 	read.SetMaxOpenConns(readers)
 	read.SetMaxIdleConns(readers)
-	d := &DB{write: write, read: read}
-	if d.accepted, err = read.PrepareContext(ctx, selectAccepted); err != nil {
-		return nil, errors.Join(fmt.Errorf("cannot open database %s: %w", path, err), read.Close(), write.Close())
-	}
-	return d, nil
+	return &DB{write: write, read: read}, nil
 }
 
 // source is the driver's name of the file at path. WAL with synchronous=FULL
@@ -78,7 +72,7 @@ func source(path string, more ...string) string {
 
 // Close closes all connections; the log is folded into the file.
 func (d *DB) Close() error {
-	return errors.Join(d.accepted.Close(), d.read.Close(), d.write.Close())
+	return errors.Join(d.read.Close(), d.write.Close())
 }
 
 // migrate applies the numbered migrations that the database has not seen,

@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"aptfleet/repo-manager/internal/release"
+	"aptfleet/snapshots"
 )
 
 // Memory is a release.Store, access.Store, fleet.Store, configuration.Store and
@@ -141,7 +142,7 @@ func (r *releases) add(b release.Batch) error {
 	}
 	for _, f := range b.Files {
 		if _, known := r.files[f.SHA256]; !known {
-			f.Path, f.Alone = "", false
+			f.Path = ""
 			r.files[f.SHA256] = f
 		}
 	}
@@ -261,15 +262,16 @@ func (m *Memory) HasFile(_ context.Context, sha256 [32]byte) (bool, error) {
 }
 
 // Accepted implements release.Store.
-func (m *Memory) Accepted(_ context.Context, pipeline, name, version, architecture string) (release.Accepted, bool, error) {
+func (m *Memory) Accepted(_ context.Context, pipeline string, packages ...snapshots.Ref) (map[snapshots.Ref]release.Accepted, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for _, a := range slices.Backward(m.releases.uploads) {
-		if a.Pipeline == pipeline && a.Name == name && a.Version == version && a.Architecture == architecture {
-			return a, true, nil
+	found := make(map[snapshots.Ref]release.Accepted)
+	for _, a := range m.releases.uploads {
+		if a.Pipeline == pipeline && slices.Contains(packages, a.Ref()) {
+			found[a.Ref()] = a
 		}
 	}
-	return release.Accepted{}, false, nil
+	return found, nil
 }
 
 // Acts implements release.Store.

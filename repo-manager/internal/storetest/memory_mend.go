@@ -96,7 +96,7 @@ func (m *Memory) Mend(_ context.Context, with release.Mending) error {
 		next.bases = replace(next.bases, b, func(o release.Base) bool { return o.Pipeline == b.Pipeline && o.Dir == b.Dir })
 	}
 	for _, f := range with.Files {
-		f.Path, f.Alone = "", false
+		f.Path = ""
 		next.files[f.SHA256] = f
 	}
 	next.acts = append(next.acts, with.Acts...)

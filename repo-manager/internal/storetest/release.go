@@ -221,15 +221,20 @@ func identities(t *testing.T, s release.Store, _ func() release.Store) {
 	}
 	upload("1", "one")
 	newest := upload("1", "one")
-	upload("2", "two")
-	found, ok, err := s.Accepted(ctx, "demo", "a", "1", "amd64")
-	must(t, err)
-	same(t, "found", ok, true)
-	same(t, "upload", found, newest)
-	for _, other := range [][3]string{{"a", "1", "arm64"}, {"a", "3", "amd64"}, {"b", "1", "amd64"}} {
-		if _, ok, err := s.Accepted(ctx, "demo", other[0], other[1], other[2]); ok || err != nil {
-			t.Errorf("Accepted(%v) = %v, %v; want nothing", other, ok, err)
-		}
+	second := upload("2", "two")
+	others := []snapshots.Ref{{Name: "a", Version: "1", Architecture: "arm64"}, {Name: "a", Version: "3", Architecture: "amd64"}, {Name: "b", Version: "1", Architecture: "amd64"}}
+	for _, c := range []struct {
+		pipeline string
+		asked    []snapshots.Ref
+		found    map[snapshots.Ref]release.Accepted
+	}{
+		{"demo", []snapshots.Ref{newest.Ref()}, map[snapshots.Ref]release.Accepted{newest.Ref(): newest}},
+		{"demo", append(others, second.Ref(), newest.Ref(), second.Ref()), map[snapshots.Ref]release.Accepted{newest.Ref(): newest, second.Ref(): second}},
+		{"demo", others, map[snapshots.Ref]release.Accepted{}},
+		{"demo", nil, map[snapshots.Ref]release.Accepted{}},
+		{"other", []snapshots.Ref{newest.Ref()}, map[snapshots.Ref]release.Accepted{}},
+	} {
+		same(t, fmt.Sprint(c.pipeline, c.asked), must1(s.Accepted(ctx, c.pipeline, c.asked...)), c.found)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"aptfleet/repo-manager/internal/release"
+	"aptfleet/snapshots"
 )
 
 // retention is what a store does about the past: settings, pins, and what a
@@ -87,10 +88,8 @@ func dropped(t *testing.T, s release.Store, again func() release.Store) {
 		same(t, "another pipeline's base", must1(s.HasBase(ctx, "other", "states/1")), true)
 		same(t, "has file", must1(s.HasFile(ctx, sum)), false)
 		same(t, "files", must1(s.Files(ctx)), []release.File{b.Files[1]})
-		found, ok, err := s.Accepted(ctx, "demo", "a", "1", "all")
-		must(t, err)
-		same(t, "identity is there", ok, true)
-		same(t, "identity", found, b.Uploads[0])
+		ref := b.Uploads[0].Ref()
+		same(t, "identity", must1(s.Accepted(ctx, "demo", ref)), map[snapshots.Ref]release.Accepted{ref: b.Uploads[0]})
 	}
 	must(t, s.Commit(ctx, release.Batch{Bases: b.Bases[:1], Files: b.Files[:1]}))
 	same(t, "bases", len(must1(s.Bases(ctx, "demo"))), 2)

@@ -17,7 +17,7 @@ type phase struct {
 // acts are the phases in which a server has to have been killed for a siege to
 // count, besides starting, which has no point of its own, and jobs.
 var acts = []phase{
-	{"ingest", []string{"upload:incoming-written", "upload:pool-renamed", "upload:chunks-written", "upload:synced"}},
+	{"ingest", []string{"upload:received", "upload:in-pool", "upload:chunks-written", "upload:synced"}},
 	{"publish", []string{
 		"upload:committed", "publish:indices-written", "publish:inrelease-renamed",
 		"upload:published", "upload:answered",

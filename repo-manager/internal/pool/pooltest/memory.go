@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 )
@@ -74,23 +73,26 @@ func (m *Memory) Put(path string, sum [sha256.Size]byte, name string) (already b
 	if err != nil {
 		return false, fmt.Errorf("cannot put %s into the pool: %w", name, err)
 	}
-	there, ok := m.files[file{sum, name}]
-	if ok && sha256.Sum256(there) == sum {
-		return true, nil
-	}
-	m.set(file{sum, name}, content)
-	return false, nil
+	return m.put(content, sum, name), nil
 }
 
-// PutDir implements release.Pool.
-func (m *Memory) PutDir(dir string, sum [sha256.Size]byte, name string) (already bool, err error) {
+// PutBytes implements release.Pool.
+func (m *Memory) PutBytes(content []byte, sum [sha256.Size]byte, name string) (already bool, err error) {
 	if err := checkName(name); err != nil {
 		return false, err
 	}
-	if already, err = m.Put(filepath.Join(dir, name), sum, name); err == nil {
-		err = os.Remove(dir)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.put(bytes.Clone(content), sum, name), nil
+}
+
+func (m *Memory) put(content []byte, sum [sha256.Size]byte, name string) (already bool) {
+	there, ok := m.files[file{sum, name}]
+	if ok && sha256.Sum256(there) == sum {
+		return true
 	}
-	return already, err
+	m.set(file{sum, name}, content)
+	return false
 }
 
 func checkName(name string) error {

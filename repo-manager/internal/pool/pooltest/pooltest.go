@@ -42,54 +42,45 @@ func Run(t *testing.T, open func(t *testing.T) Subject) {
 	}
 }
 
-// ways are the two ways into a pool: a file that waits among others, and one
-// in a directory of its own. wait makes it wait and returns what there must be
-// nothing of once it was put.
-var ways = map[string]struct {
-	wait func(t *testing.T, s *Subject, content, name string) (path string)
-	put  func(s *Subject, path string, sum [sha256.Size]byte, name string) (already bool, err error)
-}{
-	"Put": {
-		func(t *testing.T, s *Subject, content, _ string) string {
-			t.Helper()
-			f, err := os.CreateTemp(s.Dir, "waits")
-			if err == nil {
-				_, err = f.WriteString(content)
-				err = errors.Join(err, f.Close())
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			return f.Name()
-		},
-		func(s *Subject, path string, sum [sha256.Size]byte, name string) (bool, error) {
-			return s.Put(path, sum, name)
-		},
+// ways are the two ways into a pool: as a file that waits, and from memory. put
+// takes what lies at path, which then must be gone.
+var ways = map[string]func(s *Subject, path string, sum [sha256.Size]byte, name string) (already bool, err error){
+	"Put": func(s *Subject, path string, sum [sha256.Size]byte, name string) (bool, error) {
+		return s.Put(path, sum, name)
 	},
-	"PutDir": {
-		func(t *testing.T, s *Subject, content, name string) string {
-			t.Helper()
-			dir, err := os.MkdirTemp(s.Dir, "waits")
-			if err == nil {
-				err = os.WriteFile(filepath.Join(dir, name), []byte(content), 0o444)
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			return dir
-		},
-		func(s *Subject, path string, sum [sha256.Size]byte, name string) (bool, error) {
-			return s.PutDir(path, sum, name)
-		},
+	"PutBytes": func(s *Subject, path string, sum [sha256.Size]byte, name string) (bool, error) {
+		content, err := os.ReadFile(path)
+		if err != nil {
+			return false, err
+		}
+		already, err := s.PutBytes(content, sum, name)
+		if err == nil {
+			err = os.Remove(path)
+		}
+		return already, err
 	},
+}
+
+// wait makes content wait in a file.
+func (s *Subject) wait(t *testing.T, content string) (path string) {
+	t.Helper()
+	f, err := os.CreateTemp(s.Dir, "waits")
+	if err == nil {
+		_, err = f.WriteString(content)
+		err = errors.Join(err, f.Close())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f.Name()
 }
 
 // put puts content under a name in one of the ways.
 func (s *Subject) put(t *testing.T, way, content, name string) (sum [sha256.Size]byte, already bool) {
 	t.Helper()
 	sum = sha256.Sum256([]byte(content))
-	path := ways[way].wait(t, s, content, name)
-	already, err := ways[way].put(s, path, sum, name)
+	path := s.wait(t, content)
+	already, err := ways[way](s, path, sum, name)
 	if err != nil {
 		t.Fatalf("%s: %v", way, err)
 	}
@@ -191,14 +182,11 @@ func testTorn(t *testing.T, s *Subject) {
 func testRefused(t *testing.T, s *Subject) {
 	const content = "a package"
 	sum := sha256.Sum256([]byte(content))
-	for way, w := range ways {
+	for way, put := range ways {
 		for _, name := range []string{"", ".", "..", "a/b", "../../evil.deb", ".hidden", "nul\x00"} {
-			path := w.wait(t, s, content, deb)
-			if _, err := w.put(s, path, sum, name); err == nil || !strings.Contains(err.Error(), "want a plain name") {
+			path := s.wait(t, content)
+			if _, err := put(s, path, sum, name); err == nil || !strings.Contains(err.Error(), "want a plain name") {
 				t.Errorf("%s, %q: error is %v", way, name, err)
-			}
-			if way == "PutDir" {
-				path = filepath.Join(path, deb)
 			}
 			if got, err := os.ReadFile(path); err != nil || string(got) != content {
 				t.Errorf("%s, %q: what waits is %q, %v", way, name, got, err)
@@ -207,7 +195,7 @@ func testRefused(t *testing.T, s *Subject) {
 				t.Errorf("Remove accepts %q", name)
 			}
 		}
-		if _, err := w.put(s, filepath.Join(s.Dir, "missing"), sum, deb); !errors.Is(err, fs.ErrNotExist) {
+		if _, err := put(s, filepath.Join(s.Dir, "missing"), sum, deb); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("%s of nothing: %v, want fs.ErrNotExist", way, err)
 		}
 	}
@@ -267,7 +255,7 @@ func testListAndDrop(t *testing.T, s *Subject) {
 			t.Errorf("listed are %v; want %v", got, want)
 		}
 	}
-	if _, already := s.put(t, "PutDir", "bc", deb); already {
+	if _, already := s.put(t, "PutBytes", "bc", deb); already {
 		t.Error("what was dropped is said to be there")
 	}
 	s.mustHave(t, "bc", deb)
@@ -301,15 +289,15 @@ func testMany(t *testing.T, s *Subject) {
 	var writers, others sync.WaitGroup
 	var mu sync.Mutex
 	fresh := make(map[int]int) // how often a file was new
-	for way, w := range ways {
+	for way, put := range ways {
 		for range 2 {
 			var paths [files]string
 			for i := range paths {
-				paths[i] = w.wait(t, s, content(i), deb)
+				paths[i] = s.wait(t, content(i))
 			}
 			writers.Go(func() {
 				for i, path := range paths {
-					already, err := w.put(s, path, sha256.Sum256([]byte(content(i))), deb)
+					already, err := put(s, path, sha256.Sum256([]byte(content(i))), deb)
 					if err != nil {
 						t.Errorf("%s: %v", way, err)
 						return
