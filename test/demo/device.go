@@ -196,13 +196,15 @@ func (v *virtual) run(ctx context.Context) error {
 // close lets go of everything the device holds of the host.
 func (v *virtual) close() error { return v.machine.Close() }
 
-// lineWriter hands the last line of every write to a function.
+// lineWriter hands the last line of every write to a function, without the mark
+// of mmdebstrap's own, and without the commands that it is given.
 type lineWriter func(string)
 
 func (w lineWriter) Write(p []byte) (int, error) {
 	last := ""
 	for line := range strings.Lines(string(p)) {
-		if line = strings.TrimSpace(line); line != "" {
+		line = strings.TrimPrefix(strings.TrimSpace(line), "I: ")
+		if line != "" && !strings.HasPrefix(line, "running --") {
 			last = line
 		}
 	}

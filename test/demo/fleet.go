@@ -85,7 +85,9 @@ func (d *demo) follows(ctx context.Context, dev *virtual, version string) error 
 		}
 		line := doing(device)
 		if r := device.Report; r != nil && device.Seen.After(dev.on) {
-			if runs := booted(r); runs.Snapshot >= wanted && r.Phase == "IDLE" {
+			// What the factory installed has no version before the device has
+			// compared it with what it was told.
+			if runs := booted(r); runs.Snapshot >= wanted && runs.Version != "" && r.Phase == "IDLE" {
 				if line = "the device runs demo-app " + runs.Version + ", committed"; line != dev.told {
 					d.say.note(line)
 					dev.told = line

@@ -14,6 +14,7 @@ type sayer struct {
 	out   io.Writer
 	start time.Time
 	last  time.Time // when progress was last written
+	text  string    // that was
 }
 
 func newSayer(out io.Writer) *sayer { return &sayer{out: out, start: time.Now()} }
@@ -26,16 +27,16 @@ func (s *sayer) line(text string) {
 func (s *sayer) note(text string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.last = time.Time{}
+	s.last, s.text = time.Time{}, ""
 	s.line(text)
 }
 
-// progress writes a line at most every three seconds.
+// progress writes a line at most every three seconds, and none twice in a row.
 func (s *sayer) progress(text string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if now := time.Now(); now.Sub(s.last) >= 3*time.Second {
-		s.last = now
+	if now := time.Now(); now.Sub(s.last) >= 3*time.Second && text != s.text {
+		s.last, s.text = now, text
 		s.line("  " + text)
 	}
 }

@@ -436,6 +436,9 @@ func TestList(t *testing.T) {
 	})
 	add("sick", "gateway", "production", func(d *rig.Device) { d.Report.Health = &protocol.Health{Reason: "no network"} })
 	add("refuses", "gateway", "dev", func(d *rig.Device) { d.Report.Refused = &protocol.Refused{Reason: "release", Text: "another text"} })
+	add("updates", "gateway", "dev", func(d *rig.Device) {
+		d.Report.Wanted, d.Report.Phase, d.Report.Progress = w.snapshots[snapshot2].State.String(), "DOWNLOAD", "12 of 40 packages"
+	})
 	add("pending", "gateway", "production", nil)
 	clone := add("clone", "gateway", "production", func(*rig.Device) {})
 	clone.Machine = "another"
@@ -447,7 +450,7 @@ func TestList(t *testing.T) {
 	for name, want := range map[string][2]string{
 		"silent": {"silent", ""}, "ok": {"ok", ""}, "behind": {"behind", "it has not looked since this was offered"},
 		"waits": {"behind", "product panel does not support hardware revision r9"}, "held": {"held", "it is held: fair"}, "holds": {"held", ""},
-		"failed": {"failed", "it did not boot"}, "sick": {"failed", ""}, "refuses": {"behind", "it refused its assignment (release)"},
+		"failed": {"failed", "it did not boot"}, "sick": {"failed", ""}, "refuses": {"behind", "it refused its assignment (release)"}, "updates": {"behind", "it is on its way: DOWNLOAD 12 of 40 packages"},
 		"pending": {"pending", "it has not reported yet"}, "clone": {"clone", "another machine has the key"}, "retired": {"retired", "it is retired: sold"},
 	} {
 		v, _, err := w.Show(ctx, name)
@@ -464,7 +467,7 @@ func TestList(t *testing.T) {
 		{protocol.DeviceFilter{Product: "panel"}, "behind waits"},
 		{protocol.DeviceFilter{Revision: "r1"}, "behind"},
 		{protocol.DeviceFilter{State: "held"}, "held holds"},
-		{protocol.DeviceFilter{Stage: "dev", Product: "gateway"}, "failed held refuses"},
+		{protocol.DeviceFilter{Stage: "dev", Product: "gateway"}, "failed held refuses updates"},
 		{protocol.DeviceFilter{Snapshot: snapshot2}, ""},
 		{protocol.DeviceFilter{Snapshot: "20261120", Product: "panel"}, "behind waits"},
 		{protocol.DeviceFilter{Package: "openssl<<3", Product: "panel"}, "behind waits"},
