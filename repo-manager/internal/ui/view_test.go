@@ -119,7 +119,7 @@ func FuzzEscaping(f *testing.F) {
 		r := w.report("demo", "production", text)
 		r.Progress, r.WhyNot, r.LastError, r.Phase = text, text, text, "INSTALL"
 		r.Failed = []protocol.Failure{{State: text, Snapshot: text, Reason: text, At: w.now}}
-		w.device(text, "demo", r)
+		w.device("d"+text, "demo", r)
 		r.Health, r.Refused, r.Holds = &protocol.Health{Reason: text}, &protocol.Refused{Reason: text, Text: text}, []protocol.Hold{{Reason: text, By: text}}
 		r.Revision, r.Updater = text, text
 		w.machines.put(fleet.Device{
