@@ -14,6 +14,7 @@ import (
 
 	"aptfleet/internal/protocol"
 	"aptfleet/test/browser/webdriver"
+	"aptfleet/test/rig"
 )
 
 // window is a browser of one test.
@@ -148,7 +149,7 @@ func TestPromoteWithoutScript(t *testing.T) {
 	w := open(t, o)
 	w.signIn(s.link("anna"), "anna")
 	w.shows("#board", "1 upgraded, 1 new")
-	w.shows("#device-demo", "Up to date")
+	w.shows("#device-demo .badge", "ok")
 	w.sound("pending-narrow")
 	w.click("#production-review")
 	w.shows("h1", "Promote to production")
@@ -157,8 +158,8 @@ func TestPromoteWithoutScript(t *testing.T) {
 	w.sound("review-narrow")
 	w.click("main form button")
 	w.shows("#notice", "production now offers "+s.stage("canary").Snapshot)
-	w.shows("#device-demo", "It has not looked since this was offered")
-	w.shows("#stage-production", "1 device, not on this yet")
+	w.shows("#device-demo", "it has not looked since this was offered")
+	w.shows("#stage-production", "1 behind")
 	w.sound("promoted-narrow")
 	w.click("#notice a")
 	w.shows("h1", "Undo the last move of production")
@@ -189,7 +190,7 @@ func TestFollowsOthers(t *testing.T) {
 	must(t, w.Script(w.ctx, `window.loadedOnce = true`, nil))
 	s.promote("canary", "production", "from a script")
 	w.shows("#stage-production", "from a script")
-	w.shows("#device-demo", "Not there yet")
+	w.shows("#device-demo .badge", "behind")
 
 	now := s.stage("production")
 	r.Wanted, r.WantedName, r.Phase, r.Progress = now.State, now.Snapshot, "INSTALL", "unpacking demo-app"
@@ -201,13 +202,66 @@ func TestFollowsOthers(t *testing.T) {
 	r.Failed = []protocol.Failure{{State: now.State, Snapshot: now.Snapshot, Reason: "health check 10-demo-app: connection refused", At: time.Now()}}
 	report(r)
 	w.shows("#device-demo .why", "health check 10-demo-app: connection refused")
-	w.shows("#stage-production .trouble", "1 device went back")
+	w.shows("#stage-production .count.bad", "1 failed")
 	var once bool
 	must(t, w.Script(w.ctx, `return window.loadedOnce === true`, &once))
 	if !once {
 		t.Error("the page was loaded anew instead of following")
 	}
 	w.sound("went-back-wide")
+}
+
+// TestMachineBecomesDevice follows a machine from its first word to the release
+// that it should have, as an operator sees it; meanwhile apt computes what that
+// is.
+func TestMachineBecomesDevice(t *testing.T) {
+	s := newServer(t)
+	s.upload("demo-app", "1.0")
+	s.promote("dev", "production", "start")
+	s.product()
+	o := narrow
+	w := open(t, o)
+	w.signIn(s.link("anna"), "anna")
+	w.click(".sections li:nth-child(2) a")
+	w.shows("main", "No device yet")
+	w.sound("no-device-narrow")
+
+	machine, err := rig.NewDevice("SN-0042")
+	must(t, err)
+	if _, err := machine.Enrol(t.Context(), s.Public, ""); err != nil || machine.Enrolled.Status != protocol.EnrolmentPending {
+		t.Fatalf("a stranger is answered %+v, %v", machine.Enrolled, err)
+	}
+	w.shows("main .notice", "1 machine waits")
+	w.click("main .notice a")
+	w.shows("h1", "Waiting machines")
+	w.click("tbody .button")
+	w.shows("h1", "Accept machine SN-0042?")
+	must(t, w.Type(w.ctx, "#name", "gw-1"))
+	w.sound("accept-narrow")
+	w.click(".act form button")
+	w.shows("#notice", "gw-1 is a device now")
+	w.shows("h2", "It has never reported")
+
+	if _, err := machine.Enrol(t.Context(), s.Public, ""); err != nil || machine.Enrolled.Device != "gw-1" {
+		t.Fatalf("the accepted machine is answered %+v, %v", machine.Enrolled, err)
+	}
+	r := running(s.stage("production"), "1.0")
+	r.Health = &protocol.Health{OK: true}
+	machine.Report = r
+	_, err = machine.CheckIn(t.Context(), s.Public)
+	must(t, err)
+	w.shows("h2", "It runs what it should.")
+	w.shows("#events", "is healthy")
+	w.sound("device-narrow")
+
+	w.click("main .more a")
+	w.shows("h1", "Product demo")
+	w.shows("#bill-named", "Named by the product: 1")
+	w.sound("product-narrow")
+	must(t, w.Go(w.ctx, s.Admin+"/pipelines/demo/devices?package="+url.QueryEscape("demo-app<<2")))
+	w.shows("tbody", "gw-1")
+	must(t, w.Go(w.ctx, s.Admin+"/pipelines/demo/devices?package="+url.QueryEscape("demo-app>>2")))
+	w.shows("main", "No device fits.")
 }
 
 // TestRestart stops the server under an open page and starts it again: the

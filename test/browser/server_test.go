@@ -114,14 +114,21 @@ func (s *server) stage(name string) protocol.Stage {
 	return stage
 }
 
+// product makes the product of all devices, unless there is it.
+func (s *server) product() {
+	s.t.Helper()
+	all, err := s.API.Products(s.t.Context(), "demo")
+	must(s.t, err)
+	if len(all) == 0 {
+		_, err = s.API.CreateProduct(s.t.Context(), "demo", protocol.Product{Name: "demo", Architecture: "amd64", Packages: []string{"demo-app"}})
+		must(s.t, err)
+	}
+}
+
 // enrol makes a device and returns how it reports.
 func (s *server) enrol(name string) (report func(protocol.Report)) {
 	s.t.Helper()
-	_, err := s.API.Product(s.t.Context(), "demo", "demo")
-	if err != nil {
-		_, err = s.API.CreateProduct(s.t.Context(), "demo", protocol.Product{Name: "demo", Architecture: "amd64", Packages: []string{"app"}})
-	}
-	must(s.t, err)
+	s.product()
 	token, err := s.API.CreateEnrolmentToken(s.t.Context(), protocol.EnrolmentToken{Pipeline: "demo", Product: "demo", Stage: "production"})
 	must(s.t, err)
 	device, err := rig.NewDevice(name)

@@ -84,7 +84,7 @@ func TestMakeRun(t *testing.T) {
 	await(t, api, func(d protocol.Device) bool { return d.Report.Phase == "IDLE" && version(d.Report) == "3.0" })
 	t.Logf("from the click until the device has committed 3.0: %.1f s", time.Since(clicked).Seconds())
 	page.shows(card+" .version", "3.0")
-	page.shows(card+" .badge", "Up to date")
+	page.shows(card+" .badge", "ok")
 
 	t.Run("ship your own package", func(t *testing.T) {
 		paste(t, guide["Ship your own package"])

@@ -39,14 +39,23 @@
     return copy.innerHTML;
   };
 
+  // A field of a search that the person changed and has not sent yet.
+  const changed = (f) => {
+    const place = (key) => Math.max(0, [...f.options].findIndex((o) => o[key]));
+    if (f.options) return place("selected") !== place("defaultSelected");
+    return f.type === "checkbox" ? f.checked !== f.defaultChecked : f.value !== f.defaultValue;
+  };
+
   const replace = (next) => {
     if (markup(main) === markup(next)) return;
     const open = [...main.querySelectorAll("details[open][id]")].map((d) => d.id);
     const focus = main.contains(document.activeElement) ? document.activeElement.id : "";
+    const typed = new Map([...main.querySelectorAll("form[method=get] [id]")].filter(changed).map((f) => [f.id, f]));
     const before = new Map([...main.querySelectorAll("li[id]")].map((n) => [n.id, markup(n, false)]));
     const newest = main.querySelector("#moves > li")?.textContent;
     main.replaceChildren(...next.childNodes);
     open.forEach((id) => document.getElementById(id)?.setAttribute("open", ""));
+    typed.forEach((f, id) => document.getElementById(id)?.replaceWith(f));
     if (focus) document.getElementById(focus)?.focus({ preventScroll: true });
     main.querySelectorAll("li[id]").forEach((n) => {
       if (before.get(n.id) !== markup(n, false)) n.classList.add("fresh");

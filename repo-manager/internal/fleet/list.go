@@ -72,7 +72,7 @@ func (s *Service) Show(ctx context.Context, name string) (View, []Event, error) 
 		return View{}, nil, err
 	}
 	events, err := s.Store.Events(ctx, name)
-	return s.view(ctx, d, s.now()), events, err
+	return s.view(ctx, d, s.targets(), s.now()), events, err
 }
 
 // List lists the devices that a filter takes, by name.
@@ -84,7 +84,7 @@ func (s *Service) List(ctx context.Context, f protocol.DeviceFilter) ([]View, er
 	if err != nil {
 		return nil, err
 	}
-	now := s.now()
+	now, targets := s.now(), s.targets()
 	has := make(map[Installed]bool) // many devices have the same
 	var all []View
 	for _, d := range devices {
@@ -92,7 +92,7 @@ func (s *Service) List(ctx context.Context, f protocol.DeviceFilter) ([]View, er
 			f.Stage != "" && d.Stage != f.Stage || f.Revision != "" && d.HardwareRevision() != f.Revision {
 			continue
 		}
-		v := s.view(ctx, d, now)
+		v := s.view(ctx, d, targets, now)
 		if f.State != "" && v.State != f.State {
 			continue
 		}
@@ -123,9 +123,9 @@ func (s *Service) List(ctx context.Context, f protocol.DeviceFilter) ([]View, er
 }
 
 // view judges a device.
-func (s *Service) view(ctx context.Context, d Device, now time.Time) View {
+func (s *Service) view(ctx context.Context, d Device, t *targets, now time.Time) View {
 	v := View{Device: d}
-	should, err := s.targets().of(ctx, &d)
+	should, err := t.of(ctx, &d)
 	g := glance(&v.Device, should)
 	if g.runs {
 		v.Has = &g.has

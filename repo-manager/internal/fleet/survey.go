@@ -116,7 +116,7 @@ func (s *Service) Survey(ctx context.Context, q Query) (Survey, error) {
 		from -= left
 		found = found[min(left, len(found)):]
 		for _, d := range found[:min(len(found), max(q.Limit-len(out.Views), 0))] {
-			out.Views = append(out.Views, s.view(ctx, s.copyOf(d), now))
+			out.Views = append(out.Views, s.view(ctx, s.copyOf(d), targets, now))
 		}
 	}
 	return out, nil

@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 	"aptfleet/repo-manager/internal/fleet"
 	"aptfleet/repo-manager/internal/release"
 	"aptfleet/snapshots"
+	"aptfleet/test/rig"
 )
 
 // TestSurveyAgreesWithList: counts, pages and filters are those of the list that
@@ -201,4 +203,47 @@ func BenchmarkSurvey100000(b *testing.B) {
 			s.Kinds(b.Context(), "demo", "production")
 		}
 	})
+}
+
+// TestSurveyWhileTheyCheckIn looks while devices enrol, report and are retired.
+// The race detector judges; no device is counted twice or left out.
+func TestSurveyWhileTheyCheckIn(t *testing.T) {
+	w := newWorld(t)
+	const before, after = 30, 30
+	var devices []*rig.Device
+	for i := range before {
+		devices = append(devices, w.device(fmt.Sprintf("M-%02d", i), "gateway", "production"))
+	}
+	var busy sync.WaitGroup
+	busy.Go(func() {
+		for i := range after { // their names lie before and behind the others
+			w.device(fmt.Sprintf("%c-%02d", "AZ"[i%2], i), "gateway", "canary")
+		}
+	})
+	busy.Go(func() {
+		for _, d := range devices {
+			running(d, w.snapshots[snapshot1])
+			w.checkIn(d)
+			must1(w.Hold(t.Context(), op, d.Enrolled.Device, "a fair", time.Time{}))
+		}
+	})
+	done := make(chan struct{})
+	go func() { busy.Wait(); close(done) }()
+	for looked := 0; ; looked++ {
+		s := must1(w.Survey(t.Context(), fleet.Query{DeviceFilter: protocol.DeviceFilter{Pipeline: "demo"}, Limit: 100}))
+		names := make(map[string]bool)
+		for _, v := range s.Views {
+			names[v.Name] = true
+		}
+		if len(names) != len(s.Views) || s.Total < before || s.Total > before+after {
+			t.Fatalf("%d devices, %d of them by name, in a fleet of %d to %d", s.Total, len(names), before, before+after)
+		}
+		select {
+		case <-done:
+			if looked > 0 && s.Total == before+after || looked > 1000 {
+				return
+			}
+		default:
+		}
+	}
 }

@@ -226,14 +226,14 @@ func TestLive(t *testing.T) {
 	w := newWorld()
 	pending(w)
 	for i := range 20 { // so that there is something to unfold
-		w.device(fmt.Sprintf("kiosk-%02d", i), "demo", w.report("demo", "production", "1.0"))
+		w.publish("demo", "ci", fmt.Sprintf("demo-tools 0.3.%d (amd64) into apps", i), with("apps/demo-app=2.1~rc1", "apps/demo-device=1", fmt.Sprintf("apps/demo-tools=0.3.%d", i))...)
 	}
 	url := serve(t, w)
 	browser, ctx := open(t, webdriver.Options{Width: 1280, Height: 900})
 	signIn(t, ctx, browser, url)
 	must(t,
 		browser.WaitText(ctx, "#connection", "Live"),
-		browser.Click(ctx, "#more-devices summary"),
+		browser.Click(ctx, "#older summary"),
 		browser.Script(ctx, `window.loadedOnce = true; document.getElementById("canary-review").focus();`, nil))
 
 	// Times of many ages, outside of what a live update replaces.
@@ -260,7 +260,7 @@ func TestLive(t *testing.T) {
 	}
 	must(t, browser.Script(ctx, `return {
 		loaded: window.loadedOnce === true,
-		open: document.getElementById("more-devices").open,
+		open: document.getElementById("older").open,
 		focus: document.activeElement.id,
 		spoken: document.getElementById("announce").textContent,
 	};`, &kept))
@@ -344,6 +344,26 @@ func TestAccessible(t *testing.T) {
 		{"pending", "#stage-canary .stage-links a", "link", "History of canary"},
 		{"pending", "#stage-canary .contents", "list", "What canary offers"},
 		{"pending", ".who button", "button", "Sign out"},
+		{"pending", ".sections", "navigation", "Parts of the pipeline"},
+		{"devices", ".states", "navigation", "States"},
+		{"devices", ".search", "form", "Search devices"},
+		{"devices", "#q", "searchbox", "Name or serial number"},
+		{"devices", "#product", "combobox", "Product"},
+		{"devices", "#package", "textbox", "Runs a package"},
+		{"devices", "table", "table", "Devices of pipeline demo, worst first"},
+		{"devices", "#device-gw-ill th", "rowheader", ""},
+		{"devices-second-page", "main section nav", "navigation", "Pages of the list"},
+		{"device", "#config table", "table", "What gw-02 is configured with"},
+		{"device", ".acts li:last-child a", "link", "Retire…"},
+		{"act-hold", "#for", "combobox", "How long"},
+		{"act-hold-without-reason", ".act [role=alert]", "alert", ""},
+		{"act-pin", "#snapshot", "combobox", "Snapshot (an id or the beginning of one, or a stage for what it offers now)"},
+		{"act-resolve", "fieldset", "group", "The machine that is gw-copied"},
+		{"accept", "#product", "combobox", "Product (for good)"},
+		{"accept", "fieldset", "group", "Modules that it has"},
+		{"accept", "#module-1", "checkbox", "lte of sensor"},
+		{"waiting", "tbody .button", "link", "Decide… about SN-0100"},
+		{"product", "#bom table", "table", "Named by the product"},
 		{"on-trial", ".steps", "list", "Progress of the update"},
 		{"review", "#reason", "textbox", "Why (optional; stays in the history)"},
 		{"review", ".act button", "button", "Promote to production"},
@@ -373,6 +393,104 @@ func TestAccessible(t *testing.T) {
 	must(t, browser.Script(ctx, `const e = document.activeElement; return {text: e.textContent, width: getComputedStyle(e).outlineWidth};`, &focused))
 	if focused.Text != "Skip to content" || focused.Width != "3px" {
 		t.Errorf("the first Tab leads to %+v, want the visible link to the content", focused)
+	}
+}
+
+// TestOperateWithoutScript goes the whole way of an operator in a narrow
+// browser that runs no script: a machine is accepted, found, held, released,
+// and its copy is told apart.
+func TestOperateWithoutScript(t *testing.T) {
+	w := newWorld()
+	waiting(w)
+	url := serve(t, w)
+	browser, ctx := open(t, webdriver.Options{Width: 390, Height: 844, NoScript: true})
+	signIn(t, ctx, browser, url)
+	must(t,
+		browser.Click(ctx, ".sections li:nth-child(2) a"),
+		browser.WaitText(ctx, "h1", "Devices"),
+		browser.Click(ctx, "main .notice a"),
+		browser.WaitText(ctx, "h1", "Waiting machines"),
+		browser.Click(ctx, "tbody tr .button"),
+		browser.WaitText(ctx, "h1", "Accept machine SN-0100?"),
+		browser.Click(ctx, "#module-1"),
+		browser.Type(ctx, "#name", "hall-7"),
+		browser.Click(ctx, ".act form button"),
+		browser.WaitText(ctx, "#notice", "hall-7 is a device now."),
+		browser.WaitText(ctx, "main", "SN-0100"))
+	d, _, err := w.machines.Show(ctx, "hall-7")
+	must(t, err)
+	if d.Stage != "production" || d.Product != "sensor" || !slices.Equal(d.Modules, []string{"lte"}) || len(w.machines.Pending(ctx)) != 1 {
+		t.Errorf("the machine became %+v", d.Device)
+	}
+
+	must(t,
+		browser.Click(ctx, ".crumbs li:nth-child(2) a"),
+		browser.Type(ctx, "#q", "hall"),
+		browser.Click(ctx, ".search button"),
+		browser.WaitText(ctx, "main", "1 device"),
+		browser.Click(ctx, "tbody th a"),
+		browser.WaitText(ctx, "h1", "Device hall-7"),
+		browser.Click(ctx, ".acts li:first-child a"),
+		browser.WaitText(ctx, "h1", "Hold hall-7"),
+		browser.Type(ctx, "#reason", "the hall is painted"),
+		browser.Click(ctx, ".act form button"),
+		browser.WaitText(ctx, "#notice", "hall-7 is held."),
+		browser.WaitText(ctx, ".device .hold", "by anna until it is taken off: the hall is painted"),
+		browser.Click(ctx, ".acts li:nth-child(2) a"),
+		browser.WaitText(ctx, "h1", "Take the hold off hall-7"),
+		browser.Click(ctx, ".act form button"),
+		browser.WaitText(ctx, "#notice", "not held any more"),
+
+		browser.Go(ctx, url+"/pipelines/demo/devices/gw-copied"),
+		browser.Click(ctx, ".acts li:first-child a"),
+		browser.WaitText(ctx, "h1", "Which machine is gw-copied?"),
+		browser.Click(ctx, "#keep-0"),
+		browser.Click(ctx, ".act form button"),
+		browser.WaitText(ctx, "#notice", "One machine is gw-copied again."))
+	if d, _, err = w.machines.Show(ctx, "gw-copied"); err != nil || d.Clone != nil || d.Machine != hashOf("machine of gw-copied") || len(d.Banned) != 1 {
+		t.Errorf("gw-copied is machine %s, clone %+v, banned %v, %v", d.Machine, d.Clone, d.Banned, err)
+	}
+	quiet(t, ctx, browser, "the operator's last page")
+}
+
+// TestDevicesLive keeps the list open while a device reports and somebody else
+// holds another; a review of that one says at once that it is out of date.
+func TestDevicesLive(t *testing.T) {
+	w := newWorld()
+	lines(w)
+	url := serve(t, w)
+	browser, ctx := open(t, webdriver.Options{Width: 1280, Height: 900})
+	signIn(t, ctx, browser, url)
+	must(t,
+		browser.Go(ctx, url+"/pipelines/demo/devices"),
+		browser.WaitText(ctx, "#connection", "Live"),
+		browser.Script(ctx, `window.loadedOnce = true; document.getElementById("q").value = "half a na";`, nil))
+	r := *w.report("demo", "canary", "2.0")
+	w.machines.says("gw-lab", r)
+	must(t,
+		browser.WaitText(ctx, "#device-gw-lab .badge", "ok"),
+		browser.WaitText(ctx, ".states", "4 ok"))
+	var kept struct {
+		Loaded bool
+		Typed  string
+	}
+	must(t, browser.Script(ctx, `return {loaded: window.loadedOnce === true, typed: document.getElementById("q").value};`, &kept))
+	if !kept.Loaded || kept.Typed != "half a na" {
+		t.Errorf("after a live update: %+v", kept)
+	}
+	must(t,
+		browser.Go(ctx, url+"/pipelines/demo/devices/gw-01/retire"),
+		browser.WaitText(ctx, "#connection", "Live"),
+		browser.Type(ctx, "#reason", "half a sen"))
+	must1(w.machines.Hold(ctx, otto, "gw-01", "wait for me", time.Time{}))
+	must(t,
+		browser.WaitText(ctx, "#stale", "changed since you opened this page"),
+		browser.Click(ctx, ".act form button"),
+		browser.WaitText(ctx, "h1", "Something moved meanwhile"),
+		browser.Click(ctx, "main a.button"),
+		browser.WaitText(ctx, ".hold", "wait for me"))
+	if d, _, err := w.machines.Show(ctx, "gw-01"); err != nil || d.Retired != nil {
+		t.Errorf("gw-01 was retired although it had changed: %v", err)
 	}
 }
 

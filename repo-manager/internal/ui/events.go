@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/http"
 	"time"
+
+	"aptfleet/repo-manager/internal/release"
 )
 
 // Between events, a comment keeps proxies from closing the stream.
@@ -53,7 +55,7 @@ func (s *server) events(w http.ResponseWriter, r *http.Request, v visitor) error
 				if !open {
 					return nil
 				}
-				if e.Pipeline != "" && e.Pipeline != r.PathValue("p") || !sees(v, e.Pipeline) {
+				if e.Pipeline != "" && e.Pipeline != r.PathValue("p") || !mayHear(v, r.PathValue("p"), e) {
 					continue
 				}
 				data, err := json.Marshal(map[string]string{"kind": e.Kind, "subject": e.Subject})
@@ -64,4 +66,10 @@ func (s *server) events(w http.ResponseWriter, r *http.Request, v visitor) error
 			}
 		}
 	}
+}
+
+// mayHear reports whether v, who looks at a pipeline, may know of an event.
+// Machines that wait are of no pipeline yet.
+func mayHear(v visitor, pipeline string, e release.Event) bool {
+	return sees(v, e.Pipeline) || e.Kind == "enrolment" && mayPrepare(v, pipeline)
 }

@@ -126,7 +126,7 @@ func (s *server) device(w http.ResponseWriter, r *http.Request, v visitor) error
 		page.RetiredAt = at(now, d.Retired.At)
 	}
 	if d.Clone != nil {
-		page.CloneWhy, page.CloneSince, page.Machines = d.Clone.Why, at(now, d.Clone.Since), machinesOf(now, d)
+		page.CloneWhy, page.CloneSince, page.Machines = capital(d.Clone.Why), at(now, d.Clone.Since), machinesOf(now, d)
 	}
 	page.report(now, d)
 	if page.Config, page.ConfigState, err = s.configOf(r.Context(), now, d); err != nil {

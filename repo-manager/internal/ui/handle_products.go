@@ -362,7 +362,7 @@ func (s *server) productChange(ctx context.Context, b board, from, to release.Of
 		c.Computing = true
 		return c, nil
 	case product.Failed:
-		c.Verdict = reason
+		c.Verdict = sentence(reason)
 		return c, nil
 	}
 	if from.State.IsZero() {

@@ -191,7 +191,7 @@ func fleetStories() []story {
 			r.Holds = []protocol.Hold{{Reason: hostile, By: hostile}}
 			r.Failed = []protocol.Failure{{State: "x", Reason: hostile, At: w.now}}
 			w.device(long, "demo", r)
-			w.config[long] = []configuration.Effective{{Entry: configuration.Entry{Key: "motd", Value: configuration.Value{Type: configuration.String, JSON: fmt.Sprintf("%q", "<script>alert(1)</script>")}}}}
+			w.config[long] = []configuration.Effective{{Entry: configuration.Entry{Scope: configuration.Scope{Pipeline: "demo", Kind: configuration.OfDevice, Name: long}, Key: "motd", Value: configuration.Value{Type: configuration.String, JSON: fmt.Sprintf("%q", "<script>alert(1)</script>")}}}}
 		}, path: devices + "/" + long, as: hostile},
 		{name: "device-after-hold", tell: lines, path: devices + "/gw-fair?done=hold", as: "otto", says: []string{"gw-fair is held."}},
 		{name: "device-done-forged", tell: lines, path: devices + "/gw-01?done=retire", as: "otto", never: []string{"is retired"}},

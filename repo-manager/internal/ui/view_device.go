@@ -145,18 +145,13 @@ func newDevice(now time.Time, d fleet.View) deviceView {
 	if r.Health != nil && !r.Health.OK {
 		view.Ill = r.Health.Reason
 	}
-	if view.Moves() || d.Should == nil {
-		if view.Steps = stepsAt(r.Phase); view.Steps != nil {
-			view.Progress = r.Progress
-		}
+	if view.Steps = stepsAt(r.Phase); view.Steps != nil {
+		view.Progress = r.Progress
 	}
 	for _, dep := range r.Deployments {
 		if dep.Role == "booted" || dep.Role == "trial" { // a device runs one of the two
 			view.Version, view.OnTrial = dep.Version, dep.Role == "trial"
 		}
-	}
-	if view.OnTrial {
-		view.Steps, view.Progress = stepsAt(r.Phase), r.Progress
 	}
 	for _, f := range r.Failed {
 		view.failures = append(view.failures, offer{State: f.State, Snapshot: f.Snapshot})

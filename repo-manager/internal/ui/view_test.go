@@ -1,8 +1,10 @@
 package ui
 
 import (
+	"encoding/json"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -10,6 +12,9 @@ import (
 	"pgregory.net/rapid"
 
 	"aptfleet/internal/protocol"
+	"aptfleet/repo-manager/internal/configuration"
+	"aptfleet/repo-manager/internal/fleet"
+	"aptfleet/repo-manager/internal/product"
 	"aptfleet/repo-manager/internal/release"
 	"aptfleet/snapshots"
 )
@@ -114,11 +119,22 @@ func FuzzEscaping(f *testing.F) {
 		r := w.report("demo", "production", text)
 		r.Progress, r.WhyNot, r.LastError, r.Phase = text, text, text, "INSTALL"
 		r.Failed = []protocol.Failure{{State: text, Snapshot: text, Reason: text, At: w.now}}
-		w.device(text, "demo", r)
+		w.device("d"+text, "demo", r)
+		r.Health, r.Refused, r.Holds = &protocol.Health{Reason: text}, &protocol.Refused{Reason: text, Text: text}, []protocol.Hold{{Reason: text, By: text}}
+		r.Revision, r.Updater = text, text
+		w.machines.put(fleet.Device{
+			Name: "x", Pipeline: "demo", Serial: text, Modules: []string{text}, Hold: &protocol.Hold{Reason: text, By: text}, Pin: &fleet.Pin{Snapshot: w.snapshots[0].ID, Reason: text, By: text},
+		})
+		w.machines.says("x", *r)
+		w.config["x"] = []configuration.Effective{{Entry: configuration.Entry{Key: text, Value: configuration.Value{Type: configuration.String, JSON: string(must1(json.Marshal(text))), By: text}}}}
+		w.verdicts[w.stages["demo"][0].Offer.State] = &product.Verdict{Summary: text, Apt: text, Dose: text}
 		w.changes = []release.Change{{Pipeline: "demo", Status: release.Doing, Summary: text, By: text, Unit: text, Done: 1, Total: 2, Log: []string{text}}}
 		h := handler(t, w)
 		cookie := w.signIn("anna")
-		for _, path := range []string{"/pipelines/demo", "/pipelines/demo/stages/production", "/pipelines/demo/stages/production/promote?snapshot=dev"} {
+		for _, path := range []string{"/pipelines/demo", "/pipelines/demo/stages/production", "/pipelines/demo/stages/production/promote?snapshot=dev",
+			"/pipelines/demo/devices", "/pipelines/demo/devices?q=" + url.QueryEscape(text), "/pipelines/demo/devices/x", "/pipelines/demo/devices/x/hold?reason=" + url.QueryEscape(text),
+			"/pipelines/demo/products", "/pipelines/demo/products/sensor?ref=dev", "/pipelines/demo/products/sensor?ref=production",
+		} {
 			r := httptest.NewRequest("GET", path, nil)
 			r.AddCookie(&http.Cookie{Name: "aptfleet_session", Value: cookie})
 			rec := httptest.NewRecorder()

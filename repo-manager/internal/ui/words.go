@@ -55,6 +55,14 @@ func count(n int, noun string) string {
 	return fmt.Sprintf("%d %ss", n, noun)
 }
 
+// capital begins a sentence of the server's own with a capital letter.
+func capital(text string) string {
+	if text == "" {
+		return ""
+	}
+	return strings.ToUpper(text[:1]) + text[1:]
+}
+
 // offer is a state as a page names it. The zero offer is "nothing yet".
 type offer struct {
 	State    string // 64 hexadecimal digits, or "" for none
