@@ -42,9 +42,17 @@ func (p *program) printHistory(records []journal.Record) error {
 			continue
 		}
 		committed := i > 0 && records[i-1].Transaction == r.Transaction && records[i-1].Phase == journal.Commit
-		fmt.Fprintf(w, "%d\t%s\t%s\t%d\t%s\n", r.Transaction, r.At.UTC().Format(time.RFC3339), release(r.Snapshot, r.State), r.Deployment, term.Printable(result(r, committed)))
+		fmt.Fprintf(w, "%d\t%s\t%s\t%d\t%s\n", r.Transaction, r.At.UTC().Format(time.RFC3339), release(r.Snapshot, r.State)+onTop(r), r.Deployment, term.Printable(result(r, committed)))
 	}
 	return w.Flush()
+}
+
+// onTop marks a release with an overlay.
+func onTop(r journal.Record) string {
+	if r.Local == "" {
+		return ""
+	}
+	return " + overlay"
 }
 
 func result(r journal.Record, committed bool) string {

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -29,7 +31,7 @@ it. It may be repeated; a device that has run is not touched.`,
 		Example: "  device-updater init --sysroot /mnt --boot-control /mnt-boot --deployment 1 --snapshot 20261120T101500Z --state 4f6c…",
 		Args:    usage(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return p.init(d)
+			return p.init(cmd.Context(), d)
 		},
 	}
 	cmd.Flags().IntVar(&d.ID, "deployment", 1, "number of the deployment")
@@ -38,7 +40,7 @@ it. It may be repeated; a device that has run is not touched.`,
 	return cmd
 }
 
-func (p *program) init(d update.Deployment) error {
+func (p *program) init(ctx context.Context, d update.Deployment) error {
 	roots, err := rootfs.Open(p.sysroot)
 	if err != nil {
 		return err
@@ -71,6 +73,14 @@ func (p *program) init(d update.Deployment) error {
 		return err
 	}
 	if err := records.PutDeployment(d); err != nil {
+		return err
+	}
+	// Whatever is changed on the device from now on can be found.
+	var manifest bytes.Buffer
+	if err := rootfs.WriteManifest(ctx, &manifest, roots.Path(name), nil); err != nil {
+		return err
+	}
+	if err := atomicfile.Write(records.Manifest(d.ID), manifest.Bytes(), 0o600); err != nil {
 		return err
 	}
 	if err := atomicfile.SyncFS(p.sysroot); err != nil {

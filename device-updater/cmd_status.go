@@ -119,6 +119,16 @@ func printView(out io.Writer, v statusView) error {
 	if v.Report.WhyNot != "" {
 		fmt.Fprintf(&b, "why not  %s\n", term.Printable(v.Report.WhyNot))
 	}
+	for i, o := range v.Overlay {
+		title := "overlay"
+		if i > 0 {
+			title = ""
+		}
+		fmt.Fprintf(&b, "%-8s %s, from %s%s at %s\n", title, o, term.Printable(o.File), term.Printable(by(o.By)), o.At.UTC().Format(time.RFC3339))
+	}
+	if len(v.Overlay) > 0 {
+		b.WriteString("         so it is not equal to its release; `device-updater rejoin` makes it so\n")
+	}
 	for _, f := range v.Report.Failed {
 		fmt.Fprintf(&b, "failed   %s at %s: %s\n", release(f.Snapshot, f.State), f.At.UTC().Format(time.RFC3339), term.Printable(f.Reason))
 	}
@@ -166,6 +176,13 @@ func (v *serverView) lines() string {
 		fmt.Fprintf(&b, "clock    %s ahead of the server\n", -v.Skew)
 	}
 	return b.String()
+}
+
+func by(who string) string {
+	if who == "" {
+		return ""
+	}
+	return " by " + who
 }
 
 // release names a release: its snapshot, else the begin of its state's id.

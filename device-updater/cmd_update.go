@@ -35,7 +35,7 @@ daemon this process does it.`,
 		Args:    usage(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if dryRun {
-				return p.preview(cmd.Context())
+				return p.preview(cmd.Context(), daemon.Request{Act: daemon.Preview})
 			}
 			if err := p.ask(cmd.Context(), request, wait || rebootCode); err != nil {
 				return err
@@ -127,9 +127,9 @@ func (p *program) ask(ctx context.Context, r daemon.Request, wait bool) error {
 	return err
 }
 
-// preview shows what an update would change.
-func (p *program) preview(ctx context.Context) error {
-	changes, err := p.carryOut(ctx, daemon.Request{Act: daemon.Preview}, true)
+// preview shows what a request that changes nothing says would change.
+func (p *program) preview(ctx context.Context, r daemon.Request) error {
+	changes, err := p.carryOut(ctx, r, true)
 	if err != nil {
 		return err
 	}

@@ -49,7 +49,15 @@ func put(t *testing.T, path, content string) {
 	}
 }
 
+// newMachine is a machine without packages.
 func newMachine(t *testing.T, config string) *machine {
+	t.Helper()
+	return makeMachine(t, config, 300<<20, func(deployment string) { put(t, filepath.Join(deployment, "var/lib/dpkg/status"), "") })
+}
+
+// makeMachine has a disk of that many bytes; fill puts a system into the
+// deployment.
+func makeMachine(t *testing.T, config string, size int64, fill func(deployment string)) *machine {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Fatal("needs root: `make test` runs as root")
@@ -63,7 +71,7 @@ func newMachine(t *testing.T, config string) *machine {
 		}
 	}
 	put(t, image, "")
-	if err := os.Truncate(image, 300<<20); err != nil {
+	if err := os.Truncate(image, size); err != nil {
 		t.Fatal(err)
 	}
 	command(t, "mkfs.btrfs", "-q", image)
@@ -72,6 +80,7 @@ func newMachine(t *testing.T, config string) *machine {
 	deployment := filepath.Join(m.top, "deployments/1")
 	put(t, filepath.Join(m.top, "deployments/.keep"), "")
 	command(t, "btrfs", "-q", "subvolume", "create", deployment)
+	fill(deployment)
 	m.bin = filepath.Join(deployment, "usr/bin/device-updater")
 	compile(t, m.bin, ".")
 	// A service manager that has nothing to say.
@@ -80,7 +89,6 @@ func newMachine(t *testing.T, config string) *machine {
 	compile(t, filepath.Join(deployment, "usr/bin/systemctl"), source)
 	m.config = filepath.Join(deployment, "etc/aptfleet/device.yaml")
 	put(t, m.config, config)
-	put(t, filepath.Join(deployment, "var/lib/dpkg/status"), "")
 	for _, name := range []string{"dev", "proc", "sysroot", "boot-control", "run/aptfleet", "tmp"} {
 		if err := os.MkdirAll(filepath.Join(deployment, name), 0o755); err != nil {
 			t.Fatal(err)
@@ -147,7 +155,7 @@ func (m *machine) stop() {
 
 func (m *machine) eventually(what string, is func() bool) {
 	m.t.Helper()
-	for end := time.Now().Add(30 * time.Second); !is(); time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(2 * time.Minute); !is(); time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(end) {
 			m.t.Fatalf("it never happened: %s", what)
 		}

@@ -94,7 +94,7 @@ func TestHistory(t *testing.T) {
 		{Transaction: 2, Phase: journal.Check, State: strings.Repeat("ab", 32), Deployment: 3},
 		{Transaction: 2, Phase: journal.Failed, State: strings.Repeat("ab", 32), Deployment: 3, Reason: "app.service failed"},
 		{Transaction: 3, Phase: journal.Idle, Snapshot: "20261120T093000Z", Deployment: 4, Reason: "the packages are the same"},
-		{Transaction: 4, Phase: journal.Install, Snapshot: "20261120T094500Z", Deployment: 5},
+		{Transaction: 4, Phase: journal.Install, Snapshot: "20261120T094500Z", Deployment: 5, Local: strings.Repeat("cd", 32)},
 	} {
 		if _, err := log.Append(r); err != nil {
 			t.Fatal(err)
@@ -104,11 +104,11 @@ func TestHistory(t *testing.T) {
 		t.Fatal(err)
 	}
 	code, out, errOut := call(t, append(flags, "history")...)
-	want := "UPDATE  ENDED                 RELEASE             DEPLOYMENT  RESULT\n" +
-		"4       2026-11-20T10:00:00Z  20261120T094500Z    5           in phase INSTALL\n" +
-		"3       2026-11-20T10:00:00Z  20261120T093000Z    4           ended: the packages are the same\n" +
-		"2       2026-11-20T10:00:00Z  state abababababab  3           failed: app.service failed\n" +
-		"1       2026-11-20T10:00:00Z  20261120T090000Z    2           committed\n"
+	want := "UPDATE  ENDED                 RELEASE                     DEPLOYMENT  RESULT\n" +
+		"4       2026-11-20T10:00:00Z  20261120T094500Z + overlay  5           in phase INSTALL\n" +
+		"3       2026-11-20T10:00:00Z  20261120T093000Z            4           ended: the packages are the same\n" +
+		"2       2026-11-20T10:00:00Z  state abababababab          3           failed: app.service failed\n" +
+		"1       2026-11-20T10:00:00Z  20261120T090000Z            2           committed\n"
 	if code != 0 || out != want {
 		t.Errorf("status %d %s\n%s", code, errOut, out)
 	}

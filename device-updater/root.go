@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/spf13/cobra"
 
@@ -32,6 +33,7 @@ func run(ctx context.Context, io *term.IO, args []string) int {
 
 // root returns the command tree.
 func (p *program) root() *cobra.Command {
+	var version bool
 	root := &cobra.Command{
 		Use:   "device-updater",
 		Short: "Update this device as a whole, and go back if that was not good",
@@ -43,15 +45,20 @@ Exit status: 0 done or nothing to do, 1 failed, 2 wrong usage, 3 refused,
 update, 130 interrupted.`,
 		Example: `  device-updater status
   device-updater update --reboot`,
-		Version: term.Version(),
-		Args:    usage(cobra.NoArgs),
+		Args: usage(cobra.NoArgs),
 		RunE: func(*cobra.Command, []string) error {
+			if version {
+				_, err := fmt.Fprintf(p.io.Out, "device-updater %s\n", term.Version())
+				return err
+			}
 			return &term.UsageError{Text: "cannot run device-updater: a command is missing", Hint: "device-updater --help lists the commands"}
 		},
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.SetVersionTemplate(term.VersionTemplate)
+	// cobra's own flag would link text/template, and with it each exported
+	// method of all that is linked: three of the program's megabytes.
+	root.Flags().BoolVarP(&version, "version", "v", false, "print the version")
 	flags := root.PersistentFlags()
 	flags.BoolVar(&p.io.JSON, "json", p.io.JSON, "print one JSON value; errors too, on standard error")
 	flags.StringVar(&p.configPath, "config", config.DefaultPath, "configuration file")
@@ -63,7 +70,8 @@ update, 130 interrupted.`,
 	})
 	root.AddCommand(
 		p.daemonCommand(), p.statusCommand(), p.checkCommand(), p.updateCommand(), p.cancelCommand(), p.rollbackCommand(),
-		p.retryCommand(), p.historyCommand(), p.configCommand(), p.initCommand(), p.mountStateCommand(), p.enrolCommand(), p.identityCommand(),
+		p.retryCommand(), p.tryCommand(), p.rejoinCommand(), p.verifyCommand(), p.historyCommand(), p.enrolCommand(), p.identityCommand(),
+		p.configCommand(), p.initCommand(), p.mountStateCommand(),
 		manual.Command(),
 	)
 	return root

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/ecdh"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"sync"
 	"time"
 
@@ -25,6 +27,7 @@ import (
 	"aptfleet/device-updater/internal/exchange"
 	"aptfleet/device-updater/internal/health"
 	"aptfleet/device-updater/internal/identity"
+	"aptfleet/device-updater/internal/settings"
 	"aptfleet/device-updater/internal/update"
 	"aptfleet/internal/atomicfile"
 	"aptfleet/internal/protocol"
@@ -49,7 +52,8 @@ type server struct {
 	store       *assignment.Store  // nil: not enrolled
 	agent       *agent.Agent       // nil: not enrolled
 	waits       *waiting           // why there is no agent
-	worker      *daemon.Daemon     // nil: no daemon
+	settings    *settings.Settings
+	worker      *daemon.Daemon // nil: no daemon
 	log         *slog.Logger
 }
 
@@ -65,6 +69,11 @@ func (p *program) openServer(c config.Config, records update.Records) (*server, 
 		waits: &waiting{why: "this device is not enrolled"}, log: slog.New(slog.DiscardHandler),
 	}
 	s.assignments = s.waits
+	deployment := "" // where nobody can tell, hooks run as in another one
+	if n, err := p.control().Current(); err == nil {
+		deployment = strconv.Itoa(n)
+	}
+	s.settings = settings.New(p.updaterDir(), deployment, func() (*ecdh.PrivateKey, error) { return s.keys.Unseal(), nil })
 	enrolled, err := s.open()
 	if err != nil {
 		s.waits.broken = true
@@ -140,7 +149,7 @@ func (s *server) begin(d *device) {
 	describe := describer{device: d, revisions: identity.Configured{Dir: s.program.identity(), Revised: s.config.Revision}}
 	s.agent = agent.New(agent.Settings{
 		Server: s.enrolment.Server, Device: s.enrolment.Device, HTTP: exchange.NewClient(s.transport),
-		Identity: signer{s.keys, s.program.identity()}, Assignments: s.store, Machine: s.hardware.Machine, Boot: s.boot, Interval: s.config.Poll,
+		Identity: signer{s.keys, s.program.identity()}, Assignments: s.store, Config: s.settings, Machine: s.hardware.Machine, Boot: s.boot, Interval: s.config.Poll,
 		Describe: describe.report, Told: s.told, Assigned: s.assigned, Clock: time.Now, Random: rand.Float64, Log: s.log,
 	})
 }
@@ -196,10 +205,15 @@ func (s *server) reachable(ctx context.Context) error {
 // run keeps in contact until ctx ends. A daemon whose device is not enrolled
 // enrols it.
 func (s *server) run(ctx context.Context) {
-	switch {
-	case s.agent != nil:
+	if s.agent != nil {
 		s.agent.Run(ctx)
-	case s.worker != nil && s.config.Server != "" && !s.waits.broken:
+		return
+	}
+	// A configuration outlives the enrolment that it came with.
+	if _, err := s.settings.Resume(ctx); err != nil && ctx.Err() == nil {
+		s.log.Warn(err.Error())
+	}
+	if s.worker != nil && s.config.Server != "" && !s.waits.broken {
 		s.enrol(ctx)
 	}
 }
@@ -337,7 +351,11 @@ func (x *describer) report(ctx context.Context) (protocol.Report, error) {
 		return protocol.Report{}, err
 	}
 	r := view.Report
-	r.Updater, r.Features, r.Refused, r.Config = term.Version(), features, d.server.store.Refused().Report(), d.server.agent.Contact().Config
+	contact := d.server.agent.Contact()
+	r.Updater, r.Features, r.Refused, r.Config = term.Version(), features, d.server.store.Refused().Report(), contact.Config
+	if r.LastError == "" {
+		r.LastError = contact.Failed
+	}
 	if r.Revision, err = x.revisions.Revision(); err != nil && r.LastError == "" {
 		r.LastError = err.Error()
 	}

@@ -49,7 +49,11 @@ func newDeviceListCommand(c *cli) *cobra.Command {
   silent   was not heard of for ten minutes
   clone    two machines have its key; see device resolve
   pending  is enrolled and has never reported
-  retired  is no device any more`,
+  retired  is no device any more
+
+With --package those are listed that run such a package, by the bill of materials
+of what is booted, however far their stage is. Devices that run what this server
+does not know are not among them.`,
 		Example: `  repo-manager device list --state failed
   repo-manager device list --product gateway --stage production --package 'openssl<<3.0.15'`,
 		Args: cobra.NoArgs,

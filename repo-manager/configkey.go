@@ -107,7 +107,7 @@ func configuredAs(d fleet.Device) configuration.Device {
 type configs struct{ s *server }
 
 // Revision implements fleet.Configs.
-func (c configs) Revision(d *fleet.Device) string {
+func (c configs) Revision(d *fleet.Device) (string, error) {
 	return c.s.configuration.Revision(configuredAs(*d))
 }
 

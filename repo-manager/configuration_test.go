@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"io"
 	"io/fs"
@@ -15,8 +16,6 @@ import (
 	"testing"
 
 	"aptfleet/internal/protocol"
-	"aptfleet/internal/seal"
-	"aptfleet/repo-manager/internal/configuration"
 )
 
 // TestSecretsAreNowhere sets a secret in every way that there is and looks for
@@ -27,16 +26,14 @@ func TestSecretsAreNowhere(t *testing.T) {
 	data, kept, bare := filepath.Join(shortDir(t), "data"), filepath.Join(shortDir(t), "kept"), filepath.Join(shortDir(t), "bare")
 	r := serve(t, local(data))
 	api := r.api()
-	_, err := api.CreatePipeline(t.Context(), protocol.Pipeline{Name: "demo", Distribution: "trixie", Architectures: []string{"amd64"}})
-	must(t, err)
-	_, err = api.CreateDevice(t.Context(), "bench", "demo")
-	must(t, err)
+	withProduct(t, r)
+	d := enrolled(t, r, "bench")
 
 	var answers bytes.Buffer
 	ask := func(method, path, body string) int {
 		t.Helper()
 		dial := &http.Transport{DisableKeepAlives: true, Dial: func(string, string) (net.Conn, error) { return net.Dial("unix", r.listeners.addresses.Socket) }}
-		req, err := http.NewRequestWithContext(t.Context(), method, "http://localhost/api/v1/pipelines/demo/"+path, strings.NewReader(body))
+		req, err := http.NewRequestWithContext(t.Context(), method, "http://localhost"+path, strings.NewReader(body))
 		must(t, err)
 		req.Header.Set("Accept", "application/json")
 		resp, err := dial.RoundTrip(req)
@@ -75,18 +72,34 @@ func TestSecretsAreNowhere(t *testing.T) {
 		{"GET", "config/device/bench/token/history", "", 200},
 		{"GET", "config/device/bench/name/history", "", 200},
 	} {
-		if got := ask(c.method, c.path, c.body); got != c.status {
+		if got := ask(c.method, "/api/v1/pipelines/demo/"+c.path, c.body); got != c.status {
 			t.Errorf("%s %s: %d, want %d", c.method, c.path, got, c.status)
 		}
 	}
 
-	// It is there all the same, for the device that it is for.
-	key, err := seal.NewKey()
+	// It reaches the device that it is for all the same, and only in that form.
+	given := func(r *running) *protocol.AssignedConfig {
+		t.Helper()
+		if _, err := d.CheckIn(t.Context(), r.public()); err != nil {
+			t.Fatal(err)
+		}
+		secrets, err := d.Secrets()
+		must(t, err)
+		if secrets["token"] != secret || secrets["name"] != secret || len(secrets) != 2 {
+			t.Errorf("the device is given %q", secrets)
+		}
+		return d.Accepted.Config
+	}
+	config := given(r)
+	told, err := json.Marshal(d.Accepted)
 	must(t, err)
-	config, err := r.configuration.For(configuration.Device{Name: "bench", Pipeline: "demo", Product: "gateway", Sealing: key.PublicKey().Bytes()})
-	must(t, err)
-	if got, err := seal.Open(key, "bench", "token", config.Secrets["token"]); err != nil || string(got) != secret {
-		t.Errorf("the device is given %q, %v", got, err)
+	answers.Write(told)
+	d.Report.Config = config.Revision
+	given(r)
+	for _, path := range []string{"/api/v1/devices/bench", "/api/v1/devices", "/api/v1/acts"} {
+		if got := ask("GET", path, ""); got != 200 {
+			t.Errorf("GET %s: %d", path, got)
+		}
 	}
 
 	r.backUp(kept)
@@ -130,10 +143,8 @@ func TestSecretsAreNowhere(t *testing.T) {
 		t.Errorf("the configuration key: %v, %v", info.Mode(), err)
 	}
 	restored := restoreTo(t, kept, local(filepath.Join(shortDir(t), "data")))
-	again, err := restored.configuration.For(configuration.Device{Name: "bench", Pipeline: "demo", Product: "gateway", Sealing: key.PublicKey().Bytes()})
-	must(t, err)
-	if got, err := seal.Open(key, "bench", "token", again.Secrets["token"]); err != nil || string(got) != secret || again.Revision != config.Revision {
-		t.Errorf("after a restore the device is given %q with revision %s, not %s; %v", got, again.Revision, config.Revision, err)
+	if again := given(restored); again.Revision != config.Revision {
+		t.Errorf("after a restore the device is given revision %s, not %s", again.Revision, config.Revision)
 	}
 }
 

@@ -2,12 +2,15 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"aptfleet/internal/protocol"
 	"aptfleet/repo-manager/internal/fleet"
 	"aptfleet/repo-manager/internal/product"
+	"aptfleet/repo-manager/internal/release"
 	"aptfleet/repo-manager/internal/sqlite"
 	"aptfleet/snapshots"
 )
@@ -75,12 +78,12 @@ func (a assigned) Lookup(pipeline, name string, modules []string, state string) 
 }
 
 // Has implements fleet.Packages.
-func (a assigned) Has(ctx context.Context, pipeline, name string, modules []string, state, relation string) (bool, error) {
-	id, err := snapshots.ParseID(state)
+func (a assigned) Has(ctx context.Context, what fleet.Installed, relation string) (bool, error) {
+	id, err := snapshots.ParseID(what.State)
 	if err != nil {
-		return false, err
+		return false, &release.Error{Code: release.NotFound, Text: fmt.Sprintf("cannot find state %.80q", what.State), Err: err}
 	}
-	return a.products.Has(ctx, pipeline, name, modules, id, relation)
+	return a.products.Has(ctx, what.Pipeline, what.Product, strings.Fields(what.Modules), id, what.BOM, relation)
 }
 
 // welcomeDevice is what every device is told of this server when it is

@@ -16,6 +16,15 @@ import (
 // public is the URL of the server's public listener.
 func (s *running) public() string { return "http://" + s.listeners.public.Addr().String() }
 
+// withProduct makes pipeline demo with product gateway.
+func withProduct(t *testing.T, s *running) {
+	t.Helper()
+	_, err := s.api().CreatePipeline(t.Context(), protocol.Pipeline{Name: "demo", Distribution: "trixie", Architectures: []string{"amd64"}})
+	must(t, err)
+	_, err = s.api().CreateProduct(t.Context(), "demo", protocol.Product{Name: "gateway", Architecture: "amd64", Packages: []string{"app"}})
+	must(t, err)
+}
+
 // enrolled is a device that enrolled at a server by a token and has checked in.
 func enrolled(t *testing.T, s *running, serial string) *rig.Device {
 	t.Helper()
@@ -36,8 +45,7 @@ func enrolled(t *testing.T, s *running, serial string) *rig.Device {
 // that nothing changed.
 func TestADeviceFromItsTokenToSilence(t *testing.T) {
 	s := serve(t, withURL(shortDir(t)+"/data", "http://archive.example"))
-	_, err := s.api().CreatePipeline(t.Context(), protocol.Pipeline{Name: "demo", Distribution: "trixie", Architectures: []string{"amd64"}})
-	must(t, err)
+	withProduct(t, s)
 	d := enrolled(t, s, "SN-1")
 	if d.Accepted.Release != nil || d.Accepted.Wait == "" || d.Accepted.Stage != "dev" {
 		t.Errorf("it was told %+v", d.Accepted)
@@ -60,8 +68,7 @@ func TestDevicesOfARestoredServer(t *testing.T) {
 	dir := filepath.Join(shortDir(t), "backup")
 	data := filepath.Join(shortDir(t), "data")
 	first := serve(t, withURL(data, "http://archive.example"))
-	_, err := first.api().CreatePipeline(t.Context(), protocol.Pipeline{Name: "demo", Distribution: "trixie", Architectures: []string{"amd64"}})
-	must(t, err)
+	withProduct(t, first)
 	d := enrolled(t, first, "SN-1")
 	first.backUp(dir)
 	later := enrolled(t, first, "SN-2")
@@ -72,7 +79,7 @@ func TestDevicesOfARestoredServer(t *testing.T) {
 		must(t, err)
 		d.Restart(true)
 	}
-	_, err = first.api().AssignDevice(t.Context(), "SN-1", "canary")
+	_, err := first.api().AssignDevice(t.Context(), "SN-1", "canary")
 	must(t, err)
 	_, err = d.CheckIn(t.Context(), first.public())
 	must(t, err)
@@ -116,8 +123,7 @@ func TestDevicesOfARestoredServer(t *testing.T) {
 func TestKeysBesideTheArchiveKey(t *testing.T) {
 	dir := filepath.Join(shortDir(t), "backup")
 	first := serve(t, withURL(filepath.Join(shortDir(t), "data"), "http://archive.example"))
-	_, err := first.api().CreatePipeline(t.Context(), protocol.Pipeline{Name: "demo", Distribution: "trixie", Architectures: []string{"amd64"}})
-	must(t, err)
+	withProduct(t, first)
 	d := enrolled(t, first, "SN-1")
 	change, err := first.api().CreateBackup(t.Context(), protocol.NewBackup{Dir: dir, WithoutKeys: true})
 	must(t, err)

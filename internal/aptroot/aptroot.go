@@ -229,7 +229,11 @@ func NewOffline(dir, architecture string, components []string, write func(compon
 		source.Components = append(source.Components, fmt.Sprintf("c%d", i))
 	}
 	more := fmt.Sprintf("APT::Architecture %q;\nAPT::Architectures { %q; };\nDir::Cache::pkgcache \"pkgcache.bin\";\n", architecture, architecture)
-	if err := r.prepare(source.paragraph()+"Trusted: yes\n", "", more); err != nil {
+	sources := ""
+	if len(components) > 0 { // apt refuses a source without any
+		sources = source.paragraph() + "Trusted: yes\n"
+	}
+	if err := r.prepare(sources, "", more); err != nil {
 		return nil, err
 	}
 	for i, component := range components {

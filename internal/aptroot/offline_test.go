@@ -20,8 +20,9 @@ func stanza(name, version, fields string) string {
 }
 
 var lists = map[string]string{
-	"apps":   stanza("app", "1:1.0", "Depends: lib, virtual\nRecommends: extra\n") + stanza("lib", "1", "") + stanza("base", "1", "Essential: yes\n"),
-	"debian": stanza("lib", "2", "") + stanza("extra", "1", "") + stanza("provider", "1", "Provides: virtual\n") + stanza("bad", "1", "Depends: nothing\n"),
+	"apps": stanza("app", "1:1.0", "Depends: lib, virtual\nRecommends: extra\n") + stanza("lib", "1", "") + stanza("base", "1", "Essential: yes\n"),
+	"debian": stanza("lib", "2", "") + stanza("extra", "1", "") + stanza("provider", "1", "Provides: virtual\n") + stanza("bad", "1", "Depends: nothing\n") +
+		stanza("worse", "1", "Depends: nothing, lib (>= 9), no (= 1)\n"),
 }
 
 func offline(t *testing.T) *aptroot.Root {
@@ -78,13 +79,18 @@ func TestVerdictOrTrouble(t *testing.T) {
 	r := offline(t)
 	for wanted, says := range map[string]string{
 		"bad":     "bad : Depends: nothing but it is not installable",
+		"worse":   "worse : Depends: nothing but it is not installable",
 		"nowhere": "Unable to locate package nowhere",
 		"virtual": "apt left virtual out",
 		"app-":    "apt left app- out",
 	} {
+		summary := says
+		if wanted == "worse" {
+			summary += ", and 2 more"
+		}
 		_, err := r.Solve(t.Context(), []string{wanted})
 		var verdict *aptroot.UnsolvableError
-		if !errors.As(err, &verdict) || !strings.Contains(verdict.Said, says) || verdict.Summary == "" {
+		if !errors.As(err, &verdict) || !strings.Contains(verdict.Said, says) || verdict.Summary != summary {
 			t.Errorf("%s: %v", wanted, err)
 		}
 		if verdict != nil && (strings.Contains(verdict.Said, "Reading package lists") || strings.Contains(verdict.Summary, "\n")) {
@@ -105,5 +111,17 @@ func TestVerdictOrTrouble(t *testing.T) {
 	}
 	if _, err := aptroot.NewOffline(t.TempDir(), "arm64", []string{"apps"}, func(string, io.Writer) error { return io.ErrShortWrite }); !errors.Is(err, io.ErrShortWrite) {
 		t.Errorf("a list that cannot be written: %v", err)
+	}
+}
+
+// A release without components has no packages, which is a verdict.
+func TestOfflineWithoutComponents(t *testing.T) {
+	r, err := aptroot.NewOffline(filepath.Join(t.TempDir(), "root"), "amd64", nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var verdict *aptroot.UnsolvableError
+	if _, err := r.Solve(t.Context(), []string{"app"}); !errors.As(err, &verdict) || verdict.Summary != "Unable to locate package app" {
+		t.Errorf("%v", err)
 	}
 }

@@ -25,14 +25,18 @@ type Package struct {
 	SHA256       string `json:"sha256,omitempty"` // lower-case hex; "" where only dpkg was asked
 	Size         int64  `json:"size,omitempty"`   // bytes
 	File         string `json:"file,omitempty"`   // apt's name of the file in its cache
+	Local        string `json:"local,omitempty"`  // path of the .deb, where it is not one of the archive
 }
 
 // String returns name:arch=version.
 func (p Package) String() string { return p.Name + ":" + p.Architecture + "=" + p.Version }
 
 // Argument is how apt-get install is told exactly this package. Packages for
-// all architectures go by their bare name.
+// all architectures go by their bare name, local ones by their file.
 func (p Package) Argument() string {
+	if p.Local != "" {
+		return p.Local
+	}
 	if p.Architecture == "all" {
 		return p.Name + "=" + p.Version
 	}
@@ -74,11 +78,12 @@ func (r *Root) Solve(ctx context.Context, topLevel []string, options ...string) 
 	var out bytes.Buffer
 	if err := r.Run(ctx, "solve.conf", &out, args...); err != nil {
 		if isVerdict(err.Error()) {
-			err = &UnsolvableError{Summary: err.Error(), Said: explanation(out.String(), err.Error())}
+			said := explanation(out.String(), err.Error())
+			err = &UnsolvableError{Summary: summary(said, err.Error()), Said: said}
 		}
 		return nil, fmt.Errorf("cannot compute the packages of the release: %w", err)
 	}
-	list, err := parseURIs(&out)
+	list, err := ParseURIs(&out)
 	if err != nil {
 		return nil, err
 	}
@@ -109,8 +114,8 @@ func isVerdict(complaint string) bool {
 // explanation is what apt printed for people, without progress and without the
 // paragraph that it says about every failure.
 func explanation(out, complaint string) string {
-	if _, after, ok := strings.Cut(out, "The following packages have unmet dependencies:\n"); ok {
-		out = "The following packages have unmet dependencies:\n" + after
+	if _, after, ok := strings.Cut(out, unmet); ok {
+		out = unmet + after
 	}
 	var lines []string
 	for line := range strings.Lines(out) {
@@ -122,19 +127,40 @@ func explanation(out, complaint string) string {
 	return strings.Join(append(lines, complaint), "\n")
 }
 
+// unmet comes before what apt-get says of each package (ShowBroken in
+// apt-private/private-output.cc).
+const unmet = "The following packages have unmet dependencies:\n"
+
+// summary is the first cause that an explanation names: apt's complaint itself
+// is the same for all of them.
+func summary(said, complaint string) string {
+	list, ok := strings.CutPrefix(said, unmet)
+	if !ok {
+		return complaint
+	}
+	first, others, _ := strings.Cut(strings.TrimSuffix(list, complaint), "\n")
+	if first = strings.TrimSpace(first); first == "" {
+		return complaint
+	}
+	if n := strings.Count(others, "\n"); n > 0 {
+		first += fmt.Sprintf(", and %d more", n)
+	}
+	return first
+}
+
 // maxExplanation bounds an explanation, in lines.
 const maxExplanation = 200
 
 // maxPackages bounds every list that is read.
 const maxPackages = 20_000
 
-// parseURIs reads what `apt-get --print-uris` prints for each file to fetch,
+// ParseURIs reads what `apt-get --print-uris` prints for each file to fetch,
 //
 //	'URI' file size SHA256:hex
 //
 // and returns the packages sorted. The file's name is apt's own,
 // name_version_architecture.deb with %-escapes.
-func parseURIs(r io.Reader) ([]Package, error) {
+func ParseURIs(r io.Reader) ([]Package, error) {
 	var all []Package
 	lines := bufio.NewScanner(r)
 	for lines.Scan() {

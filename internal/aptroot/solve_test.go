@@ -15,7 +15,7 @@ func TestParseURIs(t *testing.T) {
 		"'http://127.0.0.1/p/pool/ab/" + hash + "/aa_2_amd64.deb' aa_2~rc1_amd64.deb 9999999999 SHA256:" + hash,
 		"",
 	}, "\n")
-	got, err := parseURIs(strings.NewReader(text))
+	got, err := ParseURIs(strings.NewReader(text))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -40,7 +40,7 @@ func TestParseURIsRefuses(t *testing.T) {
 		"'http://x/a_1_amd64.deb' aa_x%20y_amd64.deb 12 SHA256:" + hash,
 		"'http://x/a_1_amd64.deb' -o_1_amd64.deb 12 SHA256:" + hash,
 	} {
-		if got, err := parseURIs(strings.NewReader(line)); err == nil {
+		if got, err := ParseURIs(strings.NewReader(line)); err == nil {
 			t.Errorf("%s: read as %+v", line, got)
 		}
 	}
@@ -50,7 +50,7 @@ func FuzzParseURIs(f *testing.F) {
 	f.Add("'http://x/aa_1_amd64.deb' aa_1_amd64.deb 12 SHA256:" + hash)
 	f.Add("E: no")
 	f.Fuzz(func(t *testing.T, text string) {
-		list, err := parseURIs(strings.NewReader(text))
+		list, err := ParseURIs(strings.NewReader(text))
 		if err != nil {
 			return
 		}

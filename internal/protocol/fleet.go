@@ -53,6 +53,7 @@ const (
 type Runs struct {
 	State    string `json:"state,omitempty"`
 	Snapshot string `json:"snapshot,omitempty"`
+	BOM      string `json:"bom,omitempty"` // SHA-256 of the bill of materials, if it is known
 }
 
 // DevicePin keeps a device at a snapshot.

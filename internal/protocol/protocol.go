@@ -392,7 +392,8 @@ type Report struct {
 	Progress    string       `json:"progress,omitempty"` // "12 of 40 packages"
 	WhyNot      string       `json:"why_not,omitempty"`  // why it does not run what it wants, one sentence
 	LastError   string       `json:"last_error,omitempty"`
-	Failed      []Failure    `json:"failed,omitempty"` // releases it will not try again
+	Failed      []Failure    `json:"failed,omitempty"`  // releases it will not try again
+	Overlay     []string     `json:"overlay,omitempty"` // local packages on top of its release, "name version"
 
 	Revision  string   `json:"revision,omitempty"`   // of the hardware; "": unknown
 	Health    *Health  `json:"health,omitempty"`     // of what is booted; nil: not judged yet
@@ -423,6 +424,7 @@ type Deployment struct {
 	ID       int    `json:"id"`
 	State    string `json:"state"`
 	Snapshot string `json:"snapshot,omitempty"`
+	BOM      string `json:"bom,omitempty"`     // SHA-256 of the bill of materials that it was made of, if it was
 	Role     string `json:"role"`              // "booted", "staged", "trial", "rollback", "pinned"
 	Version  string `json:"version,omitempty"` // version of the first wanted package
 }
@@ -431,6 +433,7 @@ type Deployment struct {
 type Failure struct {
 	State    string    `json:"state"`
 	Snapshot string    `json:"snapshot,omitempty"`
+	Overlay  string    `json:"overlay,omitempty"` // id of the local packages with which alone it failed; "" if it needs none to fail
 	Reason   string    `json:"reason"`
 	At       time.Time `json:"at"`
 }

@@ -147,15 +147,18 @@ const (
 )
 
 // usedBelow adds up the disk space of a data directory by part. A file with
-// several names counts once.
+// several names counts once; one that the server takes away just now, not at all.
 func usedBelow(data string) (map[string]int64, error) {
 	used := make(map[string]int64)
 	seen := make(map[uint64]bool)
 	err := filepath.WalkDir(data, func(path string, _ fs.DirEntry, err error) error {
-		if err != nil {
-			return err
+		var info fs.FileInfo
+		if err == nil {
+			info, err = os.Lstat(path)
 		}
-		info, err := os.Lstat(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
 		if err != nil {
 			return err
 		}

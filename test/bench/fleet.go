@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/ed25519"
 	"crypto/sha256"
@@ -18,6 +19,7 @@ import (
 
 	_ "github.com/mattn/go-sqlite3" // devices are put into the server's database before it starts
 
+	"aptfleet/internal/client"
 	"aptfleet/internal/protocol"
 	"aptfleet/test/rig"
 )
@@ -117,8 +119,7 @@ func (b *fleetBench) enrolAll(ctx context.Context, dir, data string) error {
 	if err := b.start(ctx, dir, data); err != nil {
 		return err
 	}
-	_, err := b.server.API.CreatePipeline(ctx, protocol.Pipeline{Name: pipeline, Distribution: distribution, Architectures: []string{architecture}, Stages: []string{dev, canary}})
-	if err := errors.Join(err, b.server.Stop()); err != nil {
+	if err := errors.Join(b.release(ctx), b.server.Stop()); err != nil {
 		return err
 	}
 	b.fleet = make([]member, b.devices)
@@ -127,6 +128,44 @@ func (b *fleetBench) enrolAll(ctx context.Context, dir, data string) error {
 		b.fleet[i] = member{name: fmt.Sprintf("device-%06d", i), key: ed25519.NewKeyFromSeed(seed[:])}
 	}
 	return b.insert(ctx, filepath.Join(data, "repo-manager.db"))
+}
+
+// release makes what the devices are to run: a product with a module and a bill
+// of materials that is computed, and their configuration.
+func (b *fleetBench) release(ctx context.Context) error {
+	const product, repository = "gateway", "apps"
+	api := b.server.API
+	if _, err := api.CreatePipeline(ctx, protocol.Pipeline{Name: pipeline, Distribution: distribution, Architectures: []string{architecture}, Stages: []string{dev, canary}}); err != nil {
+		return err
+	}
+	if _, err := api.CreateRepository(ctx, pipeline, repository, 1); err != nil {
+		return err
+	}
+	for _, p := range [][]string{{"app", "Depends: lib"}, {"lib"}, {"modem"}} {
+		content, err := rig.Package(p[0], "1.0", architecture, nil, p[1:]...)
+		if err != nil {
+			return err
+		}
+		if _, err := api.Upload(ctx, pipeline, repository, client.File{Name: p[0], Body: bytes.NewReader(content), Size: int64(len(content))}); err != nil {
+			return err
+		}
+	}
+	if _, err := api.CreateProduct(ctx, pipeline, protocol.Product{
+		Name: product, Architecture: architecture, Packages: []string{"app"}, Revisions: []string{"r1", "r2"}, Modules: map[string][]string{"lte": {"modem"}},
+	}); err != nil {
+		return err
+	}
+	if _, err := api.BOM(ctx, pipeline, product, []string{"lte"}, dev); err != nil {
+		return err
+	}
+	for key, value := range map[string]protocol.SetConfig{
+		"interval": {Type: "integer", Value: 60}, "cloud.url": {Value: "https://cloud.example.com/v1"}, "log.level": {Value: "info"},
+	} {
+		if _, err := api.SetConfig(ctx, pipeline, protocol.ConfigScope{Kind: "product", Name: product}, key, value); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (b *fleetBench) insert(ctx context.Context, path string) (err error) {
@@ -144,7 +183,7 @@ func (b *fleetBench) insert(ctx context.Context, path string) (err error) {
 		public := []byte(m.key.Public().(ed25519.PublicKey))
 		sealing := sha256.Sum256(public)
 		_, err := tx.ExecContext(ctx, `INSERT INTO devices (name, pipeline, product, stage, serial, modules, key, sealing, architecture, revision, machine, banned, created, enrolled)
-			VALUES (?, ?, 'gateway', ?, ?, '[]', ?, ?, ?, '', ?, '[]', ?, ?)`,
+			VALUES (?, ?, 'gateway', ?, ?, '["lte"]', ?, ?, ?, '', ?, '[]', ?, ?)`,
 			m.name, pipeline, dev, fmt.Sprintf("SN-%06d", i), public, sealing[:], architecture, m.machine(), now, now)
 		if err != nil {
 			return errors.Join(err, tx.Rollback())
@@ -263,7 +302,13 @@ func (b *fleetBench) assignment(ctx context.Context, report []byte) (told protoc
 	if answer.Assignment == nil {
 		return told, fmt.Errorf("a device without an assignment was told %s", body)
 	}
-	return told, json.Unmarshal(answer.Assignment.Payload, &told)
+	if err := json.Unmarshal(answer.Assignment.Payload, &told); err != nil {
+		return told, err
+	}
+	if told.Release == nil || told.Release.BOM == "" || told.Config == nil || told.Wait != "" {
+		return told, fmt.Errorf("a device was not told what to run: %s", answer.Assignment.Payload)
+	}
+	return told, nil
 }
 
 func (b *fleetBench) table() {

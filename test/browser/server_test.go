@@ -117,6 +117,11 @@ func (s *server) stage(name string) protocol.Stage {
 // enrol makes a device and returns how it reports.
 func (s *server) enrol(name string) (report func(protocol.Report)) {
 	s.t.Helper()
+	_, err := s.API.Product(s.t.Context(), "demo", "demo")
+	if err != nil {
+		_, err = s.API.CreateProduct(s.t.Context(), "demo", protocol.Product{Name: "demo", Architecture: "amd64", Packages: []string{"app"}})
+	}
+	must(s.t, err)
 	token, err := s.API.CreateEnrolmentToken(s.t.Context(), protocol.EnrolmentToken{Pipeline: "demo", Product: "demo", Stage: "production"})
 	must(s.t, err)
 	device, err := rig.NewDevice(name)

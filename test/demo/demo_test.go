@@ -48,13 +48,30 @@ func TestMakeRun(t *testing.T) {
 		nothingLeft(t, dir)
 	}
 
-	r := start(t, dir)
+	// The last time the server is elsewhere: the device must find it again.
+	public := strings.Replace(freeAddress(t), "127.0.0.1", "127.0.0.2", 1)
+	r := start(t, dir, "PUBLIC="+public)
 	t.Cleanup(func() { r.interrupt(t) })
 	if !r.await(r.up, 8*time.Minute) {
 		t.Fatalf("make run is not ready after 8 minutes; it said:\n%s", r.text())
 	}
 	guide := blocks(r.text())
 	api := visitorClient(t, dir)
+
+	for _, command := range [][]string{createProduct, registerDevice} {
+		if line := strings.Join(command, " "); strings.Count(r.text(), "  "+line+"\n") != 1 {
+			t.Errorf("it does not tell the command %q once:\n%s", line, r.text())
+		}
+	}
+	t.Run("look around", func(t *testing.T) {
+		out := paste(t, guide["Look at the device, at what it installs, and at what the promotion brings it"])
+		for _, want := range []string{deviceName, deviceSerial, "needed by demo-device (Depends)", "↑\tapps\tdemo-app", "demo-app 2.0 → 3.0"} {
+			if !strings.Contains(out, want) {
+				t.Errorf("no %q in:\n%s", want, out)
+			}
+		}
+		installed(t, api, dir)
+	})
 
 	page := visit(t, strings.TrimPrefix(r.firstResult(), "ready: "))
 	card := "#device-" + deviceName
@@ -75,6 +92,7 @@ func TestMakeRun(t *testing.T) {
 		paste(t, guide["Ship your own package"])
 		device := await(t, api, func(d protocol.Device) bool { return d.Report.Phase == "IDLE" && version(d.Report) == "3.1" })
 		t.Logf("the device runs %+v", device.Report.Deployments)
+		installed(t, api, dir)
 	})
 	t.Run("ship a broken version", func(t *testing.T) {
 		paste(t, guide["Ship a broken version, and watch the device go back by itself; the page says why"])
@@ -88,15 +106,29 @@ func TestMakeRun(t *testing.T) {
 		page.shows(card+" .why.bad", device.Report.Failed[0].Reason)
 		t.Logf("why not: %s", device.Report.WhyNot)
 	})
+	t.Run("configure the device", func(t *testing.T) {
+		out := paste(t, guide["Configure the device: its service greets otherwise, on the device's console"])
+		if !strings.Contains(out, "ahoy from demo-app 3.1") {
+			t.Errorf("the service does not greet as it was configured:\n%s", out)
+		}
+		await(t, api, func(d protocol.Device) bool { return d.Report.Config != "" })
+	})
+	t.Run("keep the device as it is", func(t *testing.T) {
+		paste(t, guide["Keep the device as it is, whatever is promoted; device unhold ends that"])
+		held := await(t, api, func(d protocol.Device) bool { return d.Hold != nil })
+		if held.Hold.Reason != "at the fair" || held.Hold.Until.IsZero() {
+			t.Errorf("the device has the hold %+v", held.Hold)
+		}
+	})
 	t.Run("attach another machine's apt", func(t *testing.T) {
 		out := pasteInto(t, machine(t), guide["Attach another Debian machine's apt (as root, on that machine)"])
 		if !strings.Contains(out, "Setting up demo-app") {
 			t.Errorf("apt did not install demo-app:\n%s", out)
 		}
 	})
-	t.Run("look around", func(t *testing.T) {
-		out := paste(t, guide["A new sign-in link, the device as the server sees it, and what the archive holds"])
-		for _, want := range []string{"http://127.0.0.1:", deviceName, "production"} {
+	t.Run("sign in again", func(t *testing.T) {
+		out := paste(t, guide["A new sign-in link, and what the archive holds"])
+		for _, want := range []string{"http://127.0.0.1:", "production"} {
 			if !strings.Contains(out, want) {
 				t.Errorf("no %q in:\n%s", want, out)
 			}
@@ -119,14 +151,7 @@ func TestMakeRun(t *testing.T) {
 // wants, again from where it stopped, and afresh.
 func TestWithoutDevice(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "demo")
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := free.Addr().String()
-	if err := free.Close(); err != nil {
-		t.Fatal(err)
-	}
+	address := freeAddress(t)
 	public := strings.Replace(address, "127.0.0.1", "127.0.0.2", 1)
 	for _, run := range []struct {
 		name string
@@ -164,6 +189,48 @@ func TestWithoutDevice(t *testing.T) {
 		}
 		r.interrupt(t)
 		nothingLeft(t, dir)
+	}
+	// What was made without a device has nothing to install one from.
+	refuses(t, dir, "DEVICE=none")
+}
+
+// TestOfAnotherVersion: a directory that another version made is refused, as
+// it is, and FRESH=1 starts over in it.
+func TestOfAnotherVersion(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "demo")
+	kept := filepath.Join(dir, "server", "repo-manager.db")
+	write := func(name, text string) {
+		if err := errors.Join(os.MkdirAll(filepath.Dir(name), 0o755), os.WriteFile(name, []byte(text), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(kept, "of an older version")
+	refuses(t, dir, "another version of Aptfleet")
+	write(filepath.Join(dir, "world.json"), `{"format": 99, "device": true}`)
+	refuses(t, dir, "another version of Aptfleet")
+	if text, err := os.ReadFile(kept); err != nil || string(text) != "of an older version" {
+		t.Errorf("its data was touched: %q, %v", text, err)
+	}
+	r := start(t, dir, "DEVICE=none", "FRESH=1")
+	t.Cleanup(func() { r.interrupt(t) })
+	if !r.await(r.up, 5*time.Minute) {
+		t.Fatalf("make run FRESH=1 is not ready after 5 minutes; it said:\n%s", r.text())
+	}
+}
+
+// refuses fails the test unless make run, with a device, ends by itself, says
+// why, and how to go on.
+func refuses(t *testing.T, dir, why string) {
+	t.Helper()
+	r := start(t, dir)
+	t.Cleanup(func() { r.interrupt(t) })
+	if r.await(r.up, 5*time.Minute) || r.cmd.ProcessState == nil || r.cmd.ProcessState.Success() {
+		t.Fatalf("make run does not fail; it said:\n%s", r.text())
+	}
+	for _, want := range []string{"cannot go on from " + dir, why, "FRESH=1 make run"} {
+		if !strings.Contains(r.text(), want) {
+			t.Errorf("no %q in what make run says:\n%s", want, r.text())
+		}
 	}
 }
 
@@ -469,6 +536,68 @@ func await(t *testing.T, api *client.Client, fits func(protocol.Device) bool) pr
 		case <-time.After(300 * time.Millisecond):
 		}
 	}
+}
+
+// installed fails the test unless the device's booted deployment has exactly
+// the packages of the bill of materials, as its own dpkg lists them.
+func installed(t *testing.T, api *client.Client, dir string) {
+	t.Helper()
+	device := await(t, api, func(d protocol.Device) bool { return d.Report.Phase == "IDLE" })
+	bom, err := api.BOM(t.Context(), pipelineName, product, nil, "production")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want []string
+	for _, p := range bom.Packages {
+		want = append(want, fmt.Sprintf("%s:%s=%s", p.Name, p.Architecture, p.Version))
+	}
+	slices.Sort(want)
+	if bom.Verdict != nil || len(want) < 50 || device.Has == nil || device.Has.State != bom.State {
+		t.Fatalf("the device runs %+v; the bill of %s: %+v, %d packages", device.Has, bom.State, bom.Verdict, len(want))
+	}
+	at := slices.IndexFunc(device.Report.Deployments, func(d protocol.Deployment) bool { return d.Role == "booted" })
+	root := filepath.Join(dir, "device", "top", "deployments", fmt.Sprint(device.Report.Deployments[at].ID))
+	out, err := inside(t, dir, "dpkg-query", "--admindir="+root+"/var/lib/dpkg", "--show", "--showformat=${Package}:${Architecture}=${Version}\n")
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	have := strings.Fields(string(out))
+	slices.Sort(have)
+	if !slices.Equal(have, want) {
+		t.Errorf("the device has\n%q\nits bill of materials is\n%q", have, want)
+	}
+}
+
+// inside runs a program where the demo's mounts are.
+func inside(t *testing.T, dir string, words ...string) ([]byte, error) {
+	t.Helper()
+	tables, err := filepath.Glob("/proc/[0-9]*/mountinfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range tables {
+		pid := filepath.Base(filepath.Dir(name))
+		table, err := os.ReadFile(name)
+		if err != nil || !strings.Contains(string(table), " "+filepath.Join(dir, "device", "top")+" ") {
+			continue
+		}
+		return exec.CommandContext(t.Context(), "nsenter", append([]string{"--target", pid, "--mount"}, words...)...).CombinedOutput()
+	}
+	t.Fatal("nobody has mounted the device's disk")
+	return nil, nil
+}
+
+// freeAddress is one on the loopback that nothing listens on.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := free.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return free.Addr().String()
 }
 
 // version is the version of the product's application on the booted

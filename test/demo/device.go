@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
-	"crypto/sha256"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -20,6 +22,8 @@ import (
 // with its own disk, boot control and boot loader.
 type virtual struct {
 	machine *device.Machine
+	on      time.Time // when it was switched on
+	told    string    // what was said last of what it runs
 }
 
 // install makes the device from the snapshot of version 1, or opens the one
@@ -32,17 +36,17 @@ func (d *demo) install(ctx context.Context) (*virtual, error) {
 		return nil, fmt.Errorf("cannot write the device's log: %w", err)
 	}
 	config := device.Config{Dir: dir, Name: deviceName, Loader: filepath.Join(d.dir, "bin", "loader"), Console: console}
-	yaml, err := d.deviceConfig(ctx)
-	if err != nil {
-		return nil, err
-	}
+	yaml := d.deviceConfig()
 	if _, err := os.Stat(installed); err == nil {
 		d.say.note("switching the device on")
 		machine, err := device.Open(ctx, config)
 		if err != nil {
 			return nil, err
 		}
-		v := &virtual{machine: machine}
+		v := &virtual{machine: machine, on: time.Now()}
+		if err := d.moved(machine); err != nil {
+			return nil, errors.Join(err, v.close())
+		}
 		if err := machine.Reconfigure(ctx, yaml); err != nil {
 			return nil, errors.Join(err, v.close())
 		}
@@ -69,6 +73,7 @@ func (d *demo) install(ctx context.Context) (*virtual, error) {
 		return nil, errors.Join(err, v.close())
 	}
 	d.say.note("switching the device on")
+	v.on = time.Now()
 	return v, nil
 }
 
@@ -82,9 +87,9 @@ func (d *demo) provision(ctx context.Context, machine *device.Machine, yaml []by
 	if at < 0 {
 		return errors.New("cannot install the device: the snapshot of demo-app 1.0 is gone; make run FRESH=1 starts over")
 	}
-	token, err := d.deviceToken(ctx)
-	if err != nil {
-		return err
+	var id [16]byte
+	if _, err := rand.Read(id[:]); err != nil {
+		return fmt.Errorf("cannot make up a machine id: %w", err)
 	}
 	key, err := d.server.Key(ctx)
 	if err != nil {
@@ -100,7 +105,7 @@ func (d *demo) provision(ctx context.Context, machine *device.Machine, yaml []by
 		State:        snapshot.State,
 		Distribution: distribution,
 		Components:   []string{repository, mirrorName},
-		Packages:     []string{application, product},
+		Packages:     topLevel,
 		Keyring:      keyring,
 		Progress:     lineWriter(d.say.progress),
 	}.Tar(ctx)
@@ -109,7 +114,7 @@ func (d *demo) provision(ctx context.Context, machine *device.Machine, yaml []by
 	}
 	return machine.Install(ctx, device.Setup{
 		Tar:       tar,
-		MachineID: fmt.Sprintf("%x", sha256.Sum256(token))[:32],
+		MachineID: hex.EncodeToString(id[:]),
 		Files:     map[string][]byte{"/etc/aptfleet/device.yaml": yaml},
 		Updater:   filepath.Join(d.dir, "bin", "device-updater"),
 		State:     snapshot.State,
@@ -131,49 +136,45 @@ func (d *demo) buildUpdater(ctx context.Context) error {
 	return nil
 }
 
-// deviceToken makes the device known to the server the first time. Its token
-// is kept beside its disk.
-func (d *demo) deviceToken(ctx context.Context) ([]byte, error) {
-	kept := filepath.Join(d.dir, "device-token")
-	token, err := os.ReadFile(kept)
-	if err == nil {
-		return token, nil
-	}
-	if !errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("cannot read the device's token: %w", err)
-	}
-	// Once begun it is finished, whatever the visitor presses: the server
-	// shows a token only once.
-	made, err := d.server.CreateDevice(context.WithoutCancel(ctx), deviceName, pipelineName)
-	if err != nil {
-		return nil, err
-	}
-	token = []byte(made.Token)
-	if err := os.WriteFile(kept, token, 0o600); err != nil {
-		return nil, fmt.Errorf("cannot keep the device's token: %w", err)
-	}
-	return token, nil
-}
-
-// deviceConfig is the device's /etc/aptfleet/device.yaml.
-func (d *demo) deviceConfig(ctx context.Context) ([]byte, error) {
-	token, err := d.deviceToken(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return fmt.Appendf(nil, `name: %s
-archive: %s
-pipeline: %s
-distribution: %s
-follow: production
-components: [%s, %s]
-keyring: /usr/share/keyrings/aptfleet-archive-keyring.pgp
-packages: [%s, %s]
-token: %s
+// deviceConfig is the device's /etc/aptfleet/device.yaml. Everything else the
+// server tells it. The network between them is this machine, which is why plain
+// HTTP will do.
+func (d *demo) deviceConfig() []byte {
+	return fmt.Appendf(nil, `server: %s
+insecure: true
+serial: %s
 poll: 2s
 reboot: auto
 trial: {tries: 3, timeout: 3m, observe: 15s}
-`, deviceName, d.server.Public, pipelineName, distribution, repository, mirrorName, application, product, token), nil
+`, d.server.Public, deviceSerial)
+}
+
+// moved makes a device that is off enrol once more if the server has another
+// address than it was enrolled at. It keeps its keys, so it stays the device
+// that it is.
+func (d *demo) moved(machine *device.Machine) error {
+	path := filepath.Join(machine.Top(), "identity", "enrolment.json")
+	text, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	var enrolled struct {
+		Server string `json:"server"`
+	}
+	if err == nil {
+		err = json.Unmarshal(text, &enrolled)
+	}
+	if err != nil {
+		return fmt.Errorf("cannot tell where the device is enrolled: %w", err)
+	}
+	if enrolled.Server == d.server.Public {
+		return nil
+	}
+	d.say.note("the server's address is another one now: the device enrols there with the key that it has")
+	if err := os.Remove(path); err != nil {
+		return fmt.Errorf("cannot make the device enrol again: %w", err)
+	}
+	return nil
 }
 
 // run keeps the device on until the context ends, then shuts it down. It

@@ -10,8 +10,6 @@ import (
 	"os/user"
 	"path/filepath"
 	"slices"
-	"strings"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -26,10 +24,15 @@ const (
 	repository   = "apps"
 	mirrorName   = "debian"
 	deviceName   = "demo-device-1"
+	deviceSerial = "DEMO-0001" // what is printed on its box
 	distribution = "trixie"
 	application  = "demo-app"    // what the visitor sees move; reports name its version
-	product      = "demo-device" // the package that depends on all others
+	product      = "demo-device" // its package of that name depends on all that it needs
 )
+
+// topLevel are the packages that the product names; all others come by
+// dependency. A report names the version of the first.
+var topLevel = []string{application, product}
 
 // basePackages are wanted of Debian besides what is essential: what a device
 // needs to boot and to be updated. The dependencies follow.
@@ -90,6 +93,9 @@ func (d *demo) fill(ctx context.Context, link string) (err error) {
 	// the server goes.
 	power, off := context.WithCancel(context.WithoutCancel(ctx))
 	defer off()
+	if err := d.register(ctx); err != nil {
+		return err
+	}
 	dev, err := d.install(ctx)
 	if err != nil {
 		return err
@@ -110,13 +116,13 @@ func (d *demo) fill(ctx context.Context, link string) (err error) {
 		cancel(err)
 	}()
 	err = func() error {
-		if err := d.follows(watch, "1.0"); err != nil {
+		if err := d.follows(watch, dev, "1.0"); err != nil {
 			return err
 		}
 		if err := d.publish(watch, "2.0", true); err != nil {
 			return err
 		}
-		if err := d.follows(watch, "2.0"); err != nil {
+		if err := d.follows(watch, dev, "2.0"); err != nil {
 			return err
 		}
 		if err := d.publish(watch, "3.0", false); err != nil {
@@ -247,11 +253,11 @@ func (d *demo) publish(ctx context.Context, version string, far bool) error {
 		if stage == "production" && !far {
 			break
 		}
-		moved, err := d.moved(ctx, stage, snapshot.ID)
+		offered, err := d.offered(ctx, stage, snapshot.ID)
 		if err != nil {
 			return err
 		}
-		if moved {
+		if offered {
 			continue
 		}
 		d.say.note("promoting demo-app " + version + " to " + stage)
@@ -263,11 +269,29 @@ func (d *demo) publish(ctx context.Context, version string, far bool) error {
 	return nil
 }
 
-// moved reports whether a stage ever offered the snapshot: what the visitor
+// offered reports whether a stage ever offered the snapshot: what the visitor
 // did since is not undone.
-func (d *demo) moved(ctx context.Context, stage, snapshot string) (bool, error) {
+func (d *demo) offered(ctx context.Context, stage, snapshot string) (bool, error) {
 	moves, err := d.server.History(ctx, pipelineName, stage)
 	return slices.ContainsFunc(moves, func(m protocol.Move) bool { return m.ToSnapshot == snapshot }), err
+}
+
+// pending tells whether the promotion that is left to the visitor still is.
+func (d *demo) pending(ctx context.Context) (bool, error) {
+	canary, err := d.server.Stage(ctx, pipelineName, "canary")
+	if err != nil {
+		return false, err
+	}
+	snapshots, err := d.server.Snapshots(ctx, pipelineName)
+	if err != nil {
+		return false, err
+	}
+	at := slices.IndexFunc(snapshots, func(s protocol.Snapshot) bool { return s.ID == canary.Snapshot })
+	if at < 0 || !slices.Contains(snapshots[at].Labels, "demo-app-3.0") {
+		return false, nil
+	}
+	offered, err := d.offered(ctx, "production", canary.Snapshot)
+	return !offered, err
 }
 
 // source is a directory with a manifest, to be built.
@@ -309,52 +333,4 @@ func (d *demo) ship(ctx context.Context, s source) error {
 		_, err = d.server.Upload(ctx, pipelineName, repository, client.File{Name: e.Name(), Body: file, Size: info.Size()})
 		return err
 	})
-}
-
-// follows waits until the device has committed a version of the application,
-// or a later one.
-func (d *demo) follows(ctx context.Context, version string) error {
-	snapshots, err := d.server.Snapshots(ctx, pipelineName)
-	if err != nil {
-		return err
-	}
-	var wanted string
-	for _, s := range snapshots {
-		if slices.Contains(s.Labels, "demo-app-"+version) {
-			wanted = s.ID
-		}
-	}
-	last := ""
-	for {
-		device, err := d.server.Device(ctx, deviceName)
-		if err != nil {
-			return err
-		}
-		if r := device.Report; r != nil {
-			if runs(r) >= wanted && r.Phase == "IDLE" {
-				d.say.note("the device runs demo-app " + version + ", committed")
-				return nil
-			}
-			if line := strings.TrimSpace("device: " + r.Phase + " " + r.Progress); line != last && r.Phase != "IDLE" {
-				d.say.progress(line)
-				last = line
-			}
-		}
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-time.After(300 * time.Millisecond):
-		}
-	}
-}
-
-// runs is the snapshot a device has booted and committed, or "". Ids of
-// snapshots sort by time.
-func runs(r *protocol.Report) string {
-	for _, deployment := range r.Deployments {
-		if deployment.Role == "booted" {
-			return deployment.Snapshot
-		}
-	}
-	return ""
 }

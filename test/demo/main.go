@@ -1,6 +1,6 @@
 // The demo program behind `make run`: the whole pipeline on one machine. It
 // starts repo-manager, fills it with a small product, boots a virtual device
-// that follows production, lets it commit version 2, and leaves version 3 one
+// that enrols and follows production, lets it commit version 2, and leaves version 3 one
 // promotion away.
 //
 // test/demo/run.sh starts it in mount and process namespaces of its own, so
@@ -77,6 +77,9 @@ func (d *demo) run(ctx context.Context, fresh bool) error {
 			return err
 		}
 	}
+	if err := d.settle(); err != nil {
+		return err
+	}
 	// What a run that was killed left half-made.
 	if err := os.RemoveAll(filepath.Join(d.dir, "tmp")); err != nil {
 		return fmt.Errorf("cannot prepare %s: %w", d.dir, err)
@@ -84,6 +87,13 @@ func (d *demo) run(ctx context.Context, fresh bool) error {
 	for _, dir := range []string{"log", "packages", "cache", "tmp"} {
 		if err := os.MkdirAll(filepath.Join(d.dir, dir), 0o755); err != nil {
 			return fmt.Errorf("cannot prepare %s: %w", d.dir, err)
+		}
+	}
+	// What the visitor's shell says of a server is about another one, or an
+	// earlier run.
+	for _, name := range []string{"SERVER", "TOKEN", "CA", "SOCKET", "DATA", "PIPELINE"} {
+		if err := os.Unsetenv("APTFLEET_" + name); err != nil {
+			return err
 		}
 	}
 	// What other programs keep belongs below the one directory, too.
@@ -117,7 +127,7 @@ func (d *demo) run(ctx context.Context, fresh bool) error {
 
 // forget removes what a former run made, but for downloads and programs.
 func (d *demo) forget() error {
-	for _, name := range []string{"server", "device", "device-token", "packages", "log", "env", "token"} {
+	for _, name := range []string{"world.json", "server", "device", "packages", "log", "env", "token"} {
 		if err := os.RemoveAll(filepath.Join(d.dir, name)); err != nil {
 			return fmt.Errorf("cannot start afresh: %w", err)
 		}

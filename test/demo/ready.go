@@ -17,9 +17,16 @@ import (
 // they stand here.
 var guide = template.Must(template.New("guide").Parse(`ready: {{.Link}}
 
-One promotion is pending: open the page and press "Review promotion" under production.{{if .Device}}
-The device installs demo-app 3.0 beside what it runs, boots it on trial and commits it: about a minute.{{end}}
-
+{{if not .Pending}}Everything is as you left it.{{else}}One promotion is pending: open the page and press "Review promotion" under production.{{if .Device}}
+The device installs demo-app 3.0 beside what it runs, boots it on trial and commits it: about a minute.{{end}}{{end}}
+{{if .Device}}
+# Look at the device, at what it installs, and at what the promotion brings it
+. {{.Dir}}/env
+repo-manager device list
+repo-manager device show {{.DeviceName}}
+repo-manager product bom {{.Product}} production
+repo-manager snapshot diff production canary --product {{.Product}} --changelogs
+{{end}}
 # Ship your own package
 . {{.Dir}}/env
 builder build {{.Source}}/examples/demo-app --version 3.1 --output {{.Dir}}/packages
@@ -33,6 +40,15 @@ builder build {{.Source}}/examples/demo-app/broken.yaml --version 4.0 --output {
 builder upload {{.Dir}}/packages/demo-app_4.0_all.deb --to {{.Pipeline}}/{{.Repository}}
 repo-manager promote dev --to canary --reason 'broken on purpose'
 repo-manager promote canary --to production --reason 'broken on purpose'
+
+# Configure the device: its service greets otherwise, on the device's console
+. {{.Dir}}/env
+repo-manager config set device:{{.DeviceName}} greeting ahoy
+until grep 'ahoy from demo-app' {{.Dir}}/log/device.log; do sleep 1; done
+
+# Keep the device as it is, whatever is promoted; device unhold ends that
+. {{.Dir}}/env
+repo-manager device hold {{.DeviceName}} --reason 'at the fair' --until 36h
 {{end}}
 # Attach another Debian machine's apt (as root, on that machine)
 mkdir -p /etc/apt/keyrings
@@ -43,12 +59,14 @@ apt-get install -y demo-app
 
 A machine that cannot reach {{.Public}} needs another address: PUBLIC=ADDRESS:PORT make run
 
-# A new sign-in link, the device as the server sees it, and what the archive holds
+# A new sign-in link, and what the archive holds
 . {{.Dir}}/env
 repo-manager login-link {{.Visitor}}
-repo-manager device list
 repo-manager stage list
-
+{{if .Device}}
+The device enrolled by itself, with its serial number. These two commands, already run, let it; docs/device-protocol.md has the rest:
+{{range .Commands}}  {{.}}
+{{end}}{{end}}
 Ctrl-C stops everything; make run goes on from there; make purge removes {{.Dir}}.
 `))
 
@@ -58,10 +76,15 @@ func (d *demo) stay(ctx context.Context, link string, dev *virtual) error {
 	if err := d.environment(ctx); err != nil {
 		return err
 	}
+	pending, err := d.pending(ctx)
+	if err != nil {
+		return err
+	}
 	text := &strings.Builder{}
-	err := guide.Execute(text, map[string]any{
+	err = guide.Execute(text, map[string]any{
 		"Link": link, "Dir": d.dir, "Source": d.source, "Public": d.server.Public, "Pipeline": pipelineName,
-		"Repository": repository, "Distribution": distribution, "Visitor": visitor(), "Device": dev != nil,
+		"Repository": repository, "Distribution": distribution, "Visitor": visitor(), "Device": dev != nil, "Pending": pending,
+		"DeviceName": deviceName, "Product": product, "Commands": []string{strings.Join(createProduct, " "), strings.Join(registerDevice, " ")},
 	})
 	if err != nil {
 		return err

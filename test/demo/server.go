@@ -59,6 +59,7 @@ func startServer(ctx context.Context, d *demo) (*server, error) {
 	defer log.Close()
 	s := &server{ended: make(chan struct{})}
 	s.process = exec.Command(filepath.Join(d.dir, "bin", "repo-manager"), "serve",
+		"--config", os.DevNull, // not that of a server which this machine may have
 		"--data", data, "--listen", archive, "--listen-admin", page)
 	s.process.Stdout, s.process.Stderr = log, log
 	// A group of its own: Ctrl-C reaches the demo alone, which stops the

@@ -167,6 +167,9 @@ func (m *Machine) container(ctx context.Context, p *power, boot Boot, group stri
 	if err := m.dropExport(); err != nil {
 		return Crashed, err
 	}
+	if err := os.WriteFile(m.number(), []byte(m.uuid()+"\n"), 0o444); err != nil {
+		return Crashed, fmt.Errorf("cannot number %s: %w", m.config.Name, err)
+	}
 	cmd := exec.CommandContext(ctx, "systemd-nspawn", m.nspawnArgs(boot)...)
 	cmd.Env = append(os.Environ(), "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1", "SYSTEMD_NSPAWN_LOCK=0")
 	cmd.Stdout, cmd.Stderr = console, console
@@ -209,6 +212,8 @@ func (m *Machine) nspawnArgs(boot Boot) []string {
 		"--directory=" + filepath.Join(m.Top(), "deployments", strconv.Itoa(boot.Deployment)),
 		"--bind=" + m.Top() + ":/sysroot:norbind",
 		"--bind=" + m.BootControl() + ":/boot-control",
+		// By itself nspawn would take the id on the disk for the machine's.
+		"--bind-ro=" + m.number() + ":/run/host/container-uuid",
 		"--setenv=TERM=dumb",
 		// What follows is PID 1's "kernel command line".
 		"systemd.journald.forward_to_console=1", "systemd.show_status=0", "systemd.log_color=0",
@@ -224,6 +229,16 @@ func (m *Machine) id() string {
 	sum := sha256.Sum256([]byte(m.config.Dir))
 	return fmt.Sprintf("%s-%x", m.config.Name, sum[:4])
 }
+
+// uuid is the number of the hardware: another machine has another, whatever
+// disk is in it.
+func (m *Machine) uuid() string {
+	sum := sha256.Sum256([]byte(m.config.Dir))
+	return fmt.Sprintf("%x-%x-%x-%x-%x", sum[:4], sum[4:6], sum[6:8], sum[8:10], sum[10:16])
+}
+
+// number is the file with the uuid.
+func (m *Machine) number() string { return filepath.Join(m.config.Dir, "hardware-uuid") }
 
 // remember writes the record of a started container.
 func (m *Machine) remember(p *power, pid int, group string) error {

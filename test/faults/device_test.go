@@ -35,6 +35,9 @@ func TestKilledCheckIns(t *testing.T) {
 	if _, err := s.API.CreatePipeline(ctx, protocol.Pipeline{Name: "demo", Distribution: "trixie", Architectures: []string{"amd64"}}); err != nil {
 		t.Fatal(err)
 	}
+	if _, err := s.API.CreateProduct(ctx, "demo", protocol.Product{Name: "gateway", Architecture: "amd64", Packages: []string{"app"}}); err != nil {
+		t.Fatal(err)
+	}
 	token, err := s.API.CreateEnrolmentToken(ctx, protocol.EnrolmentToken{Pipeline: "demo", Product: "gateway", Stage: "dev"})
 	if err != nil {
 		t.Fatal(err)

@@ -7,12 +7,17 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"time"
 
+	"aptfleet/internal/bom"
 	"aptfleet/internal/protocol"
+	"aptfleet/internal/seal"
+	"aptfleet/internal/tlspin"
 )
 
 // Device plays a device's side of docs/device-protocol.md: it signs, counts and
@@ -27,6 +32,7 @@ type Device struct {
 	Arch     string `json:"architecture"`
 	Product  string `json:"product,omitempty"`
 	Revision string `json:"revision,omitempty"`
+	CA       string `json:"ca,omitempty"` // PEM, pinned: no other server is believed
 
 	Session  uint64 `json:"session"`
 	Sequence uint64 `json:"sequence"`
@@ -129,18 +135,32 @@ func (d *Device) Accept(signed protocol.Signed, now time.Time) error {
 	return nil
 }
 
-// Enrol asks the server at a URL to take the device.
+// Enrol asks the server at a URL to take the device. The CA whose fingerprint
+// is in the token is pinned before anything is sent.
 func (d *Device) Enrol(ctx context.Context, server, token string) (status int, err error) {
 	signed, err := d.Enrolment(token)
 	if err != nil {
 		return 0, err
 	}
-	status, body, err := send(ctx, server+"/device/v1/enrolments", signed)
+	if parts := strings.Split(token, "_"); d.CA == "" && len(parts) == 3 {
+		ca, err := tlspin.FetchCA(ctx, server, parts[2], nil, nil)
+		if err != nil {
+			return 0, err
+		}
+		d.CA = string(ca)
+	}
+	status, body, err := d.send(ctx, server+"/device/v1/enrolments", signed)
 	if err != nil {
 		return status, err
 	}
 	d.Enrolled = protocol.Enrolled{}
-	return status, json.Unmarshal(body, &d.Enrolled)
+	if err := json.Unmarshal(body, &d.Enrolled); err != nil {
+		return status, err
+	}
+	if d.CA != "" && d.Enrolled.CA != d.CA && d.Enrolled.Status == protocol.EnrolmentAccepted {
+		return status, errors.New("the server names another CA than the one that it was reached by")
+	}
+	return status, nil
 }
 
 // CheckIn checks in as a device does: with its report if the server does not
@@ -157,7 +177,7 @@ func (d *Device) CheckIn(ctx context.Context, server string) (status int, err er
 		if err != nil {
 			return 0, err
 		}
-		got, body, err := send(ctx, server+"/device/v1/check-ins", signed)
+		got, body, err := d.send(ctx, server+"/device/v1/check-ins", signed)
 		if first {
 			status = got
 		}
@@ -188,6 +208,74 @@ func (d *Device) CheckIn(ctx context.Context, server string) (status int, err er
 	}
 }
 
+// Fetch reads a path of the archive with the password that the device was
+// given, if it was.
+func (d *Device) Fetch(ctx context.Context, server, path string) (status int, body []byte, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, server+"/"+path, nil)
+	if err != nil {
+		return 0, nil, err
+	}
+	if d.Enrolled.Password != "" {
+		req.SetBasicAuth(d.Enrolled.Device, d.Enrolled.Password)
+	}
+	return d.do(req)
+}
+
+// BOM fetches the bill of materials that the device was assigned, and holds it
+// against the assignment.
+func (d *Device) BOM(ctx context.Context, server string) (status int, bill bom.BOM, err error) {
+	r := d.Accepted.Release
+	if r == nil {
+		return 0, bill, errors.New("no release was assigned")
+	}
+	status, text, err := d.Fetch(ctx, server, d.Accepted.Pipeline+"/boms/"+r.BOM)
+	if err != nil || status != http.StatusOK {
+		return status, bill, err
+	}
+	if int64(len(text)) != r.BOMSize || bom.Sum(text) != r.BOM {
+		return status, bill, fmt.Errorf("%d bytes with the SHA-256 %s came, %d with %s were assigned", len(text), bom.Sum(text), r.BOMSize, r.BOM)
+	}
+	if bill, err = bom.Decode(text); err != nil {
+		return status, bill, err
+	}
+	if bill.State != r.State || bill.Product != d.Enrolled.Product || bill.Architecture != d.Arch {
+		return status, bill, fmt.Errorf("the bill of materials is of state %s, product %s, %s", bill.State, bill.Product, bill.Architecture)
+	}
+	return status, bill, nil
+}
+
+// Secrets are those of the accepted configuration, decrypted.
+func (d *Device) Secrets() (map[string]string, error) {
+	secrets := make(map[string]string)
+	if d.Accepted.Config == nil {
+		return secrets, nil
+	}
+	key, err := seal.ParseKey(d.Sealing)
+	if err != nil {
+		return nil, err
+	}
+	for name, sealed := range d.Accepted.Config.Secrets {
+		plain, err := seal.Open(key, d.Enrolled.Device, name, sealed)
+		if err != nil {
+			return nil, err
+		}
+		secrets[name] = string(plain)
+	}
+	return secrets, nil
+}
+
+// Install pretends that what was assigned is booted, and its configuration
+// applied.
+func (d *Device) Install() {
+	if r := d.Accepted.Release; r != nil {
+		d.Report.Deployments = []protocol.Deployment{{ID: 1, State: r.State, Snapshot: r.Snapshot, BOM: r.BOM, Role: "booted"}}
+	}
+	if c := d.Accepted.Config; c != nil {
+		d.Report.Config = c.Revision
+	}
+	d.Report.Follow, d.Report.Phase, d.Report.Health = d.Accepted.Stage, "IDLE", &protocol.Health{OK: true}
+}
+
 // DeviceError is what the server told a device instead of an answer.
 type DeviceError struct {
 	Status int
@@ -199,7 +287,7 @@ func (e *DeviceError) Error() string {
 }
 
 // send posts a signed text.
-func send(ctx context.Context, url string, signed protocol.Signed) (int, []byte, error) {
+func (d *Device) send(ctx context.Context, url string, signed protocol.Signed) (int, []byte, error) {
 	text, err := json.Marshal(signed)
 	if err != nil {
 		return 0, nil, err
@@ -208,18 +296,33 @@ func send(ctx context.Context, url string, signed protocol.Signed) (int, []byte,
 	if err != nil {
 		return 0, nil, err
 	}
-	resp, err := http.DefaultClient.Do(req)
+	status, body, err := d.do(req)
+	if err != nil || status < http.StatusBadRequest {
+		return status, body, err
+	}
+	var told protocol.ErrorBody
+	if err := json.Unmarshal(body, &told); err != nil {
+		return status, body, fmt.Errorf("%d: %s", status, body)
+	}
+	return status, body, &DeviceError{status, told.Error}
+}
+
+// do sends a request to no other server than the one with the pinned CA.
+func (d *Device) do(req *http.Request) (status int, body []byte, err error) {
+	client := http.DefaultClient
+	if d.CA != "" {
+		transport, err := tlspin.Transport([]byte(d.CA), nil)
+		if err != nil {
+			return 0, nil, err
+		}
+		defer transport.CloseIdleConnections()
+		client = &http.Client{Transport: transport}
+	}
+	resp, err := client.Do(req)
 	if err != nil {
 		return 0, nil, err
 	}
 	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
-	if err != nil || resp.StatusCode < http.StatusBadRequest {
-		return resp.StatusCode, body, err
-	}
-	var told protocol.ErrorBody
-	if err := json.Unmarshal(body, &told); err != nil {
-		return resp.StatusCode, body, fmt.Errorf("%d: %s", resp.StatusCode, body)
-	}
-	return resp.StatusCode, body, &DeviceError{resp.StatusCode, told.Error}
+	body, err = io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	return resp.StatusCode, body, err
 }

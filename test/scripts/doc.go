@@ -7,6 +7,7 @@
 //	deb NAME VERSION [ARCH]    build NAME_VERSION_ARCH.deb with dpkg-deb; more fields come from NAME.fields
 //	damage PATTERN             flip the last byte of the one file that matches; twice heals it
 //	cut FILE BYTES             shorten a file to its first bytes
+//	device FILE VERB [ARG...]  play a device that is kept in a file (see device_test.go)
 //	keyring FILE               write the certificate of a new key that signs nothing here
 //	http [-ca FILE] [-token T | -basic NAME:PASSWORD] [-header 'N: V']... [-file F | -body TEXT] METHOD URL
 //	                           ask by HTTP; stdout is the status and the body

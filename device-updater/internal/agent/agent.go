@@ -35,9 +35,10 @@ type Assignments interface {
 	Current() (a *protocol.Assignment, against string)
 }
 
-// Configurer applies the configuration of an assignment. It is called with the
-// same one again after a start and after it failed. revision is what is in
-// force afterwards, also where err says why the rest is not.
+// Configurer applies the configuration of an assignment, or without one ends
+// what was interrupted. It is called at every check-in, with the one that was
+// accepted last: what is applied already costs nothing. revision is what is in force
+// afterwards, also where err says why the rest is not.
 type Configurer interface {
 	Apply(ctx context.Context, device string, config *protocol.AssignedConfig) (revision string, err error)
 }
@@ -129,7 +130,6 @@ func (a *Agent) Contact() Contact {
 
 // Run checks in until ctx ends; then once more if there is something to tell.
 func (a *Agent) Run(ctx context.Context) {
-	a.configure(ctx)
 	var next time.Duration // the first follows the start at once
 	for {
 		if !a.await(ctx, next) {
@@ -146,7 +146,7 @@ func (a *Agent) Run(ctx context.Context) {
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 	defer cancel()
 	if a.Contact().Error == "" && a.news(last, false) {
-		if err := a.CheckIn(last); err != nil {
+		if err := a.report(last); err != nil {
 			a.Log.Debug("the last report was not delivered", "error", err)
 		}
 	}
@@ -234,8 +234,18 @@ func gist(r protocol.Report) string {
 }
 
 // CheckIn checks in now and returns when the answer has been dealt with. An
-// assignment that is refused is not an error of the check-in.
+// assignment that is refused, or a configuration that cannot be applied, is not
+// an error of the check-in.
 func (a *Agent) CheckIn(ctx context.Context) error {
+	a.turn.Lock()
+	a.configure(ctx)
+	a.turn.Unlock()
+	return a.report(ctx)
+}
+
+// report is a check-in that leaves the configuration as it is, unless the
+// answer has another one.
+func (a *Agent) report(ctx context.Context) error {
 	a.turn.Lock()
 	err := a.checkIn(ctx)
 	a.turn.Unlock()
@@ -397,21 +407,29 @@ func (a *Agent) accept(ctx context.Context, signed protocol.Signed) {
 
 // configure applies the configuration of the accepted assignment.
 func (a *Agent) configure(ctx context.Context) {
-	newest, _ := a.Assignments.Current()
-	if a.Config == nil || newest == nil {
+	if a.Config == nil {
 		return
 	}
-	revision, err := a.Config.Apply(ctx, a.Device, newest.Config)
+	var config *protocol.AssignedConfig
+	if newest, _ := a.Assignments.Current(); newest != nil {
+		config = newest.Config
+	}
+	revision, err := a.Config.Apply(ctx, a.Device, config)
+	if err != nil && ctx.Err() != nil {
+		return // that says nothing about the configuration
+	}
+	failed := ""
+	if err != nil {
+		failed = err.Error()
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	news := a.contact.Config != revision
-	a.contact.Config, a.contact.Failed = revision, ""
-	if err != nil {
-		news = news || a.contact.Failed != err.Error()
-		a.contact.Failed = err.Error()
-		a.Log.Warn("the configuration was not applied: " + err.Error())
+	if a.contact.Config == revision && a.contact.Failed == failed {
+		return
 	}
-	if news {
-		a.Changed()
+	if failed != "" {
+		a.Log.Warn(failed)
 	}
+	a.contact.Config, a.contact.Failed = revision, failed
+	a.Changed()
 }

@@ -342,6 +342,10 @@ func TestConfigurationIsApplied(t *testing.T) {
 	d := newDevice(t)
 	config := &configurer{}
 	d.Config = config
+	if err := d.CheckIn(t.Context()); err != nil || strings.Join(config.got, ", ") != "dev-1 nothing" {
+		t.Errorf("without an assignment: %v, applied %v", err, config.got)
+	}
+	config.got = nil
 	d.server.Assign(nil, func(a *protocol.Assignment) { a.Config = &protocol.AssignedConfig{Revision: "r1"} })
 	if err := d.CheckIn(t.Context()); err != nil || d.Contact().Config != "r1" {
 		t.Errorf("%v, %+v", err, d.Contact())
@@ -351,8 +355,19 @@ func TestConfigurationIsApplied(t *testing.T) {
 	if err := d.CheckIn(t.Context()); err != nil || d.Contact().Config != "r2" || d.Contact().Failed != "a hook failed" {
 		t.Errorf("%v, %+v", err, d.Contact())
 	}
-	if strings.Join(config.got, ", ") != "dev-1 r1, dev-1 r2" {
+	// Each check-in begins with what is there.
+	if strings.Join(config.got, ", ") != "dev-1 nothing, dev-1 r1, dev-1 r1, dev-1 r2" {
 		t.Errorf("applied %v", config.got)
+	}
+	config.err = nil
+	if err := d.CheckIn(t.Context()); err != nil || d.Contact().Failed != "" {
+		t.Errorf("the hook succeeds: %v, %+v", err, d.Contact())
+	}
+	ended, end := context.WithCancel(t.Context())
+	end()
+	config.err = context.Canceled
+	if err := d.CheckIn(ended); err == nil || d.Contact().Failed != "" {
+		t.Errorf("the updater ends: %v, %+v", err, d.Contact())
 	}
 }
 

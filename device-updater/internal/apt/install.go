@@ -10,6 +10,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"aptfleet/device-updater/internal/sandbox"
@@ -22,6 +23,7 @@ const (
 	insideSources  = "/run/aptfleet/sources.list.d"
 	insideLists    = "/run/aptfleet/lists"
 	insideDebs     = "/run/aptfleet/debs"
+	insideLocal    = "/run/aptfleet/local"
 	insideArchives = "/run/aptfleet/archives"
 	insideLog      = "/run/aptfleet/log"
 )
@@ -53,8 +55,14 @@ func (p *Private) Install(ctx context.Context, run Run, root string, plan Plan, 
 			{Path: "/run/aptfleet/extended_states", Mode: 0o644},
 		},
 	}
+	plan = plan.inside(&c)
 	for _, f := range plan.Fetch {
-		c.Links = append(c.Links, sandbox.Link{Path: path.Join(insideArchives, f.File), To: path.Join(insideDebs, f.File)})
+		// apt takes local files from its cache too, if it must not fetch.
+		to := path.Join(insideDebs, f.File)
+		if f.Local != "" {
+			to = f.Local
+		}
+		c.Links = append(c.Links, sandbox.Link{Path: path.Join(insideArchives, f.File), To: to})
 	}
 	c.Argv = append([]string{"apt-get", "-q", "--no-download", "install"}, transaction...)
 	c.Argv = append(c.Argv, plan.arguments()...)
@@ -62,15 +70,73 @@ func (p *Private) Install(ctx context.Context, run Run, root string, plan Plan, 
 		return fmt.Errorf("cannot install packages: %w", err)
 	}
 	if rebuilt := plan.reinstalls(status); len(rebuilt) > 0 {
-		c.Argv = []string{"apt-get", "-q", "--no-download", "install", "--reinstall"}
+		c.Argv = append([]string{"apt-get", "-q", "--no-download", "install", "--reinstall"}, transaction...)
 		for _, r := range rebuilt {
 			c.Argv = append(c.Argv, r.Argument())
 		}
 		if err := run(ctx, c, out); err != nil {
-			return fmt.Errorf("cannot install rebuilt packages: %w", err)
+			return fmt.Errorf("cannot install packages again: %w", err)
 		}
 	}
+	if err := wishNothingElse(ctx, run, root, out); err != nil {
+		return err
+	}
 	return tidy(root, extendedStates(plan.List, topLevel, plan.Native))
+}
+
+// inside returns the plan with local packages at the path where the command
+// sees them.
+func (p Plan) inside(c *sandbox.Command) Plan {
+	shown := make(map[string]string)
+	show := func(list []Package) []Package {
+		list = slices.Clone(list)
+		for i, item := range list {
+			if item.Local == "" {
+				continue
+			}
+			at, ok := shown[item.Local]
+			if !ok {
+				at = path.Join(insideLocal, path.Base(item.Local))
+				shown[item.Local] = at
+				c.Binds = append(c.Binds, sandbox.Bind{Source: item.Local, Target: at})
+			}
+			list[i].Local = at
+		}
+		return list
+	}
+	p.List, p.Fetch = show(p.List), show(p.Fetch)
+	return p
+}
+
+// wishNothingElse takes back what was wished for single packages, like a hold:
+// the list alone says what is installed, in every root alike.
+func wishNothingElse(ctx context.Context, run Run, root string, out io.Writer) error {
+	status, err := readStatus(root)
+	if err != nil {
+		return err
+	}
+	var wishes strings.Builder
+	for _, i := range status {
+		if i.whole() && i.Status != wholeStatus {
+			name := i.Name
+			if i.Architecture != "all" {
+				name += ":" + i.Architecture
+			}
+			fmt.Fprintf(&wishes, "%s install\n", name)
+		}
+	}
+	if wishes.Len() == 0 {
+		return nil
+	}
+	const file = "/run/aptfleet/selections"
+	c := sandbox.Command{
+		Root: root, Argv: []string{"sh", "-c", "dpkg --set-selections <" + file},
+		Files: []sandbox.File{{Path: file, Content: wishes.String(), Mode: 0o644}},
+	}
+	if err := run(ctx, c, out); err != nil {
+		return fmt.Errorf("cannot take back holds on packages: %w", err)
+	}
+	return nil
 }
 
 const insideSettings = aptroot.Settings + `Dir::Etc::sourceparts "` + insideSources + `";

@@ -22,6 +22,10 @@ type Installed struct {
 	Status string // "install ok installed": what is wished, what is wrong, what is
 }
 
+// wholeStatus is the Status of a package that nothing is wrong with, and of which
+// nobody wishes anything else.
+const wholeStatus = "install ok installed"
+
 // whole reports whether the package is installed and nothing is wrong with it.
 // The wish is ignored: what dpkg holds follows the list like all else.
 func (i Installed) whole() bool { return strings.HasSuffix(i.Status, " ok installed") }
@@ -55,9 +59,10 @@ func ParseStatus(r io.Reader) ([]Installed, error) {
 // Plan is what turns what is installed into the exact list.
 type Plan struct {
 	List   []Package   // what must be installed afterwards, and nothing else
-	Fetch  []Package   // of List: not installed like that yet
+	Fetch  []Package   // of List: not installed like that yet, or damaged
 	Remove []Installed // to purge, left-over configuration included
 	Native string      // the device's architecture
+	Mend   bool        // something must be mended that no package can: a directory's mode, a hold
 
 	old map[string]string // version that is installed now, by slot
 }
@@ -103,7 +108,7 @@ func (p Plan) Changes() []Change {
 
 // MakePlan compares. known holds the hashes under which packages were installed
 // by an earlier transaction (by String()); an installed package whose known
-// hash differs is fetched again.
+// hash differs is fetched again, and so is a local one whose hash is not known.
 func MakePlan(list []Package, installed []Installed, known map[string]string, native string) Plan {
 	plan := Plan{List: list, Native: native, old: make(map[string]string)}
 	have := make(map[string]Installed)
@@ -118,12 +123,13 @@ func MakePlan(list []Package, installed []Installed, known map[string]string, na
 		want[slot(p, native)] = true
 		i, ok := have[slot(p, native)]
 		same := ok && i.whole() && i.String() == p.String()
-		if hash, recorded := known[p.String()]; same && recorded && hash != p.SHA256 {
+		if hash, recorded := known[p.String()]; same && hash != p.SHA256 && (recorded || p.Local != "") {
 			same = false
 		}
 		if !same {
 			plan.Fetch = append(plan.Fetch, p)
 		}
+		plan.Mend = plan.Mend || ok && i.whole() && i.Status != wholeStatus
 	}
 	for _, i := range installed {
 		if !want[slot(i.Package, native)] {
@@ -131,6 +137,24 @@ func MakePlan(list []Package, installed []Installed, known map[string]string, na
 		}
 	}
 	return plan
+}
+
+// Repair makes the plan install packages again of which files were damaged,
+// named as dpkg names them: "name" or "name:architecture". Those that it
+// installs anyway, and those that leave, are fine as they are.
+func (p *Plan) Repair(names []string) {
+	for _, item := range p.List {
+		damaged := slices.Contains(names, item.Name) || slices.Contains(names, slot(item, p.Native))
+		if damaged && !slices.ContainsFunc(p.Fetch, func(f Package) bool { return slot(f, p.Native) == slot(item, p.Native) }) {
+			p.Fetch = append(p.Fetch, item)
+		}
+	}
+	slices.SortFunc(p.Fetch, aptroot.Compare)
+}
+
+// Installs reports whether the plan installs a package, named as dpkg names it.
+func (p Plan) Installs(name string) bool {
+	return slices.ContainsFunc(p.Fetch, func(f Package) bool { return f.Name == name || slot(f, p.Native) == name })
 }
 
 // slot names what only one version can be installed of: dpkg counts packages
@@ -143,7 +167,7 @@ func slot(p Package, native string) string {
 }
 
 // Empty reports whether nothing is to be done.
-func (p Plan) Empty() bool { return len(p.Fetch) == 0 && len(p.Remove) == 0 }
+func (p Plan) Empty() bool { return len(p.Fetch) == 0 && len(p.Remove) == 0 && !p.Mend }
 
 // FetchSize is how many bytes the packages to fetch have.
 func (p Plan) FetchSize() int64 {
@@ -172,7 +196,7 @@ func (p Plan) arguments() []string {
 }
 
 // reinstalls are packages of which another build of the same version is
-// installed: apt would leave them.
+// installed, or of which files were damaged: apt would leave them.
 func (p Plan) reinstalls(installed []Installed) []Package {
 	have := make(map[string]bool)
 	for _, i := range installed {
@@ -208,10 +232,10 @@ func extendedStates(list []Package, topLevel []string, native string) string {
 
 // Mismatch compares what dpkg says is installed with the list and names the
 // first difference; "" if there is none.
-func Mismatch(list []Package, installed []Installed) string {
+func Mismatch(list []Package, found []Installed) string {
 	have := make(map[string]bool)
-	for _, i := range installed {
-		if !i.whole() {
+	for _, i := range found {
+		if i.Status != wholeStatus {
 			return fmt.Sprintf("%s is %q", i.Name, i.Status)
 		}
 		have[i.String()] = true
@@ -223,7 +247,7 @@ func Mismatch(list []Package, installed []Installed) string {
 			return p.String() + " is not installed"
 		}
 	}
-	for _, i := range installed {
+	for _, i := range found {
 		if !want[i.String()] {
 			return i.String() + " is installed and not in the list"
 		}

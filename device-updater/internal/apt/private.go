@@ -59,7 +59,7 @@ func (p *Private) Download(ctx context.Context, plan Plan, status []byte, progre
 	err := p.Run(ctx, "fetch.conf", io.Discard, append(args, plan.arguments()...)...)
 	again, parseErr := ParseStatus(bytes.NewReader(status))
 	if rebuilt := plan.reinstalls(again); err == nil && parseErr == nil && len(rebuilt) > 0 {
-		args := []string{"apt-get", "-q", "install", "--download-only", "--reinstall"}
+		args := append([]string{"apt-get", "-q", "install", "--download-only", "--reinstall"}, transaction...)
 		for _, r := range rebuilt {
 			args = append(args, r.Argument())
 		}
@@ -68,6 +68,9 @@ func (p *Private) Download(ctx context.Context, plan Plan, status []byte, progre
 	stop()
 	if err = errors.Join(err, parseErr); err != nil {
 		return fmt.Errorf("cannot download packages: %w", err)
+	}
+	if err := p.refuseOthers(plan); err != nil {
+		return err
 	}
 	return p.Recheck(ctx, plan)
 }
@@ -82,7 +85,9 @@ var transaction = []string{
 func (p *Private) sweep(plan Plan) error {
 	need := make(map[string]Package)
 	for _, f := range plan.Fetch {
-		need[f.File] = f
+		if f.Local == "" {
+			need[f.File] = f
+		}
 	}
 	entries, err := os.ReadDir(p.Path("archives"))
 	if err != nil {
@@ -114,7 +119,7 @@ func (p *Private) Recheck(ctx context.Context, plan Plan) error {
 }
 
 func (p *Private) checkFile(want Package) error {
-	f, err := os.Open(p.Path("archives/" + want.File))
+	f, err := os.Open(p.file(want))
 	if err != nil {
 		return err
 	}
@@ -133,6 +138,14 @@ func (p *Private) checkFile(want Package) error {
 	return nil
 }
 
+// file is where the .deb of a package of a plan lies.
+func (p *Private) file(want Package) string {
+	if want.Local != "" {
+		return want.Local
+	}
+	return p.Path("archives/" + want.File)
+}
+
 // watch tells progress about files as they arrive, until stop.
 func (p *Private) watch(ctx context.Context, plan Plan, progress func(done, total int)) (stop func()) {
 	if progress == nil {
@@ -141,7 +154,7 @@ func (p *Private) watch(ctx context.Context, plan Plan, progress func(done, tota
 	count := func() {
 		done := 0
 		for _, f := range plan.Fetch {
-			if info, err := os.Stat(p.Path("archives/" + f.File)); err == nil && info.Size() == f.Size {
+			if info, err := os.Stat(p.file(f)); err == nil && info.Size() == f.Size {
 				done++
 			}
 		}

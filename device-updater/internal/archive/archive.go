@@ -43,6 +43,7 @@ const (
 	Tampered    Kind = "tampered"    // the signature does not verify, or the text is not that of the base
 	Expired     Kind = "expired"     // Valid-Until has passed
 	Older       Kind = "older"       // signed before one that was seen already
+	Package     Kind = "package"     // a package of the bill of materials is not in the signed index like that
 )
 
 // Error is why an offer was not believed.

@@ -203,11 +203,14 @@ func (s *Store) Current() (a *protocol.Assignment, against string) {
 	}
 	clock := s.clock()
 	copied := *s.current
+	if h := copied.Hold; h != nil && !h.Until.IsZero() && !clock.latest(copied).Before(h.Until) {
+		copied.Hold = nil // its time has passed
+	}
 	if why := untimely(copied, clock); why != "" {
 		return &copied, why
 	}
-	if h := copied.Hold; h != nil && (h.Until.IsZero() || clock.latest(copied).Before(h.Until)) {
-		return &copied, held(*h)
+	if copied.Hold != nil {
+		return &copied, held(*copied.Hold)
 	}
 	return &copied, ""
 }

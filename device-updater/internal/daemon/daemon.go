@@ -24,6 +24,8 @@ const (
 	Update   Act = "update"
 	Rollback Act = "rollback"
 	Retry    Act = "retry"
+	Try      Act = "try"
+	Rejoin   Act = "rejoin"
 	// Reload ends Run, so that the daemon begins anew with what has changed
 	// about the device: it was enrolled.
 	Reload Act = "reload"
@@ -31,9 +33,12 @@ const (
 
 // Request is one act with its options.
 type Request struct {
-	Act    Act  `json:"act"`
-	Reboot bool `json:"reboot,omitempty"` // Update: boot the result in any case
-	Retry  bool `json:"retry,omitempty"`  // Update: also what failed before
+	Act    Act      `json:"act"`
+	Reboot bool     `json:"reboot,omitempty"`  // Update, Try, Rejoin: boot the result in any case
+	Retry  bool     `json:"retry,omitempty"`   // Update: also what failed before
+	DryRun bool     `json:"dry_run,omitempty"` // Try, Rejoin: only say what would change
+	Files  []string `json:"files,omitempty"`   // Try: absolute paths of .debs
+	By     string   `json:"by,omitempty"`      // Try: who brought them
 
 	patient bool // nobody asked: it is time to check
 }
@@ -46,6 +51,10 @@ type Machine interface {
 	Update(ctx context.Context, o update.Options) error
 	Rollback(ctx context.Context) error
 	Retry() error
+	Try(ctx context.Context, files []string, by string, o update.Options) error
+	PreviewTry(ctx context.Context, files []string) ([]apt.Change, error)
+	Rejoin(ctx context.Context, o update.Options) error
+	PreviewRejoin(ctx context.Context) ([]apt.Change, error)
 	Rebooting() bool
 	Unfinished() bool
 	Cancel() bool
@@ -53,9 +62,19 @@ type Machine interface {
 }
 
 // Do carries a request out on a machine that has recovered. changes are the
-// answer to Preview.
+// answer to Preview and dry runs.
 func Do(ctx context.Context, m Machine, r Request) (changes []apt.Change, err error) {
 	switch r.Act {
+	case Try:
+		if r.DryRun {
+			return m.PreviewTry(ctx, r.Files)
+		}
+		err = m.Try(ctx, r.Files, r.By, update.Options{Reboot: r.Reboot})
+	case Rejoin:
+		if r.DryRun {
+			return m.PreviewRejoin(ctx)
+		}
+		err = m.Rejoin(ctx, update.Options{Reboot: r.Reboot})
 	case Check:
 		_, err = m.Check(ctx)
 	case Preview:

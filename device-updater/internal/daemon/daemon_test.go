@@ -69,7 +69,19 @@ func (m *machine) Update(ctx context.Context, o update.Options) error {
 	return m.do(ctx, what)
 }
 func (m *machine) Rollback(ctx context.Context) error { return m.do(ctx, "rollback") }
-func (m *machine) Retry() error                       { return m.do(context.Background(), "retry") }
+func (m *machine) Try(ctx context.Context, files []string, by string, o update.Options) error {
+	return m.do(ctx, fmt.Sprintf("try %v of %s, reboot %v", files, by, o.Reboot))
+}
+func (m *machine) PreviewTry(ctx context.Context, files []string) ([]apt.Change, error) {
+	return []apt.Change{{Name: "app", New: "2~local"}}, m.do(ctx, fmt.Sprintf("preview of %v", files))
+}
+func (m *machine) Rejoin(ctx context.Context, o update.Options) error {
+	return m.do(ctx, fmt.Sprintf("rejoin, reboot %v", o.Reboot))
+}
+func (m *machine) PreviewRejoin(ctx context.Context) ([]apt.Change, error) {
+	return []apt.Change{{Name: "app", Old: "2~local"}}, m.do(ctx, "preview of rejoin")
+}
+func (m *machine) Retry() error { return m.do(context.Background(), "retry") }
 func (m *machine) Rebooting() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -144,7 +156,22 @@ func TestActs(t *testing.T) {
 	if err != nil || len(changes) != 1 || changes[0] != (apt.Change{Name: "app", New: "2"}) {
 		t.Errorf("%v, %v", changes, err)
 	}
-	if got := strings.Join(m.did, ", "); got != "recover, check, update, update reboot retry, rollback, retry, update, preview" {
+	for _, c := range []struct {
+		r    daemon.Request
+		want string
+	}{
+		{daemon.Request{Act: daemon.Try, Files: []string{"/a.deb", "/b.deb"}, By: "ann", Reboot: true}, ""},
+		{daemon.Request{Act: daemon.Try, Files: []string{"/a.deb"}, DryRun: true}, "2~local"},
+		{daemon.Request{Act: daemon.Rejoin, Reboot: true}, ""},
+		{daemon.Request{Act: daemon.Rejoin, DryRun: true}, "2~local"},
+	} {
+		changes, err := client.Ask(t.Context(), c.r, func(update.Status) {})
+		if err != nil || (c.want == "") != (len(changes) == 0) {
+			t.Errorf("%+v: %v, %v", c.r, changes, err)
+		}
+	}
+	if got := strings.Join(m.did, ", "); got != "recover, check, update, update reboot retry, rollback, retry, update, preview, "+
+		"try [/a.deb /b.deb] of ann, reboot true, preview of [/a.deb], rejoin, reboot true, preview of rejoin" {
 		t.Errorf("it did %s", got)
 	}
 	if _, err := client.Ask(t.Context(), daemon.Request{Act: "fly"}, func(update.Status) {}); err == nil {

@@ -62,10 +62,13 @@ func (d *Daemon) Serve(ctx context.Context, path string) error {
 	return nil
 }
 
+// maxRequest bounds a request in bytes: it may name many files.
+const maxRequest = 256 << 10
+
 // act queues a request; with ?wait=1 it answers with events until it is done.
 func (d *Daemon) act(w http.ResponseWriter, r *http.Request) {
 	var request Request
-	if err := json.NewDecoder(io.LimitReader(r.Body, 4096)).Decode(&request); err != nil {
+	if err := json.NewDecoder(io.LimitReader(r.Body, maxRequest)).Decode(&request); err != nil {
 		http.Error(w, "cannot read request: "+err.Error(), http.StatusBadRequest)
 		return
 	}

@@ -4,11 +4,9 @@
 package enrol
 
 import (
-	"bytes"
 	"context"
 	"crypto/x509"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"net/http"
@@ -20,6 +18,7 @@ import (
 	"aptfleet/device-updater/internal/exchange"
 	"aptfleet/device-updater/internal/identity"
 	"aptfleet/internal/protocol"
+	"aptfleet/internal/tlspin"
 )
 
 // Trust is how the certificate authority (CA) of a server gets known.
@@ -130,8 +129,8 @@ func (c *Client) accepted(said protocol.Enrolled) (identity.Enrolment, error) {
 	}
 	switch {
 	case c.ca == nil && e.CA != "":
-		if _, err := certificate([]byte(e.CA)); err != nil {
-			return identity.Enrolment{}, fmt.Errorf("the answer's authority: %w", err)
+		if _, err := tlspin.ReadCA([]byte(e.CA)); err != nil {
+			return identity.Enrolment{}, fmt.Errorf("the answer's certificate authority: %w", err)
 		}
 	case c.ca != nil && e.CA != "" && !same(c.ca, []byte(e.CA)):
 		return identity.Enrolment{}, errors.New("the answer names another certificate authority than the one that was believed")
@@ -149,17 +148,9 @@ func (c *Client) accepted(said protocol.Enrolled) (identity.Enrolment, error) {
 
 // same compares two certificates, not how they are written.
 func same(a, b []byte) bool {
-	x, err1 := certificate(a)
-	y, err2 := certificate(b)
-	return err1 == nil && err2 == nil && bytes.Equal(x.Raw, y.Raw)
-}
-
-func certificate(text []byte) (*x509.Certificate, error) {
-	block, _ := pem.Decode(text)
-	if block == nil || block.Type != "CERTIFICATE" {
-		return nil, errors.New("it is no certificate in PEM")
-	}
-	return x509.ParseCertificate(block.Bytes)
+	x, err1 := tlspin.ReadCA(a)
+	y, err2 := tlspin.ReadCA(b)
+	return err1 == nil && err2 == nil && x.Equal(y)
 }
 
 // connect decides whom to believe, once.

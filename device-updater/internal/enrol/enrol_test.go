@@ -74,7 +74,7 @@ func TestWhoIsBelieved(t *testing.T) {
 		{"a certificate that is no authority's", func(_ *servertest.Server, r *enrol.Request) {
 			_, chain := servertest.Authority(t, "127.0.0.1", time.Now())
 			r.CA = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: chain.Certificate[0]})
-		}, "not of an authority"},
+		}, "not of a CA"},
 		{"plain HTTP", func(s *servertest.Server, r *enrol.Request) { r.Server = strings.Replace(s.URL, "https", "http", 1) }, "not encrypted"},
 		{"another product", func(s *servertest.Server, r *enrol.Request) { r.CA, r.Product = s.CA, "camera" }, `product "gateway"`},
 	} {

@@ -53,6 +53,7 @@ type Record struct {
 	Snapshot    string    `json:"snapshot,omitempty"` // its name, if it has one
 	Deployment  int       `json:"deployment"`         // that is made or tried
 	From        int       `json:"from"`               // that was booted when it began
+	Local       string    `json:"local,omitempty"`    // the overlay on top of the release: its id
 	Boot        string    `json:"boot,omitempty"`     // id of the boot that wrote the record
 	Manual      bool      `json:"manual,omitempty"`   // a person asked to go back to Deployment
 	Bad         bool      `json:"bad,omitempty"`      // HEALTH: the trial failed, for Reason

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"sort"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -26,13 +27,41 @@ import (
 // xattrs are name=hex joined by commas or "-"; target and path are quoted as Go
 // strings. Times are left out: they differ between two installations of the
 // same packages. Nested mounts and subvolumes are not entered.
-func WriteManifest(ctx context.Context, w io.Writer, root string) error {
+//
+// A line that begins with "! " is of a file that strange, which may be nil, says
+// does not belong there: no package has it and no installation made it.
+func WriteManifest(ctx context.Context, w io.Writer, root string, strange func(path string) bool) error {
 	out := bufio.NewWriterSize(w, 64<<10)
-	var top unix.Stat_t
-	if err := unix.Lstat(root, &top); err != nil {
+	err := Walk(ctx, root, func(rel, path string, st *unix.Stat_t) error {
+		entry, err := describe(path, st, true)
+		if err != nil {
+			return err
+		}
+		if strange != nil && strange(rel) {
+			if _, err := out.WriteString(strangeMark); err != nil {
+				return err
+			}
+		}
+		_, err = out.WriteString(entry.line(rel))
+		return err
+	})
+	if err != nil {
 		return fmt.Errorf("cannot list the files of %s: %w", root, err)
 	}
-	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+	return out.Flush()
+}
+
+const strangeMark = "! "
+
+// Walk visits root and everything below it, names sorted, without entering
+// nested mounts and subvolumes. visit is given the path in root, which begins
+// with a slash, and the path outside; it may return fs.SkipDir.
+func Walk(ctx context.Context, root string, visit func(rel, path string, st *unix.Stat_t) error) error {
+	var top unix.Stat_t
+	if err := unix.Lstat(root, &top); err != nil {
+		return err
+	}
+	return filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
@@ -43,11 +72,7 @@ func WriteManifest(ctx context.Context, w io.Writer, root string) error {
 		if err := unix.Lstat(path, &st); err != nil {
 			return &fs.PathError{Op: "lstat", Path: path, Err: err}
 		}
-		line, err := manifestLine(root, path, &st)
-		if err != nil {
-			return err
-		}
-		if _, err := out.WriteString(line); err != nil {
+		if err := visit("/"+strings.TrimPrefix(strings.TrimPrefix(path, root), "/"), path, &st); err != nil {
 			return err
 		}
 		if d.IsDir() && st.Dev != top.Dev {
@@ -55,45 +80,122 @@ func WriteManifest(ctx context.Context, w io.Writer, root string) error {
 		}
 		return nil
 	})
-	if err != nil {
-		return fmt.Errorf("cannot list the files of %s: %w", root, err)
-	}
-	return out.Flush()
 }
 
-func manifestLine(root, path string, st *unix.Stat_t) (string, error) {
-	kind, content := "?", "-"
+// Entry is what a manifest says of one file.
+type Entry struct {
+	Kind     byte   // a letter of find(1)
+	Mode     uint32 // permissions, set-id and sticky bits
+	UID, GID uint32
+	Content  string // as in the manifest; "" if it was not looked at
+	Xattrs   string // as in the manifest
+	Strange  bool   // it does not belong there
+}
+
+// Describe looks at the file at path, without following a link. Content is read
+// only if that is asked for.
+func Describe(path string, content bool) (Entry, error) {
+	var st unix.Stat_t
+	if err := unix.Lstat(path, &st); err != nil {
+		return Entry{}, &fs.PathError{Op: "lstat", Path: path, Err: err}
+	}
+	return describe(path, &st, content)
+}
+
+func describe(path string, st *unix.Stat_t, content bool) (Entry, error) {
+	e := Entry{Kind: '?', Mode: st.Mode & 0o7777, UID: st.Uid, GID: st.Gid, Content: "-"}
 	var err error
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFREG:
-		kind = "f"
-		content, err = fileHash(path)
-	case unix.S_IFDIR:
-		kind = "d"
-	case unix.S_IFLNK:
-		kind = "l"
-		content, err = os.Readlink(path)
-		content = fmt.Sprintf("%q", content)
-	case unix.S_IFCHR, unix.S_IFBLK:
-		kind = "c"
-		if st.Mode&unix.S_IFMT == unix.S_IFBLK {
-			kind = "b"
+		e.Kind, e.Content = 'f', ""
+		if content {
+			e.Content, err = fileHash(path)
 		}
-		content = fmt.Sprintf("%d:%d", unix.Major(st.Rdev), unix.Minor(st.Rdev))
+	case unix.S_IFDIR:
+		e.Kind = 'd'
+	case unix.S_IFLNK:
+		e.Kind = 'l'
+		e.Content, err = os.Readlink(path)
+		e.Content = strconv.Quote(e.Content)
+	case unix.S_IFCHR, unix.S_IFBLK:
+		e.Kind = 'c'
+		if st.Mode&unix.S_IFMT == unix.S_IFBLK {
+			e.Kind = 'b'
+		}
+		e.Content = fmt.Sprintf("%d:%d", unix.Major(st.Rdev), unix.Minor(st.Rdev))
 	case unix.S_IFIFO:
-		kind = "p"
+		e.Kind = 'p'
 	case unix.S_IFSOCK:
-		kind = "s"
+		e.Kind = 's'
 	}
 	if err != nil {
-		return "", err
+		return Entry{}, err
 	}
-	xattrs, err := xattrText(path)
-	if err != nil {
-		return "", err
+	e.Xattrs, err = xattrText(path)
+	return e, err
+}
+
+func (e Entry) line(rel string) string {
+	return fmt.Sprintf("%c %04o %d:%d %s %s %q\n", e.Kind, e.Mode, e.UID, e.GID, e.Content, e.Xattrs, rel)
+}
+
+// maxManifestLine bounds a line of a manifest: two quoted paths and attributes.
+const maxManifestLine = 256 << 10
+
+// ReadManifest reads what WriteManifest wrote, by path.
+func ReadManifest(r io.Reader) (map[string]Entry, error) {
+	all := make(map[string]Entry)
+	lines := bufio.NewScanner(r)
+	lines.Buffer(nil, maxManifestLine)
+	for lines.Scan() {
+		rel, e, err := readLine(lines.Text())
+		if err != nil {
+			return nil, fmt.Errorf("cannot read manifest: line %d: %w", len(all)+1, err)
+		}
+		all[rel] = e
 	}
-	rel := "/" + strings.TrimPrefix(strings.TrimPrefix(path, root), "/")
-	return fmt.Sprintf("%s %04o %d:%d %s %s %q\n", kind, st.Mode&0o7777, st.Uid, st.Gid, content, xattrs, rel), nil
+	if err := lines.Err(); err != nil {
+		return nil, fmt.Errorf("cannot read manifest: %w", err)
+	}
+	return all, nil
+}
+
+func readLine(line string) (rel string, e Entry, err error) {
+	line, e.Strange = strings.CutPrefix(line, strangeMark)
+	var owner string
+	for i, to := range []*string{nil, nil, &owner, &e.Content, &e.Xattrs} {
+		var field string
+		if i == 3 && strings.HasPrefix(line, `"`) {
+			if field, err = strconv.QuotedPrefix(line); err != nil {
+				return "", e, fmt.Errorf("a link's target: %w", err)
+			}
+			line = strings.TrimPrefix(line[len(field):], " ")
+		} else {
+			field, line, _ = strings.Cut(line, " ")
+		}
+		switch i {
+		case 0:
+			if len(field) != 1 {
+				return "", e, fmt.Errorf("%q is not a type", field)
+			}
+			e.Kind = field[0]
+		case 1:
+			mode, err := strconv.ParseUint(field, 8, 12)
+			if err != nil {
+				return "", e, fmt.Errorf("%q is not a mode", field)
+			}
+			e.Mode = uint32(mode)
+		default:
+			*to = field
+		}
+	}
+	if n, err := fmt.Sscanf(owner, "%d:%d", &e.UID, &e.GID); n != 2 || err != nil {
+		return "", e, fmt.Errorf("%q is not an owner", owner)
+	}
+	if rel, err = strconv.Unquote(line); err != nil {
+		return "", e, fmt.Errorf("%q is not a path", line)
+	}
+	return rel, e, nil
 }
 
 func fileHash(path string) (string, error) {
@@ -154,4 +256,43 @@ func Xattrs(path string) (map[string][]byte, error) {
 		all[name] = value[:n]
 	}
 	return all, nil
+}
+
+// Restore gives the directory at path the owner, mode and extended attributes
+// of the entry.
+func (e Entry) Restore(path string) error {
+	fail := func(op string, err error) error { return &fs.PathError{Op: op, Path: path, Err: err} }
+	if err := unix.Lchown(path, int(e.UID), int(e.GID)); err != nil {
+		return fail("chown", err)
+	}
+	if err := unix.Chmod(path, e.Mode); err != nil {
+		return fail("chmod", err)
+	}
+	now, err := Xattrs(path)
+	if err != nil {
+		return err
+	}
+	want := make(map[string][]byte)
+	if e.Xattrs != "-" {
+		for _, attr := range strings.Split(e.Xattrs, ",") {
+			name, text, _ := strings.Cut(attr, "=")
+			if want[name], err = hex.DecodeString(text); err != nil {
+				return fail("read attribute "+name, err)
+			}
+		}
+	}
+	for name := range now {
+		if _, ok := want[name]; ok {
+			continue
+		}
+		if err := unix.Lremovexattr(path, name); err != nil {
+			return fail("lremovexattr "+name, err)
+		}
+	}
+	for name, value := range want {
+		if err := unix.Lsetxattr(path, name, value, 0); err != nil {
+			return fail("lsetxattr "+name, err)
+		}
+	}
+	return nil
 }

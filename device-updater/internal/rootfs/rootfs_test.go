@@ -167,7 +167,7 @@ func TestManifest(t *testing.T) {
 		t.Fatal(err)
 	}
 	var got bytes.Buffer
-	if err := rootfs.WriteManifest(t.Context(), &got, root); err != nil {
+	if err := rootfs.WriteManifest(t.Context(), &got, root, nil); err != nil {
 		t.Fatal(err)
 	}
 	want := `d 0755 0:0 - - "/"
@@ -294,4 +294,46 @@ func TestStateRefusesAPatternThatClimbs(t *testing.T) {
 	if err := (rootfs.State{Root: t.TempDir(), Sysroot: top, Deployment: 1}).Mount(); err == nil {
 		t.Error("want an error")
 	}
+}
+
+// TestReadManifest reads what was written, whatever files are called.
+func TestReadManifest(t *testing.T) {
+	root := t.TempDir()
+	put(t, filepath.Join(root, "b/\"a b\"\n\xff"), "content")
+	if err := os.Symlink("a \" b\n", filepath.Join(root, "! link")); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Setxattr(filepath.Join(root, "b"), "trusted.x", []byte("v"), 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(filepath.Join(root, "b"), 0o750|os.ModeSticky); err != nil {
+		t.Fatal(err)
+	}
+	var text bytes.Buffer
+	if err := rootfs.WriteManifest(t.Context(), &text, root, func(path string) bool { return path == "/! link" }); err != nil {
+		t.Fatal(err)
+	}
+	got, err := rootfs.ReadManifest(&text)
+	if err != nil || len(got) != 4 {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	for rel, entry := range got {
+		want, err := rootfs.Describe(filepath.Join(root, rel), true)
+		want.Strange = rel == "/! link"
+		if err != nil || entry != want {
+			t.Errorf("%q is read as %+v, and is %+v (%v)", rel, entry, want, err)
+		}
+	}
+	for _, line := range []string{"", "f", "f 9999 0:0 - - \"/x\"", "f 0644 root - - \"/x\"", "f 0644 0:0 - - /x", "l 0777 0:0 \"x - - \"/x\"", "ff 0644 0:0 - - \"/x\""} {
+		if got, err := rootfs.ReadManifest(strings.NewReader(line + "\n")); err == nil {
+			t.Errorf("%q is read as %+v", line, got)
+		}
+	}
+}
+
+func FuzzReadManifest(f *testing.F) {
+	f.Add("d 0755 0:0 - - \"/\"\n! l 0777 0:0 \"a b\" - \"/link\"\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		_, _ = rootfs.ReadManifest(strings.NewReader(text)) // it must not panic
+	})
 }

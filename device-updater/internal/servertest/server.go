@@ -273,7 +273,7 @@ func (s *Server) checkIn(w http.ResponseWriter, r *http.Request) {
 	out := protocol.CheckedIn{Time: s.Clock()}
 	switch {
 	case in.Report != nil && protocol.ReportHash(in.Report) == in.ReportHash:
-		known.Hash = in.ReportHash
+		known.Hash, known.Report = in.ReportHash, protocol.Report{}
 		if err := json.Unmarshal(in.Report, &known.Report); err != nil {
 			fail(w, http.StatusBadRequest, protocol.Error{Text: err.Error()})
 			return

@@ -28,8 +28,8 @@ type Assignments interface {
 // and verified.
 type assigned struct {
 	release protocol.AssignedRelease
-	client  *archive.Client // of its distribution
 	bom     bom.BOM
+	refusal *assignment.Refusal // what is wrong with its packages, as far as it is known
 }
 
 // offerAssigned returns what is assigned. Both keys must agree: the assignment names
@@ -49,7 +49,10 @@ func (s *Source) offerAssigned(ctx context.Context) (Offer, error) {
 		}
 		return Offer{Against: against}, nil
 	}
-	offer := Offer{State: a.Release.State, Snapshot: a.Release.Snapshot, Against: against}
+	offer := Offer{
+		State: a.Release.State, Snapshot: a.Release.Snapshot, Against: against,
+		Origin: &Origin{Base: a.Release.Base, Distribution: a.Release.Distribution, Components: a.Release.Components},
+	}
 	here := s.assigned != nil && same(s.assigned.release, *a.Release) && s.offer.State == a.Release.State
 	if against != "" && !here {
 		// What is not here is fetched when it may be begun.
@@ -69,10 +72,40 @@ func (s *Source) offerAssigned(ctx context.Context) (Offer, error) {
 		}
 		s.assigned, s.private = now, nil
 	}
-	s.Assignments.Refuse(nil)
+	s.Assignments.Refuse(s.assigned.refusal)
 	list := s.assigned.bom
 	offer.BOM = &list
 	return offer, nil
+}
+
+// judgePackages remembers what planning says about the packages of an assigned
+// release.
+func (s *Source) judgePackages(o Offer, err error) {
+	if s.assigned == nil || o.Booted {
+		return
+	}
+	var untrusted *archive.Error
+	switch {
+	case errors.As(err, &untrusted) && untrusted.Kind == archive.Package:
+		s.assigned.refusal = assignment.Refuse(assignment.Package, "%v", untrusted.Err)
+	case err == nil:
+		s.assigned.refusal = nil
+	default:
+		return
+	}
+	s.Assignments.Refuse(s.assigned.refusal)
+}
+
+// Held returns why an operator wants this device to stay as it is; "" if
+// nobody does.
+func (s *Source) Held() string {
+	if s.Assignments == nil {
+		return ""
+	}
+	if a, against := s.Assignments.Current(); a != nil && a.Hold != nil {
+		return against
+	}
+	return ""
 }
 
 func same(a, b protocol.AssignedRelease) bool {
@@ -101,7 +134,7 @@ func (s *Source) fetchAssigned(ctx context.Context, a protocol.Assignment) (*ass
 	if err != nil {
 		return nil, err
 	}
-	return &assigned{release: r, client: &client, bom: list}, nil
+	return &assigned{release: r, bom: list}, nil
 }
 
 // bomDir keeps the bill of materials that is followed, under its SHA-256.

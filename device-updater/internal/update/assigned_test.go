@@ -318,6 +318,9 @@ func TestAMachineThatMayBeginNothing(t *testing.T) {
 	if err := m.Update(t.Context(), Options{Patient: true}); err != nil {
 		t.Errorf("nobody asked: %v", err)
 	}
+	if _, err := m.Preview(t.Context()); !errors.As(err, &refused) || refused.Reason != w.against {
+		t.Errorf("what it would change: %v", err)
+	}
 	if s := m.Status(); s.WhyNot != w.against || s.LastError != "" || s.Wanted != "new" {
 		t.Errorf("%+v", s)
 	}
@@ -329,7 +332,7 @@ func TestAMachineThatMayBeginNothing(t *testing.T) {
 	if err := m.Update(t.Context(), Options{Patient: true}); err != nil || m.Status().WhyNot != w.against {
 		t.Errorf("%v, %+v", err, m.Status())
 	}
-	if changes, err := m.Preview(t.Context()); err != nil || len(changes) > 0 {
+	if changes, err := m.Preview(t.Context()); !errors.As(err, &refused) || refused.Reason != w.against {
 		t.Errorf("%v, %v", changes, err)
 	}
 	if got, committed := w.release(); got != "old" || !committed || len(w.trees) != 1 {

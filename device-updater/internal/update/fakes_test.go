@@ -47,9 +47,10 @@ type world struct {
 	// lose makes a power cut lose what was not synced.
 	lose bool
 
+	asked    func(*Machine) error // what a person asks the next session for
 	offered  string
-	bad      map[string]string // state → why its trial fails
-	install  map[string]error  // state → why it does not install
+	bad      map[string]string // release → why its trial fails
+	install  map[string]error  // release → why it does not install
 	conflict error             // of the /etc merge
 	offerErr error
 	against  string   // why nothing may be begun
@@ -57,7 +58,10 @@ type world struct {
 	// atDownload is what happens while it downloads; nil: nothing.
 	atDownload func()
 	planErr    error
-	same       bool // the plan is empty
+	plan       map[string]error // release → why it cannot be planned
+	held       string           // why an operator lets nothing begin
+	same       bool             // the plan is empty
+	compares   bool             // it is, where the root holds the release already
 	nested     []string
 	stray      map[string]bool // in place of a subvolume, and cannot be deleted
 	noSave     bool            // the loader cannot count tries
@@ -78,7 +82,7 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	w := &world{
-		t: t, dir: memoryDir(t), bad: map[string]string{}, install: map[string]error{}, offered: "old", free: 100 << 30,
+		t: t, dir: memoryDir(t), bad: map[string]string{}, install: map[string]error{}, plan: map[string]error{}, offered: "old", free: 100 << 30,
 		trees: map[string]tree{"deployments/1": {release: "old"}},
 		boot: map[string][]byte{
 			"committed.env": bootcontrol.NewBlock("committed=1", "previous="),
@@ -201,12 +205,22 @@ func (w *world) Offer(context.Context) (Offer, error) {
 	return Offer{State: w.offered, Against: w.against, BOM: w.list}, nil
 }
 
-func (w *world) Plan(context.Context, Offer, string, Deployment) (apt.Plan, error) {
+func (w *world) Held() string { return w.held }
+
+// released names what a tree holds: the state, and what is on top.
+func released(o Offer) string {
+	return strings.Join(append([]string{o.State}, o.Overlay.Names()...), "+")
+}
+
+func (w *world) Plan(_ context.Context, o Offer, root string, _ Deployment) (apt.Plan, error) {
 	if w.planErr != nil {
 		return apt.Plan{}, w.planErr
 	}
-	list := []apt.Package{{Name: "app", Version: w.offered, Architecture: "all", Size: 1 << 20}}
-	if w.same {
+	if err := w.plan[released(o)]; err != nil {
+		return apt.Plan{}, err
+	}
+	list := []apt.Package{{Name: "app", Version: o.State, Architecture: "all", Size: 1 << 20}}
+	if w.same || w.compares && w.trees[strings.TrimPrefix(root, "/mem/")].release == released(o) {
 		return apt.Plan{List: list}, nil
 	}
 	return apt.Plan{List: list, Fetch: list}, nil
@@ -222,12 +236,12 @@ func (w *world) Download(_ context.Context, _ Offer, _ apt.Plan, _ string, progr
 
 func (w *world) Install(_ context.Context, o Offer, _ apt.Plan, root string, log io.Writer) error {
 	rel := strings.TrimPrefix(root, "/mem/")
-	w.step("install begins", func() { w.trees[rel] = tree{release: o.State, partial: true} })
-	if err := w.install[o.State]; err != nil {
+	w.step("install begins", func() { w.trees[rel] = tree{release: released(o), partial: true} })
+	if err := w.install[released(o)]; err != nil {
 		fmt.Fprintln(log, "dpkg: error processing package app (--configure):")
 		return err
 	}
-	w.step("install ends", func() { w.trees[rel] = tree{release: o.State} })
+	w.step("install ends", func() { w.trees[rel] = tree{release: released(o)} })
 	return nil
 }
 
@@ -369,6 +383,10 @@ func (w *world) session(update bool) (wasCut bool, err error) {
 	}
 	if !update || m.Rebooting() {
 		return false, nil
+	}
+	if asked := w.asked; asked != nil {
+		w.asked = nil
+		return false, asked(m)
 	}
 	return false, m.Update(w.t.Context(), Options{})
 }

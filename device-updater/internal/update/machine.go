@@ -40,6 +40,16 @@ type Offer struct {
 	Snapshot string   // its name; "" if it has none
 	BOM      *bom.BOM // its exact packages; nil: what apt computes
 	Against  string   // why nothing may be begun now, a sentence; "": nothing speaks against it
+	Overlay  Overlay  // what is wanted on top of it
+	Booted   bool     // it is the release that is booted, whatever the server offers now
+	Origin   *Origin  // where its packages lie; nil: as the configuration says
+}
+
+// Origin is where an archive has the packages of a release.
+type Origin struct {
+	Base         string   `json:"base"` // below the archive
+	Distribution string   `json:"distribution"`
+	Components   []string `json:"components"`
 }
 
 // String names the offer for people.
@@ -57,6 +67,9 @@ type Releases interface {
 	// Offer asks the server what the device should run, and verifies the
 	// answer.
 	Offer(ctx context.Context) (Offer, error)
+	// Held returns why an operator wants the device to stay as it is, whoever
+	// asks for what; "" if nobody does.
+	Held() string
 	// Plan computes what must change in root, which is d, for the release.
 	Plan(ctx context.Context, o Offer, root string, d Deployment) (apt.Plan, error)
 	// Download fetches what the plan needs and verifies it. Interrupted, it
@@ -210,6 +223,9 @@ func (m *Machine) resting(state string) bool {
 // speaks against it.
 func (m *Machine) Check(ctx context.Context) (Offer, error) {
 	offer, err := m.Releases.Offer(ctx)
+	if err == nil {
+		offer.Overlay, err = m.Records.Overlay()
+	}
 	if err != nil {
 		m.say(func(s *Status) { s.WhyNot, s.LastError, s.Checked = err.Error(), err.Error(), m.Clock() })
 		return Offer{}, err
@@ -284,7 +300,10 @@ func (m *Machine) Update(ctx context.Context, o Options) error {
 		if err != nil {
 			return m.whyNot(err)
 		}
-		if tx.From != current || !m.is(staged, offer) {
+		// What a person tries on the release that is booted stays, if the one
+		// that is offered would not be installed.
+		kept := staged.State == booted.State && m.failedBefore(offer) != nil && !o.Retry
+		if tx.From != current || !m.is(staged, offer) && !kept {
 			if err := m.discard(ctx, tx, "something else is wanted now"); err != nil {
 				return m.whyNot(err)
 			}
@@ -314,7 +333,7 @@ func (m *Machine) Update(ctx context.Context, o Options) error {
 			return m.whyNot(err)
 		case now.Against != "":
 			return m.whyNot(&Refused{Reason: now.Against})
-		case now.State != offer.State:
+		case now.State != offer.State || now.bomText() != offer.bomText():
 			return m.whyNot(&Refused{Reason: "it is staged, and something else is assigned now"})
 		}
 	}
@@ -348,8 +367,11 @@ func (m *Machine) Preview(ctx context.Context) ([]apt.Change, error) {
 	if err != nil {
 		return nil, err
 	}
-	if offer.State == "" || m.is(booted, offer) {
+	if offer.State != "" && m.is(booted, offer) {
 		return []apt.Change{}, nil
+	}
+	if offer.Against != "" {
+		return nil, m.whyNot(&Refused{Reason: offer.Against})
 	}
 	plan, err := m.Releases.Plan(ctx, offer, m.Roots.Path(deployment(current)), booted)
 	if err != nil {
@@ -360,7 +382,18 @@ func (m *Machine) Preview(ctx context.Context) ([]apt.Change, error) {
 
 // is reports whether a deployment is what the offer and the configuration want.
 func (m *Machine) is(d Deployment, offer Offer) bool {
-	return d.State == offer.State && slices.Equal(d.TopLevel, m.topLevel(offer))
+	if d.State != offer.State || d.Overlay.ID() != offer.Overlay.ID() || d.BOM != offer.bomText() {
+		return false
+	}
+	return offer.BOM != nil || slices.Equal(d.TopLevel, m.Settings.TopLevel)
+}
+
+// bomText is the bill of materials as it is signed, "" if there is none.
+func (o Offer) bomText() string {
+	if o.BOM == nil {
+		return ""
+	}
+	return string(o.BOM.Encode())
 }
 
 // topLevel is what must be installed: as the offer says, else the configuration.
@@ -390,14 +423,19 @@ func (m *Machine) failedBefore(offer Offer) error {
 	if err != nil {
 		return err
 	}
-	i := slices.IndexFunc(failed, func(f protocol.Failure) bool { return f.State == offer.State })
+	i := slices.IndexFunc(failed, func(f protocol.Failure) bool { return speaksAgainst(f, offer) })
 	if i < 0 {
 		return nil
 	}
-	return &Refused{
+	refused := &Refused{
 		Reason: fmt.Sprintf("%s failed here: %s", offer, failed[i].Reason),
 		Hint:   "another release is taken when it is offered; this one only if you say so: device-updater update --retry",
 	}
+	if failed[i].Overlay != "" {
+		refused.Reason = fmt.Sprintf("%s failed here with local packages on top: %s", offer, failed[i].Reason)
+		refused.Hint = "device-updater rejoin installs it without them"
+	}
+	return refused
 }
 
 // whyNot puts err into the status and returns it.
@@ -517,8 +555,7 @@ func (m *Machine) nextDeployment() (int, error) {
 			return 0, err
 		}
 		for _, name := range names {
-			n, err := strconv.Atoi(strings.TrimSuffix(name, work))
-			if err == nil {
+			if n, ok := number(name); ok {
 				highest = max(highest, n)
 			}
 		}
@@ -535,6 +572,12 @@ func (m *Machine) nextDeployment() (int, error) {
 // work marks a subvolume that is not finished.
 const work = ".work"
 
+// number is that of the deployment to which a subvolume belongs.
+func number(name string) (n int, ok bool) {
+	n, err := strconv.Atoi(strings.TrimSuffix(name, work))
+	return n, err == nil
+}
+
 func deployment(n int) string { return "deployments/" + strconv.Itoa(n) }
 func pristine(n int) string   { return "pristine/" + strconv.Itoa(n) }
 func base(n int) string       { return "base/" + strconv.Itoa(n) }
@@ -542,7 +585,7 @@ func base(n int) string       { return "base/" + strconv.Itoa(n) }
 // permanent reports whether a release that stopped like this would stop like
 // this again: then it is remembered as failed.
 func permanent(ctx context.Context, phase journal.Phase, err error) bool {
-	if ctx.Err() != nil || errors.Is(err, syscall.ENOSPC) || errors.Is(err, os.ErrDeadlineExceeded) {
+	if ctx.Err() != nil || errors.Is(err, syscall.ENOSPC) || errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, errDisturbed) {
 		return false
 	}
 	return phase == journal.Install || phase == journal.Verify

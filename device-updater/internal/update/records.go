@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -24,7 +25,10 @@ type Deployment struct {
 	From     int           `json:"from"` // that it was cloned from
 	Made     time.Time     `json:"made"`
 	TopLevel []string      `json:"top_level,omitempty"`
-	Packages []apt.Package `json:"packages,omitempty"` // the exact list, sorted
+	Packages []apt.Package `json:"packages,omitempty"` // the exact list with the overlay, sorted
+	BOM      string        `json:"bom,omitempty"`      // the bill of materials, as it is signed; "" if apt computed the list
+	Origin   *Origin       `json:"origin,omitempty"`   // where its packages lie; nil: as the configuration says
+	Overlay  Overlay       `json:"overlay,omitempty"`  // what is on top of the release
 }
 
 // Version returns the version of the first top-level package, "" if unknown.
@@ -54,7 +58,7 @@ type Records struct{ dir string }
 
 // OpenRecords uses dir, which is made where it is absent.
 func OpenRecords(dir string) (Records, error) {
-	for _, sub := range []string{"", "deployments", "manifests", "logs"} {
+	for _, sub := range []string{"", "deployments", "manifests", "logs", "overlay"} {
 		if err := os.MkdirAll(filepath.Join(dir, sub), 0o700); err != nil {
 			return Records{}, fmt.Errorf("cannot keep records: %w", err)
 		}
@@ -112,7 +116,7 @@ const keepFailures = 50
 
 // Fail remembers that a release failed.
 func (r Records) Fail(f protocol.Failure) error {
-	all, err := r.without(f.State)
+	all, err := r.without(func(old protocol.Failure) bool { return old.State == f.State && old.Overlay == f.Overlay })
 	if err != nil {
 		return err
 	}
@@ -125,28 +129,19 @@ func (r Records) Fail(f protocol.Failure) error {
 
 // Forgive forgets that a release failed; "" forgets all.
 func (r Records) Forgive(state string) error {
-	all, err := r.without(state)
+	all, err := r.without(func(old protocol.Failure) bool { return state == "" || old.State == state })
 	if err != nil {
 		return err
-	}
-	if state == "" {
-		all = []protocol.Failure{}
 	}
 	return r.write("failed.json", all)
 }
 
-func (r Records) without(state string) ([]protocol.Failure, error) {
+func (r Records) without(gone func(protocol.Failure) bool) ([]protocol.Failure, error) {
 	all, err := r.Failed()
 	if err != nil {
 		return nil, err
 	}
-	kept := []protocol.Failure{}
-	for _, f := range all {
-		if f.State != state {
-			kept = append(kept, f)
-		}
-	}
-	return kept, nil
+	return append([]protocol.Failure{}, slices.DeleteFunc(all, gone)...), nil
 }
 
 // Baseline returns what was wrong before the update that is on trial.

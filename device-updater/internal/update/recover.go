@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
-	"strings"
 
 	"aptfleet/device-updater/internal/boot"
 	"aptfleet/device-updater/internal/journal"
@@ -189,7 +187,7 @@ func (m *Machine) recoverIdle(ctx context.Context, current int) error {
 	}
 	reason := fmt.Sprintf("deployment %d was committed and does not load any more", d.Committed)
 	if broken.State != "" {
-		if err := m.remember(journal.Record{State: broken.State, Snapshot: broken.Snapshot}, reason); err != nil {
+		if err := m.remember(journal.Record{State: broken.State, Snapshot: broken.Snapshot, Local: broken.Overlay.ID()}, reason); err != nil {
 			return m.whyNot(err)
 		}
 	}
@@ -229,12 +227,12 @@ func (m *Machine) Prune(ctx context.Context) error {
 			return err
 		}
 		for _, name := range names {
-			n, err := strconv.Atoi(strings.TrimSuffix(name, work))
-			if err != nil || keep[n] {
+			n, ok := number(name)
+			if !ok || keep[n] {
 				continue
 			}
 			failures = append(failures, m.deleteDeployment(ctx, n))
 		}
 	}
-	return errors.Join(failures...)
+	return errors.Join(append(failures, m.sweepLocal())...)
 }

@@ -9,12 +9,14 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"aptfleet/device-updater/internal/apt"
 	"aptfleet/device-updater/internal/archive"
 	"aptfleet/device-updater/internal/boot"
+	"aptfleet/device-updater/internal/drift"
 	"aptfleet/device-updater/internal/rootfs"
 	"aptfleet/device-updater/internal/sandbox"
 )
@@ -38,8 +40,10 @@ type Source struct {
 	SetClock     func(now time.Time) error // sets the system clock
 	Run          apt.Run                   // runs commands inside a root
 	offer        archive.Offer             // the last one believed
-	private      *apt.Private              // for offer
 	assigned     *assigned                 // what offer was assigned with
+	private      *apt.Private              // for the state opened
+	opened       string
+	found        drift.Report // of the root that was planned for last
 }
 
 // Offer asks the base, or takes what is assigned.
@@ -83,9 +87,6 @@ func (s *Source) ask(ctx context.Context, client *archive.Client, base string) (
 			return archive.Offer{}, fmt.Errorf("cannot set the clock, which stands at %s, to %s: %w", now.UTC().Format(time.RFC3339), floor.Format(time.RFC3339), err)
 		}
 	}
-	if offer.State != s.offer.State {
-		s.private = nil
-	}
 	s.offer = offer
 	return offer, nil
 }
@@ -106,23 +107,22 @@ func (s *Source) learn(times Times, base string, date time.Time) error {
 // open prepares apt for the state of o. From here on only that state's own
 // base is used, so that a stage that moves meanwhile cannot mix releases.
 func (s *Source) open(ctx context.Context, o Offer) error {
-	if o.State != s.offer.State {
-		return fmt.Errorf("cannot use state %s: the server offers %s", o.State, s.offer.State)
-	}
-	if s.private != nil {
+	if s.private != nil && s.opened == o.State {
 		return nil
 	}
-	client, components, base := s.Client, s.Components, ""
-	if s.assigned != nil {
-		client, components, base = s.assigned.client, s.assigned.release.Components, s.assigned.release.Base
-	} else {
-		base = s.StateBase(o.State)
+	s.private = nil
+	origin, err := s.origin(o)
+	if err != nil {
+		return err
 	}
-	if err := client.CheckState(ctx, base, s.offer, s.BuildTime); err != nil {
+	client := *s.Client
+	client.Distribution = origin.Distribution
+	offer, err := s.trusted(ctx, &client, origin.Base, o)
+	if err != nil {
 		return err
 	}
 	private, err := apt.NewPrivate(s.Dir, apt.Source{
-		URL: client.URL + "/" + base, Distribution: client.Distribution, Components: components, Keyring: client.Keyring,
+		URL: client.URL + "/" + origin.Base, Distribution: origin.Distribution, Components: origin.Components, Keyring: client.Keyring,
 		User: s.Access.User, Password: s.Access.Password, CA: s.CA,
 	})
 	if err != nil {
@@ -136,19 +136,46 @@ func (s *Source) open(ctx context.Context, o Offer) error {
 	if err != nil {
 		return err
 	}
-	if err := client.CheckText(base, text, s.offer, s.BuildTime); err != nil {
+	if err := client.CheckText(origin.Base, text, offer, s.BuildTime); err != nil {
 		return err
 	}
-	s.private = private
+	s.private, s.opened = private, o.State
 	return nil
 }
 
-// Plan lets apt compute the exact list.
+// origin is where the packages of o lie: as they were assigned, else as the
+// configuration says.
+func (s *Source) origin(o Offer) (Origin, error) {
+	if o.Origin != nil {
+		return *o.Origin, nil
+	}
+	if s.Assignments != nil {
+		return Origin{}, &Refused{Reason: fmt.Sprintf("cannot tell where the packages of %s lie: the server did not assign it", o), Hint: "device-updater update"}
+	}
+	return Origin{Base: s.StateBase(o.State), Distribution: s.Client.Distribution, Components: s.Components}, nil
+}
+
+// trusted returns the signed text of the state's own base: what the server
+// offers, or if o is what is booted, what that base holds.
+func (s *Source) trusted(ctx context.Context, client *archive.Client, base string, o Offer) (archive.Offer, error) {
+	if o.Booted && o.State != s.offer.State {
+		return client.Check(ctx, base, s.BuildTime, time.Time{})
+	}
+	if o.State != s.offer.State {
+		return archive.Offer{}, fmt.Errorf("cannot use state %s: the server offers %s", o.State, s.offer.State)
+	}
+	return s.offer, client.CheckState(ctx, base, s.offer, s.BuildTime)
+}
+
+// Plan takes the exact list from the bill of materials, or lets apt compute it,
+// and adds what was damaged in root since it was made: its packages are
+// installed again.
 func (s *Source) Plan(ctx context.Context, o Offer, root string, d Deployment) (apt.Plan, error) {
 	if err := s.open(ctx, o); err != nil {
 		return apt.Plan{}, err
 	}
-	list, err := s.private.Solve(ctx, s.topLevel(o))
+	list, err := s.list(ctx, o)
+	s.judgePackages(o, err)
 	if err != nil {
 		return apt.Plan{}, err
 	}
@@ -164,7 +191,64 @@ func (s *Source) Plan(ctx context.Context, o Offer, root string, d Deployment) (
 	if err != nil {
 		return apt.Plan{}, err
 	}
-	return apt.MakePlan(list, installed, d.hashes(), native), nil
+	if s.found, err = Compare(ctx, s.Records, root, d.ID); err != nil {
+		return apt.Plan{}, err
+	}
+	plan := apt.MakePlan(list, installed, d.hashes(), native)
+	plan.Repair(s.found.Packages())
+	plan.Mend = plan.Mend || len(s.found.Damage) > 0
+	return plan, nil
+}
+
+// list is what must be installed, the overlay included.
+func (s *Source) list(ctx context.Context, o Offer) (list []apt.Package, err error) {
+	switch {
+	case o.BOM == nil:
+		list, err = s.private.Solve(ctx, s.topLevel(o))
+	case o.BOM.State != o.State:
+		err = &archive.Error{Kind: archive.Package, What: "the bill of materials", Err: fmt.Errorf("it is of state %s, not %s", o.BOM.State, o.State)}
+	default:
+		if list, err = s.private.Exact(ctx, *o.BOM); err != nil && ctx.Err() == nil {
+			err = &archive.Error{Kind: archive.Package, What: "the bill of materials", Err: err}
+		}
+	}
+	if err != nil || len(o.Overlay) == 0 {
+		return list, err
+	}
+	for _, p := range o.Overlay {
+		if err := s.fits(ctx, p); err != nil {
+			return nil, err
+		}
+	}
+	if list, err = s.private.Layer(ctx, list, s.Records.local(o.Overlay)); err != nil {
+		return nil, fmt.Errorf("%w; `device-updater rejoin` gives up %s", err, strings.Join(o.Overlay.Names(), ", "))
+	}
+	return list, nil
+}
+
+// fits refuses a local package of another architecture.
+func (s *Source) fits(ctx context.Context, p LocalPackage) error {
+	ours, err := s.private.Architectures(ctx)
+	if err != nil {
+		return err
+	}
+	if p.Architecture != "all" && !slices.Contains(ours, p.Architecture) {
+		return fmt.Errorf("cannot try %s: it is for %s, and this device is %s", p.File, p.Architecture, strings.Join(ours, " "))
+	}
+	return nil
+}
+
+// Compare looks for what was changed in root since deployment n was made.
+func Compare(ctx context.Context, records Records, root string, n int) (drift.Report, error) {
+	f, err := os.Open(records.Manifest(n))
+	if errors.Is(err, fs.ErrNotExist) {
+		return drift.Check(ctx, root, nil)
+	}
+	if err != nil {
+		return drift.Report{}, err
+	}
+	defer f.Close()
+	return drift.Check(ctx, root, f)
 }
 
 func dpkgStatus(root string) ([]byte, error) {
@@ -197,7 +281,14 @@ func (s *Source) Install(ctx context.Context, o Offer, plan apt.Plan, root strin
 	if err := s.private.Recheck(ctx, plan); err != nil {
 		return err
 	}
-	return s.private.Install(ctx, s.Run, root, plan, s.topLevel(o), log)
+	if err := s.found.Mend(root); err != nil {
+		return err
+	}
+	topLevel := s.topLevel(o)
+	for _, p := range o.Overlay {
+		topLevel = append(slices.Clip(topLevel), p.Name)
+	}
+	return s.private.Install(ctx, s.Run, root, plan, topLevel, log)
 }
 
 func (s *Source) topLevel(o Offer) []string {
@@ -205,6 +296,25 @@ func (s *Source) topLevel(o Offer) []string {
 		return o.BOM.TopLevel
 	}
 	return s.TopLevel
+}
+
+// errDisturbed means that somebody changed the root while an update was made
+// from it: that says nothing about the release.
+var errDisturbed = errors.New("it was changed on this device while the update was prepared")
+
+// intact judges the files of all packages in root, also by what dpkg itself
+// knows of them. Configuration files are the administrator's.
+func intact(ctx context.Context, root string, plan apt.Plan) (drift.Report, error) {
+	report, err := drift.Check(ctx, root, nil)
+	if err != nil || len(report.Damage) == 0 {
+		return report, err
+	}
+	d := report.Damage[0]
+	err = fmt.Errorf("cannot accept what was installed: %s of %s is not as the package has it (%s)", d.Path, d.Packages[0], d.Kind)
+	if !plan.Installs(d.Packages[0]) {
+		err = fmt.Errorf("%w: %w", err, errDisturbed)
+	}
+	return report, err
 }
 
 // updaterFiles must be in every deployment: without them it could never be
@@ -226,6 +336,10 @@ var updaterFiles = []string{
 // in it, tells the loader which kernel starts it, and lists all files.
 func (s *Source) Verify(ctx context.Context, plan apt.Plan, root string, manifest io.Writer) error {
 	if err := apt.Audit(ctx, s.Run, root, plan.List); err != nil {
+		return err
+	}
+	report, err := intact(ctx, root, plan)
+	if err != nil {
 		return err
 	}
 	dir, err := os.OpenRoot(root)
@@ -250,7 +364,10 @@ func (s *Source) Verify(ctx context.Context, plan apt.Plan, root string, manifes
 	if !strings.HasPrefix(out.String(), "device-updater ") {
 		return errors.New("cannot accept what was installed: its updater does not say its version")
 	}
-	return rootfs.WriteManifest(ctx, manifest, root)
+	// What did not belong there before still does not, unless a package has it
+	// now.
+	stray := s.found.Stray()
+	return rootfs.WriteManifest(ctx, manifest, root, func(path string) bool { return stray(path) && !report.Owned(path) })
 }
 
 // Reachable asks for what is followed, or the server that assigns.
@@ -281,4 +398,18 @@ func InstalledPackages(root string) ([]apt.Package, error) {
 		packages = append(packages, i.Package)
 	}
 	return packages, nil
+}
+
+// Mismatch compares what dpkg says is installed in root with the exact list of
+// d and names the first difference; "" if there is none, or d has no list.
+func Mismatch(root string, d Deployment) (string, error) {
+	status, err := dpkgStatus(root)
+	if err != nil || len(d.Packages) == 0 {
+		return "", err
+	}
+	installed, err := apt.ParseStatus(bytes.NewReader(status))
+	if err != nil {
+		return "", err
+	}
+	return apt.Mismatch(d.Packages, installed), nil
 }

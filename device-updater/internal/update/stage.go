@@ -26,7 +26,9 @@ func (m *Machine) stage(ctx context.Context, offer Offer, current int, booted De
 	if err != nil {
 		return journal.Record{}, m.whyNot(err)
 	}
-	tx := journal.Record{Transaction: m.nextTransaction(), State: offer.State, Snapshot: offer.Snapshot, Deployment: n, From: current}
+	tx := journal.Record{
+		Transaction: m.nextTransaction(), State: offer.State, Snapshot: offer.Snapshot, Deployment: n, From: current, Local: offer.Overlay.ID(),
+	}
 	if tx, err = m.enter(tx, journal.Check); err != nil {
 		return tx, m.whyNot(err)
 	}
@@ -41,8 +43,22 @@ func (m *Machine) stage(ctx context.Context, offer Offer, current int, booted De
 	if err != nil {
 		return tx, m.abort(ctx, tx, err)
 	}
+	// From here on the overlay is wanted on top of other releases too: a power
+	// cut before STAGED lets it be tried once more.
+	if err := m.want(offer.Overlay); err != nil {
+		return tx, m.abort(ctx, tx, err)
+	}
 	tx, err = m.enter(tx, journal.Staged)
 	return tx, err
+}
+
+// want makes an overlay the one that is wanted, if it is not. It also replaces a
+// record that cannot be read.
+func (m *Machine) want(o Overlay) error {
+	if wanted, err := m.Records.Overlay(); err == nil && wanted.ID() == o.ID() {
+		return nil
+	}
+	return m.Records.PutOverlay(o)
 }
 
 // fetch does PREFLIGHT and DOWNLOAD.
@@ -112,9 +128,12 @@ func (m *Machine) room(plan apt.Plan) error {
 
 // adopt records that the booted deployment already is the release.
 func (m *Machine) adopt(tx journal.Record, offer Offer, booted Deployment, plan apt.Plan) (journal.Record, error) {
-	booted.State, booted.Snapshot = tx.State, tx.Snapshot
+	booted.State, booted.Snapshot, booted.BOM, booted.Origin, booted.Overlay = tx.State, tx.Snapshot, offer.bomText(), offer.Origin, offer.Overlay
 	booted.TopLevel, booted.Packages = m.topLevel(offer), plan.List
 	if err := m.Records.PutDeployment(booted); err != nil {
+		return tx, m.whyNot(err)
+	}
+	if err := m.want(offer.Overlay); err != nil {
 		return tx, m.whyNot(err)
 	}
 	tx.Reason = "the packages are the same"
@@ -151,7 +170,7 @@ func (m *Machine) build(ctx context.Context, tx *journal.Record, offer Offer, pl
 	}
 	record := Deployment{
 		ID: tx.Deployment, State: tx.State, Snapshot: tx.Snapshot, From: tx.From, Made: m.Clock().UTC(),
-		TopLevel: m.topLevel(offer), Packages: plan.List,
+		TopLevel: m.topLevel(offer), Packages: plan.List, BOM: offer.bomText(), Origin: offer.Origin, Overlay: offer.Overlay,
 	}
 	if err := m.Records.PutDeployment(record); err != nil {
 		return err
@@ -217,7 +236,7 @@ func (m *Machine) abort(ctx context.Context, tx journal.Record, reason error) er
 	m.whyNot(reason)
 	ctx = context.WithoutCancel(ctx)
 	if forGood {
-		if err := m.remember(tx, reason.Error()); err != nil {
+		if err := m.blame(tx, reason.Error()); err != nil {
 			return errors.Join(reason, err)
 		}
 	}
@@ -229,7 +248,7 @@ func (m *Machine) abort(ctx context.Context, tx journal.Record, reason error) er
 
 // remember keeps that the release of tx failed.
 func (m *Machine) remember(tx journal.Record, reason string) error {
-	return m.Records.Fail(protocol.Failure{State: tx.State, Snapshot: tx.Snapshot, Reason: reason, At: m.Clock().UTC().Truncate(time.Second)})
+	return m.Records.Fail(protocol.Failure{State: tx.State, Snapshot: tx.Snapshot, Overlay: tx.Local, Reason: reason, At: m.Clock().UTC().Truncate(time.Second)})
 }
 
 // discard throws away a transaction that was not tried.

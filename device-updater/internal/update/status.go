@@ -54,6 +54,7 @@ type View struct {
 	Previous  *int            `json:"previous,omitempty"`
 	Trial     *boot.Trial     `json:"trial,omitempty"`
 	Checked   time.Time       `json:"checked,omitzero"`
+	Overlay   Overlay         `json:"overlay,omitempty"` // of the booted deployment
 }
 
 // Look puts a View together from what lies on the disk. last is the newest
@@ -109,6 +110,9 @@ func Look(b Boot, r Records, last journal.Record, follow string) (View, error) {
 		d, err := r.Deployment(x.n)
 		if err != nil {
 			return View{}, err
+		}
+		if x.n == v.Current {
+			v.Overlay, v.Report.Overlay = d.Overlay, d.Overlay.Names()
 		}
 		v.Report.Deployments = append(v.Report.Deployments, protocol.Deployment{
 			ID: x.n, State: d.State, Snapshot: d.Snapshot, Role: x.role, Version: d.Version(),

@@ -85,9 +85,17 @@ func (m *Machine) commit(ctx context.Context, tx journal.Record) error {
 		if err != nil {
 			return m.whyNot(err)
 		}
-		if left.State != "" {
+		kept, err := m.Records.Deployment(tx.Deployment)
+		if err != nil {
+			return m.whyNot(err)
+		}
+		// What was on top then is what is wanted on top.
+		if err := m.want(kept.Overlay); err != nil {
+			return m.whyNot(err)
+		}
+		if left.State != "" && (left.State != kept.State || left.Overlay.ID() == kept.Overlay.ID()) {
 			undone := tx
-			undone.State, undone.Snapshot = left.State, left.Snapshot
+			undone.State, undone.Snapshot, undone.Local = left.State, left.Snapshot, ""
 			if err := m.remember(undone, "a person rolled it back"); err != nil {
 				return m.whyNot(err)
 			}
@@ -130,14 +138,18 @@ func (m *Machine) rolledBack(ctx context.Context, tx journal.Record) error {
 		_, err := m.enter(tx, journal.Idle)
 		return m.alsoWhyNot(tx.Reason, err)
 	}
-	if err := m.remember(tx, reason); err != nil {
+	if err := m.blame(tx, reason); err != nil {
 		return m.whyNot(err)
 	}
 	if err := m.deleteDeployment(ctx, tx.Deployment); err != nil {
 		return m.whyNot(err)
 	}
 	_, err := m.enter(tx, journal.Failed)
-	return m.alsoWhyNot(fmt.Sprintf("%s failed here: %s", releaseName(tx.State, tx.Snapshot), reason), err)
+	what := releaseName(tx.State, tx.Snapshot)
+	if tx.Local != "" {
+		what += " with local packages on top"
+	}
+	return m.alsoWhyNot(fmt.Sprintf("%s failed here: %s", what, reason), err)
 }
 
 func (m *Machine) alsoWhyNot(reason string, err error) error {

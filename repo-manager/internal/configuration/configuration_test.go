@@ -123,6 +123,19 @@ func (w *world) schema(product string, fields map[string]configuration.Field) (i
 	return w.SetSchema(w.t.Context(), otto, configuration.Schema{Pipeline: "demo", Product: product, Fields: fields}, false)
 }
 
+// revision is that of a device; "" if there is none, for the reason that For has.
+func (w *world) revision(device string) string {
+	w.t.Helper()
+	d := w.devices[device]
+	r, err := w.Revision(d)
+	if err != nil {
+		if _, again := w.For(d); r != "" || again == nil || again.Error() != err.Error() {
+			w.t.Errorf("%s: revision %q, %v, and the configuration %v", device, r, err, again)
+		}
+	}
+	return r
+}
+
 // values is what a device is given, without secrets.
 func (w *world) values(device string) string {
 	w.t.Helper()
@@ -136,8 +149,8 @@ func (w *world) values(device string) string {
 	if err != nil {
 		return err.Error()
 	}
-	if c.Revision != w.Revision(d) || c.Revision == "" {
-		w.t.Errorf("%s: revision %q, and the configuration has %q", device, w.Revision(d), c.Revision)
+	if got := w.revision(device); c.Revision != got || c.Revision == "" {
+		w.t.Errorf("%s: revision %q, and the configuration has %q", device, got, c.Revision)
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Secrets)) {
 		secret, err := seal.Open(key, device, name, c.Secrets[name])
@@ -190,13 +203,13 @@ func TestRevision(t *testing.T) {
 	seen := make(map[string]string)
 	step := func(what string, isNew bool) {
 		t.Helper()
-		r := w.Revision(w.devices["gw-1"])
+		r := w.revision("gw-1")
 		if before, known := seen[r]; known == isNew || r == "" {
 			t.Errorf("after %s the revision is %q, as after %q", what, r, before)
 		}
 		seen[r] = what
 		w.start()
-		if again := w.Revision(w.devices["gw-1"]); again != r {
+		if again := w.revision("gw-1"); again != r {
 			t.Errorf("after %s and a restart the revision is %q, not %q", what, again, r)
 		}
 	}
@@ -223,7 +236,8 @@ func TestRevision(t *testing.T) {
 	one, two := w.devices["gw-1"], w.devices["gw-2"]
 	two.Stage = one.Stage
 	two.Name = "gw-3"
-	if w.Revision(one) != w.Revision(two) {
+	a, _ := w.Revision(one)
+	if b, err := w.Revision(two); a != b || err != nil {
 		t.Error("devices with the same values have different revisions")
 	}
 }
@@ -384,7 +398,7 @@ func TestSchemaChanges(t *testing.T) {
 	if _, err := w.schema("gateway", fields); err != nil {
 		t.Fatal(err)
 	}
-	if got := w.values("gw-1"); got != "cannot configure device gw-1: url is required and not set" || w.Revision(w.devices["gw-1"]) != "" {
+	if got := w.values("gw-1"); got != "cannot configure device gw-1: url is required and not set" || w.revision("gw-1") != "" {
 		t.Errorf("without what is required: %s", got)
 	}
 	if done := w.mustSet("product:gateway", "url", "http://x", ""); done.Devices != 2 {
@@ -482,7 +496,9 @@ func TestManyAtOnce(t *testing.T) {
 					return
 				default:
 				}
-				w.Revision(d)
+				if _, err := w.Revision(d); err != nil {
+					t.Error(err)
+				}
 				c, err := w.For(d)
 				if err != nil {
 					t.Error(err)
@@ -588,10 +604,10 @@ func TestLostKey(t *testing.T) {
 	w := newWorld(t)
 	w.mustSet("product:gateway", "token", "s3cret", configuration.Secret)
 	w.mustSet("product:gateway", "a", "1", "")
-	revision, old := w.Revision(w.devices["gw-1"]), w.vault
+	revision, old := w.revision("gw-1"), w.vault
 	w.vault = configuration.NewVaultFile()
 	w.start()
-	if got := w.values("gw-1"); got != "cannot configure device gw-1: token of product:gateway cannot be read any more: it must be set again" || w.Revision(w.devices["gw-1"]) != "" {
+	if got := w.values("gw-1"); got != "cannot configure device gw-1: token of product:gateway cannot be read any more: it must be set again" || w.revision("gw-1") != "" {
 		t.Errorf("with another key: %s", got)
 	}
 	if got := w.Unreadable(); len(got) != 1 || got[0] != "product:gateway token" {
@@ -599,7 +615,7 @@ func TestLostKey(t *testing.T) {
 	}
 	w.vault = append(w.vault, old...)
 	w.start()
-	if got := w.values("gw-1"); got != "map[a:1 token:secret s3cret]" || w.Revision(w.devices["gw-1"]) != revision {
+	if got := w.values("gw-1"); got != "map[a:1 token:secret s3cret]" || w.revision("gw-1") != revision {
 		t.Errorf("with both keys: %s", got)
 	}
 	for _, bad := range []string{"", "# nothing\n", "00\n", strings.Repeat("g", 64)} {

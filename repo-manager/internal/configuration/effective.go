@@ -205,9 +205,19 @@ func (s *Service) worked(l *line, d Device) *effective {
 }
 
 // Revision identifies what a device is configured with: it changes with every
-// value, secrets included, and a restart does not change it. It is "" while For
-// has an error. It comes from memory and is cheap.
-func (s *Service) Revision(d Device) string { return s.of(d).revision }
+// value, secrets included, and a restart does not change it. While For has an
+// error it is "", with that error. It comes from memory and is cheap.
+func (s *Service) Revision(d Device) (string, error) {
+	e := s.of(d)
+	if e.err != nil {
+		return "", notWhole(d, e.err)
+	}
+	return e.revision, nil
+}
+
+func notWhole(d Device, err error) error {
+	return fmt.Errorf("cannot configure device %s: %w", d.Name, err)
+}
 
 // For returns the configuration of a device with its secrets encrypted to its
 // key, or an error that says, without a secret, why it is not complete: then
@@ -215,7 +225,7 @@ func (s *Service) Revision(d Device) string { return s.of(d).revision }
 func (s *Service) For(d Device) (*protocol.AssignedConfig, error) {
 	e := s.of(d)
 	if e.err != nil {
-		return nil, fmt.Errorf("cannot configure device %s: %w", d.Name, e.err)
+		return nil, notWhole(d, e.err)
 	}
 	out := &protocol.AssignedConfig{Revision: e.revision, Values: maps.Clone(e.values)}
 	for _, entry := range e.entries {
@@ -228,7 +238,7 @@ func (s *Service) For(d Device) (*protocol.AssignedConfig, error) {
 		}
 		sealed, err := seal.Seal(d.Sealing, d.Name, entry.Key, secret)
 		if err != nil {
-			return nil, fmt.Errorf("cannot configure device %s: %w", d.Name, err)
+			return nil, notWhole(d, err)
 		}
 		if out.Secrets == nil {
 			out.Secrets = make(map[string][]byte)

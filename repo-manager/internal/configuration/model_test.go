@@ -89,7 +89,7 @@ func BenchmarkRevision(b *testing.B) {
 	b.ReportAllocs()
 	i := 0
 	for b.Loop() {
-		if w.Revision(devices[i%len(devices)]) == "" {
+		if r, err := w.Revision(devices[i%len(devices)]); r == "" || err != nil {
 			b.Fatal("no revision")
 		}
 		i += 7919

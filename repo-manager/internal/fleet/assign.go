@@ -25,6 +25,7 @@ type inputs struct {
 	wait     string // why nothing else can be given
 	hold     *protocol.Hold
 	config   string // its revision
+	lacks    string // why it is not configured just now
 }
 
 // assignment is what a device should have, before it is signed.
@@ -69,7 +70,10 @@ func (s *Service) inputsOf(ctx context.Context, d *device, report *protocol.Repo
 		in.hold = h
 	}
 	if s.Configs != nil {
-		in.config = s.Configs.Revision(&d.Device)
+		revision, err := s.Configs.Revision(&d.Device)
+		if in.config = revision; err != nil {
+			in.lacks = err.Error()
+		}
 	}
 	if in.wait = s.unfit(d, in.revision); in.wait != "" {
 		return in, nil
@@ -158,14 +162,22 @@ func (s *Service) body(d *device, a *assignment) *protocol.Assignment {
 	if s.Configs != nil {
 		c, err := s.Configs.For(&d.Device)
 		switch {
-		case err != nil && body.Wait == "":
-			body.Wait = err.Error()
+		case err != nil:
+			body.Wait = both(body.Wait, err.Error())
 		case err == nil && c != nil:
 			body.Config = c
 			a.config = c.Revision
 		}
 	}
 	return body
+}
+
+// both joins two sentences, of which either may be missing.
+func both(a, b string) string {
+	if a == "" || b == "" {
+		return a + b
+	}
+	return a + "; " + b
 }
 
 // given holds the releases that devices were given, each once.

@@ -2,6 +2,7 @@ package fleet_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -299,6 +300,41 @@ func TestALookupThatFailsIsNoNews(t *testing.T) {
 	}
 }
 
+// A device whose configuration is not complete keeps the one that it has, and
+// everybody is told what it lacks, beside what its release waits for.
+func TestAConfigurationThatLacksSomething(t *testing.T) {
+	w := newWorld(t)
+	d := w.device("SN-1", "gateway", "dev")
+	running(d, w.snapshots[snapshot2])
+	w.lacks["SN-1"] = errors.New("a is required and not set")
+	for range 2 {
+		w.checkIn(d)
+		if d.Accepted.Config != nil || d.Accepted.Wait != "a is required and not set" || d.Accepted.Counter != 1 {
+			t.Errorf("told %+v", d.Accepted)
+		}
+	}
+	if v, _, err := w.Show(t.Context(), "SN-1"); err != nil || v.State != protocol.DeviceOK || v.WhyNot != "a is required and not set" {
+		t.Errorf("%s, %q, %v", v.State, v.WhyNot, err)
+	}
+	w.lacks["SN-1"] = errors.New("b is required and not set")
+	w.offers["dev"] = nil
+	w.checkIn(d)
+	if d.Accepted.Wait != "stage dev offers nothing yet; b is required and not set" {
+		t.Errorf("told %+v", d.Accepted)
+	}
+	w.promote("dev", snapshot1)
+	delete(w.boms, w.snapshots[snapshot1].State.String())
+	w.checkIn(d)
+	if v, _, err := w.Show(t.Context(), "SN-1"); err != nil || !strings.HasSuffix(v.WhyNot, " is being made; b is required and not set") {
+		t.Errorf("%s, %q, %v", v.State, v.WhyNot, err)
+	}
+	delete(w.lacks, "SN-1")
+	w.checkIn(d)
+	if !strings.HasSuffix(d.Accepted.Wait, " is being made") {
+		t.Errorf("told %+v", d.Accepted)
+	}
+}
+
 // A device that lies about its counter raises only its own.
 func TestALyingCounter(t *testing.T) {
 	w := newWorld(t)
@@ -487,5 +523,61 @@ func TestEverybodyAtOnce(t *testing.T) {
 	}()
 	for range len(names) + 1 {
 		<-ended
+	}
+}
+
+// What a device has is what it says that it was made of, not what its product is
+// by now; and another bill of materials for the same state is something that it
+// should have.
+func TestTheSameStateWithAnotherBOM(t *testing.T) {
+	w := newWorld(t)
+	ctx := t.Context()
+	list := func() (names string) {
+		t.Helper()
+		all, err := w.List(ctx, protocol.DeviceFilter{Package: "openssl<<3"})
+		must(t, err)
+		for _, v := range all {
+			names += v.Name + " "
+		}
+		return names
+	}
+	silent, says := w.device("silent", "gateway", "production"), w.device("says", "gateway", "production")
+	for _, d := range []*rig.Device{silent, says} {
+		w.checkIn(d)
+		d.Install()
+	}
+	silent.Report.Deployments[0].BOM = ""
+	odd := w.device("odd", "gateway", "production")
+	odd.Report.Deployments = []protocol.Deployment{{State: "nobody knows that one", Role: "booted"}}
+	for _, d := range []*rig.Device{silent, says, odd} {
+		w.checkIn(d)
+	}
+	if got := list(); got != "says silent " {
+		t.Errorf("listed are %q", got)
+	}
+	for _, d := range []*rig.Device{silent, says} {
+		must1(w.Set(ctx, op, d.Serial, nil, &[]string{"lte"}))
+	}
+	if got := list(); got != "says silent " {
+		t.Errorf("before they heard of the module: %q", got)
+	}
+	for _, d := range []*rig.Device{silent, says} {
+		w.checkIn(d)
+	}
+	if got := list(); got != "says " {
+		t.Errorf("listed are %q", got)
+	}
+	v, _, err := w.Show(ctx, "says")
+	if must(t, err); v.State != protocol.DeviceBehind || v.Has.BOM != "bom1" || v.Should.BOM != "bom1+lte" || v.WhyNot == "" {
+		t.Errorf("%s, has %+v, should have %+v, %q", v.State, v.Has, v.Should, v.WhyNot)
+	}
+	says.Install()
+	w.checkIn(says)
+	v, events, err := w.Show(ctx, "says")
+	if must(t, err); v.State != protocol.DeviceOK || v.WhyNot != "" || len(events) < 2 || events[0].Text != "runs "+snapshot1 {
+		t.Errorf("%s, %q, %+v", v.State, v.WhyNot, events)
+	}
+	if got := list(); got != "" {
+		t.Errorf("listed are %q", got)
 	}
 }

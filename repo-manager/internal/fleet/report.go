@@ -19,7 +19,7 @@ func ParseReport(text []byte) (*protocol.Report, error) {
 	}
 	for i := range r.Deployments {
 		d := &r.Deployments[i]
-		for _, s := range []*string{&d.State, &d.Snapshot, &d.Role, &d.Version} {
+		for _, s := range []*string{&d.State, &d.Snapshot, &d.BOM, &d.Role, &d.Version} {
 			share(s)
 		}
 	}
@@ -44,7 +44,7 @@ func booted(r *protocol.Report) (runs protocol.Runs, ok bool) {
 	}
 	for _, d := range r.Deployments {
 		if d.Role == "booted" || d.Role == "trial" { // a device runs one of the two
-			return protocol.Runs{State: d.State, Snapshot: d.Snapshot}, true
+			return protocol.Runs{State: d.State, Snapshot: d.Snapshot, BOM: d.BOM}, true
 		}
 	}
 	return runs, false
@@ -55,7 +55,7 @@ func changes(before, after *protocol.Report) []string {
 	var all []string
 	was, known := booted(before)
 	is, ok := booted(after)
-	if ok && (!known || was.State != is.State) {
+	if ok && (!known || was.State != is.State || differ(was.BOM, is.BOM)) {
 		all = append(all, "runs "+named(is))
 	}
 	if before == nil {
@@ -87,6 +87,9 @@ func changes(before, after *protocol.Report) []string {
 	}
 	return all
 }
+
+// differ tells whether two bills of materials that are known are not the same.
+func differ(a, b string) bool { return a != "" && b != "" && a != b }
 
 func contains(failed []protocol.Failure, f protocol.Failure) bool {
 	for _, g := range failed {

@@ -1,11 +1,13 @@
 package fleet
 
 import (
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -78,8 +80,9 @@ const (
 
 // Configs knows the configuration of each device.
 type Configs interface {
-	// Revision changes with whatever For would answer; from memory.
-	Revision(d *Device) string
+	// Revision changes with whatever For would answer, whose error it has too;
+	// from memory.
+	Revision(d *Device) (string, error)
 	// For is the configuration of a device, its secrets encrypted to it; nil if
 	// there never was one. An error, which holds no secret, says why there is
 	// none just now: the device keeps what it has.
@@ -88,9 +91,16 @@ type Configs interface {
 
 // Packages looks into bills of materials.
 type Packages interface {
-	// Has tells whether what a product has in a state satisfies a relation such
-	// as "openssl (<< 3.0.15)".
-	Has(ctx context.Context, pipeline, product string, modules []string, state, relation string) (bool, error)
+	// Has tells whether what is installed satisfies a relation such as
+	// "openssl (<< 3.0.15)". What nobody can tell is NotFound.
+	Has(ctx context.Context, what Installed, relation string) (bool, error)
+}
+
+// Installed says which packages a device runs.
+type Installed struct {
+	Pipeline, Product, State string
+	Modules                  string // words, sorted
+	BOM                      string // SHA-256; "": what the product has in the state now
 }
 
 // Service knows the fleet. Its methods may be called concurrently.
@@ -103,6 +113,7 @@ type Service struct {
 
 	mu            sync.RWMutex
 	devices       map[string]*device       // by name
+	inOrder       []*device                // the same, in the order of their names
 	keys          map[string]*device       // by KeyID, retired ones too
 	serials       map[string]*device       // by serial number
 	oldKeys       map[string]OldKey        // by KeyID
@@ -152,6 +163,10 @@ func Open(ctx context.Context, config Config) (*Service, error) {
 
 // put makes a device known in memory.
 func (s *Service) put(d *device) {
+	if s.devices[d.Name] == nil {
+		at, _ := slices.BinarySearchFunc(s.inOrder, d.Name, func(o *device, name string) int { return cmp.Compare(o.Name, name) })
+		s.inOrder = slices.Insert(s.inOrder, at, d)
+	}
 	s.devices[d.Name], s.keys[d.KeyID()] = d, d
 	if before := s.serials[d.Serial]; before == nil || before.Retired != nil {
 		s.serials[d.Serial] = d

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"io"
 	"log/slog"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -34,7 +35,8 @@ type world struct {
 	products  map[string]fleet.Product
 	boms      map[string]bom // by state; absent ones are being made
 	configs   map[string]protocol.AssignedConfig
-	asked     int // how often for a whole configuration
+	lacks     map[string]error // by device: why there is no configuration
+	asked     int              // how often for a whole configuration
 	private   bool
 	broken    error // what looking up a stage fails with
 	announced []string
@@ -97,7 +99,7 @@ func newWorld(t *testing.T) *world {
 			"panel":   {Architecture: "amd64", Revisions: []string{"r1", "r2"}},
 		},
 		boms:    map[string]bom{one.State.String(): {sum: "bom1", status: fleet.BOMReady}, two.State.String(): {sum: "bom2", status: fleet.BOMReady}},
-		configs: make(map[string]protocol.AssignedConfig),
+		configs: make(map[string]protocol.AssignedConfig), lacks: make(map[string]error),
 	}
 	must(t, w.store.Commit(t.Context(), release.Batch{Pipelines: []release.Pipeline{{Name: "demo", Created: w.now}}}))
 	seed := make([]byte, ed25519.SeedSize)
@@ -182,24 +184,31 @@ func (w *world) Lookup(_, _ string, modules []string, state string) (string, int
 	return b.sum, 100, b.status, b.reason
 }
 
-func (w *world) Revision(d *fleet.Device) string {
+func (w *world) Revision(d *fleet.Device) (string, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.configs[d.Name].Revision
+	return w.configs[d.Name].Revision, w.lacks[d.Name]
 }
 
 func (w *world) For(d *fleet.Device) (*protocol.AssignedConfig, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.asked++
+	if err := w.lacks[d.Name]; err != nil {
+		return nil, err
+	}
 	if c, ok := w.configs[d.Name]; ok {
 		return &c, nil
 	}
 	return nil, nil
 }
 
-func (w *world) Has(_ context.Context, _, _ string, _ []string, state, relation string) (bool, error) {
-	return state == w.snapshots[snapshot1].State.String() && relation == "openssl<<3", nil
+// Has knows snapshot1, in which bills of materials made with lte have no openssl.
+func (w *world) Has(_ context.Context, what fleet.Installed, relation string) (bool, error) {
+	if what.State != w.snapshots[snapshot1].State.String() {
+		return false, &release.Error{Code: release.NotFound, Text: "cannot find state " + what.State}
+	}
+	return relation == "openssl<<3" && !strings.HasSuffix(what.BOM, "+lte"), nil
 }
 
 // promote makes a stage offer a snapshot.

@@ -12,6 +12,7 @@ import (
 	"aptfleet/internal/bom"
 	"aptfleet/repo-manager/internal/product"
 	"aptfleet/repo-manager/internal/release"
+	"aptfleet/snapshots"
 )
 
 // sample is a small release with all ways to be in a bill.
@@ -148,6 +149,18 @@ func TestVerdicts(t *testing.T) {
 				t.Error("it was computed again")
 			}
 		})
+	}
+}
+
+// A pipeline without repositories and mirrors offers a state without components.
+func TestVerdictOfNothing(t *testing.T) {
+	w := newWorld(t).run()
+	w.create(product.Product{Name: "gateway", Packages: []string{"app"}})
+	nothing, err := snapshots.New(t.Context(), w.chunks, nil)
+	must(t, err)
+	b := w.bom("gateway", nothing.ID())
+	if b.Verdict == nil || b.Verdict.Apt != "Unable to locate package app" || !strings.Contains(b.Verdict.Dose, "unsat-dependency: app") {
+		t.Errorf("%+v", b.Verdict)
 	}
 }
 

@@ -48,7 +48,7 @@ func TestLookup(t *testing.T) {
 	broken := w.state(pkg{"app 1", "Depends: nowhere\n"})
 	w.until("a verdict", func() bool {
 		_, status, reason := w.lookup("gateway", broken)
-		return status == product.Failed && strings.Contains(reason, "broken packages")
+		return status == product.Failed && reason == "app : Depends: nowhere but it is not installable"
 	})
 	for _, c := range []struct{ product, module, says string }{{"nothing", "", "cannot find product"}, {"gateway", "radio", "cannot find module"}} {
 		var modules []string

@@ -11,14 +11,14 @@ import (
 
 	"aptfleet/internal/client"
 	"aptfleet/internal/protocol"
+	"aptfleet/test/debian"
 	"aptfleet/test/device"
-	"aptfleet/test/rig"
 )
 
 const (
 	pipeline     = "demo"
 	distribution = "trixie"
-	stageCount   = 60 // every device of a test follows a stage of its own
+	stageCount   = 80 // every device of a test follows a stage of its own
 	keyringPath  = "/usr/share/keyrings/aptfleet-archive-keyring.pgp"
 )
 
@@ -27,11 +27,13 @@ var components = []string{"apps", "debian"}
 // archive is the server with everything the tests ship, and the device they
 // start from.
 type archive struct {
-	dir      string // as prepare left it
-	server   *rig.Server
-	releases map[string]protocol.Snapshot
-	base     *device.Machine // has release "1"; off
-	stages   atomic.Int32    // handed out
+	dir          string // as prepare left it
+	architecture string // of this machine
+	site         *site
+	releases     map[string]protocol.Snapshot
+	base         *device.Machine // has release "1" and no identity; off
+	stages       atomic.Int32    // handed out
+	copies       copies
 }
 
 func program(dir, name string) string { return filepath.Join(dir, "bin", name) }
@@ -45,7 +47,10 @@ func openArchive(ctx context.Context, dir string) (_ *archive, err error) {
 			err = errors.Join(err, a.close())
 		}
 	}()
-	if a.server, err = rig.Start(ctx, rig.Config{Program: program(dir, "repo-manager"), Data: filepath.Join(dir, "data")}); err != nil {
+	if a.architecture, err = debian.Architecture(ctx); err != nil {
+		return nil, err
+	}
+	if a.site, err = openSite(ctx, program(dir, "repo-manager"), filepath.Join(dir, "data")); err != nil {
 		return nil, err
 	}
 	done := times.start("ship 12 releases")
@@ -63,7 +68,7 @@ func (a *archive) ship(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, deb := range []string{updater, filepath.Join(a.dir, "data/public/archive-keyring.deb")} {
+	for _, deb := range []string{updater, filepath.Join(a.site.Data, "public/archive-keyring.deb")} {
 		if err := a.upload(ctx, deb); err != nil {
 			return err
 		}
@@ -83,11 +88,17 @@ func (a *archive) ship(ctx context.Context) error {
 		if err := group.Wait(); err != nil {
 			return err
 		}
-		snapshot, err := a.server.API.CreateSnapshot(ctx, pipeline, protocol.NewSnapshot{Note: r.name})
+		snapshot, err := a.site.API.CreateSnapshot(ctx, pipeline, protocol.NewSnapshot{Note: r.name})
 		if err != nil {
 			return err
 		}
 		a.releases[r.name] = snapshot
+	}
+	for _, p := range products() {
+		p.Architecture = a.architecture
+		if _, err := a.site.API.CreateProduct(ctx, pipeline, p); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -102,7 +113,7 @@ func (a *archive) upload(ctx context.Context, deb string) error {
 	if err != nil {
 		return err
 	}
-	_, err = a.server.API.Upload(ctx, pipeline, components[0], client.File{Name: filepath.Base(deb), Body: file, Size: info.Size(), AllowOlder: true})
+	_, err = a.site.API.Upload(ctx, pipeline, components[0], client.File{Name: filepath.Base(deb), Body: file, Size: info.Size(), AllowOlder: true})
 	return err
 }
 
@@ -111,10 +122,10 @@ func (a *archive) install(ctx context.Context) (err error) {
 	one := a.releases["1"]
 	done := times.start("root file system from the pipeline (0 s if cached)")
 	tar, err := device.Root{
-		Base:         a.server.Public + "/" + pipeline + "/snapshots/" + one.ID,
+		Base:         a.site.plain + "/" + pipeline + "/snapshots/" + one.ID,
 		State:        one.State,
-		Distribution: distribution, Components: components, Packages: []string{"demo-device"},
-		Keyring: filepath.Join(a.dir, "data/public/archive-keyring.asc"),
+		Distribution: distribution, Components: components, Packages: []string{productOf("device").Packages[0]},
+		Keyring: filepath.Join(a.site.Data, "public/archive-keyring.asc"),
 	}.Tar(ctx)
 	if err != nil {
 		return err
@@ -140,8 +151,8 @@ func (a *archive) close() error {
 	if a.base != nil {
 		err = a.base.Close()
 	}
-	if a.server != nil {
-		err = errors.Join(err, a.server.Stop())
+	if a.site != nil {
+		err = errors.Join(err, a.site.Stop())
 	}
 	return err
 }

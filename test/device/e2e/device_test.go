@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -24,17 +25,32 @@ import (
 // more than the step needs on a busy machine.
 const patience = 150 * time.Second
 
-// fielded is a device of one test: a clone of the installed one that follows a
-// stage of its own.
+// fielded is a device of one test: a clone of the installed one with an
+// identity of its own, which follows a stage of its own.
 type fielded struct {
 	*device.Machine
 	t       *testing.T
+	site    *site
+	name    string // of the machine and, once it is enrolled, of the device; its serial number
 	stage   string
-	archive string // base URL the device knows
-	token   string
+	product string
+	modules []string
+	how     belonging
+	archive string // base URL that a plain device knows
 	reboot  string // auto or manual
 	trial   trial
+
+	revision string // of the hardware; "": the factory wrote none
 }
+
+// belonging is how a device comes to what it should run.
+type belonging int
+
+const (
+	byToken  belonging = iota // it enrols with a one-time token, which names the server's authority
+	bySerial                  // it enrols with a serial number that was registered; the factory gave it the authority
+	byStage                   // it is not enrolled: it follows a stage of the archive
+)
 
 // trial are the device's settings for trials; tests keep them short.
 type trial struct {
@@ -50,33 +66,87 @@ func newDevice(t *testing.T, change ...func(*fielded)) *fielded {
 	if n >= stageCount {
 		t.Fatal("the pipeline has too few stages for so many devices: raise stageCount")
 	}
-	name := fmt.Sprintf("device-%02d", n)
-	d := &fielded{t: t, stage: stageName(n), archive: world.server.Public, reboot: "auto", trial: trial{Tries: 2, Timeout: "60s", Observe: "3s"}}
+	d := &fielded{
+		t: t, site: world.site, name: fmt.Sprintf("device-%02d", n), stage: stageName(n), product: productOf("device").Name,
+		archive: world.site.plain, reboot: "auto", trial: trial{Tries: 2, Timeout: "60s", Observe: "3s"},
+	}
 	for _, c := range change {
 		c(d)
 	}
-	d.promote("1")
-	var err error
-	d.Machine, err = world.base.Clone(t.Context(), device.Config{
-		Dir: filepath.Join(world.dir, "devices", name), Name: name, Loader: program(world.dir, "loader"),
-	})
-	if err != nil {
-		t.Fatal(err)
+	if d.stage == stageName(n) { // nobody else follows it
+		d.promote("1")
 	}
-	t.Cleanup(func() {
-		if t.Failed() {
-			d.explain()
-		}
-		if err := d.Close(); err != nil {
-			t.Error(err)
-		}
-		if err := os.RemoveAll(filepath.Join(world.dir, "devices", name)); err != nil {
-			t.Error(err)
-		}
-	})
+	d.clone(world.base, d.name)
+	d.introduce()
 	d.configure()
 	return d
 }
+
+// clone makes the device's machine with a copy of another one's disk.
+func (d *fielded) clone(from *device.Machine, name string) {
+	d.t.Helper()
+	dir := filepath.Join(world.dir, "devices", name)
+	var err error
+	if d.Machine, err = from.Clone(d.t.Context(), device.Config{Dir: dir, Name: name, Loader: program(world.dir, "loader")}); err != nil {
+		d.t.Fatal(err)
+	}
+	d.t.Cleanup(func() {
+		if d.t.Failed() {
+			d.explain()
+		}
+		if err := errors.Join(d.Close(), os.RemoveAll(dir)); err != nil {
+			d.t.Error(err)
+		}
+	})
+}
+
+// factoryCA is where the factory puts the authority of the server.
+const factoryCA = "identity/factory-ca.pem"
+
+// introduce does what the factory does about the identity: the server is told
+// of the device, and the device what it needs to enrol.
+func (d *fielded) introduce() {
+	d.t.Helper()
+	if d.how == byStage {
+		return
+	}
+	files := map[string]string{"identity/serial": d.name + "\n"}
+	if d.revision != "" {
+		files["identity/revision"] = d.revision + "\n"
+	}
+	switch d.how {
+	case byToken:
+		token, err := d.site.API.CreateEnrolmentToken(d.t.Context(), protocol.EnrolmentToken{
+			Pipeline: pipeline, Product: d.product, Stage: d.stage, Modules: d.modules, Serial: d.name, Uses: 1, Expires: time.Now().Add(time.Hour),
+		})
+		if err != nil {
+			d.t.Fatal(err)
+		}
+		files["identity/token"] = token.Token + "\n"
+	case bySerial:
+		if _, err := d.site.API.Register(d.t.Context(), []protocol.Registration{
+			{Serial: d.name, Pipeline: pipeline, Product: d.product, Stage: d.stage, Modules: d.modules},
+		}); err != nil {
+			d.t.Fatal(err)
+		}
+		ca, err := os.ReadFile(filepath.Join(d.site.Data, "keys/ca.pem"))
+		if err != nil {
+			d.t.Fatal(err)
+		}
+		files[factoryCA] = string(ca)
+	}
+	for name, text := range files {
+		if err := os.WriteFile(filepath.Join(d.Top(), name), []byte(text), 0o600); err != nil {
+			d.t.Fatal(err)
+		}
+	}
+}
+
+// onSite makes a device that belongs to another server than the world's.
+func onSite(s *site) func(*fielded) { return func(d *fielded) { d.site, d.archive = s, s.plain } }
+
+// plain makes a device that follows its stage without being enrolled.
+func plain(d *fielded) { d.how = byStage }
 
 // impatient makes trials end soon that nobody commits.
 func impatient(d *fielded) { d.trial.Timeout = "20s" }
@@ -84,11 +154,17 @@ func impatient(d *fielded) { d.trial.Timeout = "20s" }
 // configure writes the configuration file.
 func (d *fielded) configure() {
 	d.t.Helper()
-	config, err := yaml.Marshal(map[string]any{
-		"name": d.Name(), "archive": d.archive, "pipeline": pipeline, "follow": d.stage, "components": components,
-		"keyring": keyringPath, "packages": []string{"demo-device"}, "token": d.token, "poll": "1s", "reboot": d.reboot,
-		"trial": d.trial,
-	})
+	values := map[string]any{"poll": "1s", "reboot": d.reboot, "trial": d.trial}
+	switch d.how {
+	case bySerial:
+		values["server"], values["ca"] = d.site.Public, "/sysroot/"+factoryCA
+	case byToken:
+		values["server"] = d.site.Public
+	case byStage:
+		values["archive"], values["pipeline"], values["follow"], values["components"] = d.archive, pipeline, d.stage, components
+		values["keyring"], values["packages"] = keyringPath, productOf(d.product).Packages
+	}
+	config, err := yaml.Marshal(values)
 	if err == nil {
 		err = d.Reconfigure(d.t.Context(), config)
 	}
@@ -104,18 +180,66 @@ func (d *fielded) promote(release string) {
 	if !ok {
 		d.t.Fatalf("there is no release %q", release)
 	}
-	if _, err := world.server.API.Promote(d.t.Context(), pipeline, d.stage, protocol.Promote{Snapshot: snapshot.ID, Reason: d.t.Name()}); err != nil {
+	if _, err := d.site.API.Promote(d.t.Context(), pipeline, d.stage, protocol.Promote{Snapshot: snapshot.ID, Reason: d.t.Name()}); err != nil {
 		d.t.Fatal(err)
 	}
 }
 
-// on switches the device on and waits until it is up.
+// on switches the device on and waits until it is up and, if it belongs to a
+// server, enrolled.
 func (d *fielded) on() {
 	d.t.Helper()
 	if err := d.PowerOn(); err != nil {
 		d.t.Fatal(err)
 	}
 	d.up()
+	if d.how != byStage {
+		d.await("its first assignment", func() bool {
+			_, err := os.Stat(filepath.Join(d.Top(), "updater/assignment.json"))
+			return err == nil
+		})
+	}
+}
+
+// told does something on the server that changes the device's assignment, and
+// waits until the device has it.
+func (d *fielded) told(what string, act func() error) {
+	d.t.Helper()
+	before := d.server().Assignment.Counter
+	if err := act(); err != nil {
+		d.t.Fatal(err)
+	}
+	d.await("another assignment: "+what, func() bool { return d.server().Assignment.Counter > before })
+}
+
+// hold keeps the device as it is, and waits until it knows.
+func (d *fielded) hold(reason string) {
+	d.t.Helper()
+	d.told("hold, "+reason, func() error {
+		_, err := d.site.API.HoldDevice(d.t.Context(), d.name, protocol.Hold{Reason: reason})
+		return err
+	})
+}
+
+// known is the device as its server knows it.
+func (d *fielded) known() protocol.Device {
+	d.t.Helper()
+	known, err := d.site.API.Device(d.t.Context(), d.name)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	return known
+}
+
+// awaitKnown waits until what the server knows of the device is as it should be.
+func (d *fielded) awaitKnown(what string, cond func(protocol.Device) bool) protocol.Device {
+	d.t.Helper()
+	var known protocol.Device
+	d.await("the server know "+what, func() bool {
+		known = d.known()
+		return cond(known)
+	})
+	return known
 }
 
 func (d *fielded) up() {
@@ -223,18 +347,41 @@ func (d *fielded) phase() string {
 	return all[len(all)-1].Phase
 }
 
+// contact is what a device knows of its server.
+type contact struct {
+	Error      string // why the last check-in failed
+	Code       string // of a refusal
+	Assignment struct{ Counter uint64 }
+}
+
 // status asks the updater.
 func (d *fielded) status() protocol.Report {
+	d.t.Helper()
+	report, _ := d.ask()
+	return report
+}
+
+// server asks the updater about its server.
+func (d *fielded) server() contact {
+	d.t.Helper()
+	_, server := d.ask()
+	return server
+}
+
+func (d *fielded) ask() (protocol.Report, contact) {
 	d.t.Helper()
 	out, err := d.Exec(d.patient(), "device-updater", "status", "--json")
 	if err != nil {
 		d.t.Fatal(err)
 	}
-	var status struct{ Report protocol.Report }
+	var status struct {
+		Report protocol.Report
+		Server contact
+	}
 	if err := json.Unmarshal([]byte(out), &status); err != nil {
 		d.t.Fatalf("cannot read status: %v: %s", err, out)
 	}
-	return status.Report
+	return status.Report, status.Server
 }
 
 // awaitCommit waits until release is committed and runs, and nothing is under

@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"aptfleet/internal/protocol"
 )
 
 // sample is a package as a manifest of builder describes it. Files are given
@@ -49,6 +51,7 @@ func app(name, version string) sample {
 		executables: map[string]string{
 			"/usr/lib/" + name + "/serve":                 "#!/bin/sh\necho " + major + " >>/var/lib/demo/starts\nexec sleep infinity\n",
 			"/usr/lib/aptfleet/health.d/required/" + name: "#!/bin/sh\nexec systemctl is-active --quiet " + name + ".service\n",
+			"/usr/lib/aptfleet/config.d/" + name:          "#!/bin/sh\nmkdir -p /var/lib/demo && echo \"$*\" >>/var/lib/demo/hooks\n",
 		},
 	}
 }
@@ -83,12 +86,34 @@ func (s sample) script(when, text string) sample {
 	return s
 }
 
+// products are what the server knows: devices that anything runs on, and boards
+// of two revisions, of which some have a modem.
+func products() []protocol.Product {
+	return []protocol.Product{
+		{Name: "device", Packages: []string{"demo-device"}},
+		{Name: "board", Packages: []string{"demo-board"}, Revisions: []string{"A1", "B2"}, Modules: map[string][]string{"lte": {"demo-modem"}}},
+	}
+}
+
+// productOf returns a product by its name.
+func productOf(name string) protocol.Product {
+	all := products()
+	return all[slices.IndexFunc(all, func(p protocol.Product) bool { return p.Name == name })]
+}
+
 // product is the metapackage that a device wants.
 func product(version string, apps ...string) sample {
-	return sample{
-		name: "demo-device", version: version,
-		depends: append([]string{"systemd-sysv", "device-updater", "aptfleet-archive-keyring"}, apps...),
-	}
+	return metapackage("demo-device", version, apps...)
+}
+
+func metapackage(name, version string, apps ...string) sample {
+	return sample{name: name, version: version, depends: append([]string{"systemd-sysv", "device-updater", "aptfleet-archive-keyring"}, apps...)}
+}
+
+// board are the packages of the other product, module included.
+func board(version string, apps ...string) []sample {
+	modem := sample{name: "demo-modem", version: version, files: map[string]string{"/usr/share/demo-modem/version": version + "\n"}}
+	return []sample{metapackage("demo-board", version, apps...), modem}
 }
 
 // breaker is a service that runs a command at every boot before the updater
@@ -137,7 +162,7 @@ func releases() []release {
 		script("preinstall", moveConfig).script("postinstall", moveConfig).script("postremove", moveConfig)
 	four.replaces = []string{"demo-app"}
 	all := []release{
-		{"1", []sample{product("1.0", "demo-app"), app("demo-app", "1.0").config("/etc/demo-app.conf", "greeting = hello\n")}},
+		{"1", append(board("1.0", "demo-app"), product("1.0", "demo-app"), app("demo-app", "1.0").config("/etc/demo-app.conf", "greeting = hello\n"))},
 	}
 	good := app("demo-app", "9.0")
 	bad := map[string]sample{
@@ -159,9 +184,9 @@ func releases() []release {
 	// The good ones come last, because a rolling repository keeps the packages
 	// that a later release no longer wants.
 	return append(all,
-		release{"2", []sample{product("2.0", "demo-app"), two}},
-		release{"3", []sample{product("3.0", "demo-service"), three}},
-		release{"4", []sample{product("4.0", "demo-service"), four}},
+		release{"2", append(board("2.0", "demo-app"), product("2.0", "demo-app"), two)},
+		release{"3", append(board("3.0", "demo-service"), product("3.0", "demo-service"), three)},
+		release{"4", append(board("4.0", "demo-service"), product("4.0", "demo-service"), four)},
 	)
 }
 

@@ -46,6 +46,7 @@ func TestSkippingVersionsGivesTheSameFiles(t *testing.T) {
 	skip.awaitCommit("4")
 	for _, d := range []*fielded{steps, skip} {
 		d.runs("4", "demo-service")
+		d.hasItsBOM("4")
 		d.off()
 	}
 	a, b := filesOf(t, steps.Machine, steps.committed()), filesOf(t, skip.Machine, skip.committed())

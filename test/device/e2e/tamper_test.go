@@ -30,7 +30,7 @@ type tamperer struct {
 // every good answer and returns the body to send instead.
 func newTamperer(t *testing.T, change func(path string, body []byte) []byte) *tamperer {
 	t.Helper()
-	upstream, err := url.Parse(world.server.Public)
+	upstream, err := url.Parse(world.site.plain)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,7 +113,7 @@ func TestADeviceRefusesWhatWasTamperedWithAndSaysWhy(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			proxy := newTamperer(t, c.change(t))
-			d := newDevice(t, func(d *fielded) { d.archive = proxy.url })
+			d := newDevice(t, plain, func(d *fielded) { d.archive = proxy.url })
 			before := world.releases["1"].State
 			d.on()
 			d.promote("2")
@@ -133,7 +133,7 @@ func TestADeviceRefusesWhatWasTamperedWithAndSaysWhy(t *testing.T) {
 			d.runs("1", "demo-app")
 			// The archive as it is, and all is well.
 			d.off()
-			d.archive = world.server.Public
+			d.archive = world.site.plain
 			d.configure()
 			d.on()
 			d.awaitCommit("2")
@@ -153,7 +153,7 @@ func contains(text string, anyOf []string) bool {
 // expire serves stages with a properly signed InRelease whose Valid-Until has
 // passed: what a device meets that somebody shows an old copy of the archive.
 func expire(t *testing.T) func(path string, body []byte) []byte {
-	armored, err := os.ReadFile(filepath.Join(world.server.Data, "keys/archive.key"))
+	armored, err := os.ReadFile(filepath.Join(world.site.Data, "keys/archive.key"))
 	if err != nil {
 		t.Fatal(err)
 	}

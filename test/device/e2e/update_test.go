@@ -18,13 +18,10 @@ import (
 
 func TestAGoodUpdateIsCommittedAfterItsTrial(t *testing.T) {
 	t.Parallel()
-	enrolled, err := world.server.API.CreateDevice(t.Context(), "fielded", pipeline)
-	if err != nil {
-		t.Fatal(err)
-	}
-	d := newDevice(t, func(d *fielded) { d.token = enrolled.Token })
+	d := newDevice(t)
+	began := time.Now()
 	d.on()
-	times.add("boot of an installed device until it is up", time.Since(d.lastBoot().Started))
+	times.add("boot of a new device until it is up, enrolled and has its assignment", time.Since(began))
 	d.runs("1", "demo-app")
 
 	d.promote("2")
@@ -63,11 +60,9 @@ func TestAGoodUpdateIsCommittedAfterItsTrial(t *testing.T) {
 	if err != nil || starts != "1\n2\n" {
 		t.Errorf("the application's state is %q (%v), want its starts as version 1 and 2", starts, err)
 	}
-	d.await("the server hear of it", func() bool {
-		known, err := world.server.API.Device(t.Context(), "fielded")
-		return err == nil && known.Report != nil && slices.ContainsFunc(known.Report.Deployments, func(x protocol.Deployment) bool {
-			return x.Role == "booted" && x.State == world.releases["2"].State
-		})
+	d.hasItsBOM("2")
+	d.awaitKnown("that all is well", func(known protocol.Device) bool {
+		return known.State == protocol.DeviceOK && known.Has.Snapshot == world.releases["2"].ID && *known.Healthy
 	})
 	// The command line still says trial, and whatever starts the timer again:
 	// its time has passed.
@@ -90,9 +85,11 @@ func TestAGoodUpdateIsCommittedAfterItsTrial(t *testing.T) {
 	d.runs("2", "demo-app")
 }
 
-func TestADeviceMovesToAnOlderSnapshot(t *testing.T) {
+// Without a server a device does what a stage or a snapshot of the archive
+// says; there apt computes which packages that is.
+func TestADeviceWithoutAServerFollowsItsStageAndBack(t *testing.T) {
 	t.Parallel()
-	d := newDevice(t)
+	d := newDevice(t, plain)
 	d.on()
 	before := d.packages()
 	d.promote("2")
@@ -103,38 +100,19 @@ func TestADeviceMovesToAnOlderSnapshot(t *testing.T) {
 	if after := d.packages(); !slices.Equal(before, after) {
 		t.Errorf("the packages are not those of before:\n%s", difference(before, after))
 	}
+	if _, err := os.Stat(filepath.Join(d.Top(), "identity/device.key")); err == nil {
+		t.Error("it made itself an identity")
+	}
 }
 
 func TestADeviceFollowsAPinnedSnapshot(t *testing.T) {
 	t.Parallel()
-	d := newDevice(t)
+	d := newDevice(t, plain)
 	d.stage = "snapshot:" + world.releases["2"].ID
 	d.configure()
 	d.on()
 	d.awaitCommit("2")
 	d.runs("2", "demo-app")
-}
-
-// One device is installed from the snapshot of release 1 and updated to 4 by
-// way of 2; another goes there at once.
-func TestTheSameSnapshotGivesTwoDevicesTheSamePackages(t *testing.T) {
-	t.Parallel()
-	direct, detour := newDevice(t), newDevice(t)
-	direct.promote("4")
-	direct.on()
-	detour.on()
-	detour.promote("2")
-	detour.awaitCommit("2")
-	detour.promote("4")
-	direct.awaitCommit("4")
-	detour.awaitCommit("4")
-	a, b := direct.packages(), detour.packages()
-	if !slices.Equal(a, b) {
-		t.Errorf("two devices on one snapshot differ:\n%s", difference(a, b))
-	}
-	if i := slices.IndexFunc(a, func(line string) bool { return !strings.HasPrefix(line, "ii ") }); i >= 0 {
-		t.Errorf("a package is not installed properly: %s", a[i])
-	}
 }
 
 // Everything in this package runs with loopback only. This test makes sure of

@@ -1,0 +1,73 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"aptfleet/device-updater/internal/daemon"
+	"aptfleet/internal/term"
+)
+
+func (p *program) tryCommand() *cobra.Command {
+	request := daemon.Request{Act: daemon.Try}
+	var dryRun bool
+	cmd := &cobra.Command{
+		Use:   "try FILE.deb…",
+		Short: "Put packages of your own on top of the release",
+		Long: `try installs .debs of your own on top of the release that is booted, beside it
+and on trial like an update. What they need comes from that release alone, and
+nothing of the release may have to leave for them.
+
+They stay on top of every release that follows, until "device-updater rejoin".
+A release on which they cannot be installed waits, and status says why. Another
+try adds to them; a package of the same name takes the place of the one before.`,
+		Example: "  device-updater try --reboot ./app_1.2~local_amd64.deb",
+		Args:    usage(cobra.MinimumNArgs(1)),
+		RunE: func(cmd *cobra.Command, files []string) error {
+			for _, name := range files {
+				path, err := filepath.Abs(name)
+				if err != nil {
+					return err
+				}
+				if _, err := os.Stat(path); err != nil {
+					return term.WithHint(fmt.Errorf("cannot try %s: %w", name, err), "give it .deb files, not names of packages")
+				}
+				request.Files = append(request.Files, path)
+			}
+			request.By, request.DryRun = cmp.Or(os.Getenv("SUDO_USER"), os.Getenv("USER"), "root"), dryRun
+			if dryRun {
+				return p.preview(cmd.Context(), request)
+			}
+			return p.ask(cmd.Context(), request, true)
+		},
+	}
+	cmd.Flags().BoolVar(&request.Reboot, "reboot", false, "boot it when it is staged, whatever the configuration says")
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only show which packages would change")
+	return cmd
+}
+
+func (p *program) rejoinCommand() *cobra.Command {
+	request := daemon.Request{Act: daemon.Rejoin}
+	cmd := &cobra.Command{
+		Use:   "rejoin",
+		Short: "Give up packages of your own, and be equal to the release again",
+		Long: `rejoin installs exactly the release that the server wants here: what was put on
+top with "device-updater try" goes, and packages of which files were changed on
+this device are installed again. It is one update like any other, on trial.`,
+		Example: "  device-updater rejoin --dry-run",
+		Args:    usage(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if request.DryRun {
+				return p.preview(cmd.Context(), request)
+			}
+			return p.ask(cmd.Context(), request, true)
+		},
+	}
+	cmd.Flags().BoolVar(&request.Reboot, "reboot", false, "boot it when it is staged, whatever the configuration says")
+	cmd.Flags().BoolVar(&request.DryRun, "dry-run", false, "only show which packages would change")
+	return cmd
+}
