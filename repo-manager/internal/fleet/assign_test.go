@@ -450,7 +450,7 @@ func TestList(t *testing.T) {
 	for name, want := range map[string][2]string{
 		"silent": {"silent", ""}, "ok": {"ok", ""}, "behind": {"behind", "it has not looked since this was offered"},
 		"waits": {"behind", "product panel does not support hardware revision r9"}, "held": {"held", "it is held: fair"}, "holds": {"held", ""},
-		"failed": {"failed", "it did not boot"}, "sick": {"failed", ""}, "refuses": {"behind", "it refused its assignment (release)"}, "updates": {"behind", "it is on its way: DOWNLOAD 12 of 40 packages"},
+		"failed": {"failed", "it did not boot"}, "sick": {"failed", ""}, "refuses": {"behind", "it refused its assignment (release)"}, "updates": {"behind", "it is on its way: download, 12 of 40 packages"},
 		"pending": {"pending", "it has not reported yet"}, "clone": {"clone", "another machine has the key"}, "retired": {"retired", "it is retired: sold"},
 	} {
 		v, _, err := w.Show(ctx, name)
