@@ -401,7 +401,7 @@ func (s *server) handlers() (handlers, error) {
 		return handlers{}, err
 	}
 	pages, err := ui.New(ui.Config{
-		Release: s.engine, Access: s.access, Fleet: s.fleet, Clock: s.clock, Log: s.log,
+		Release: s.engine, Access: s.access, Fleet: s.fleet, Products: s.products, Configuration: s.configuration, Clock: s.clock, Log: s.log,
 		Secure: s.settings.adminTLS() || strings.HasPrefix(s.settings.URLAdmin, "https:"),
 	})
 	if err != nil {

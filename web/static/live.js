@@ -10,7 +10,7 @@
   const main = document.getElementById("main");
   const connection = document.getElementById("connection");
   const announce = document.getElementById("announce");
-  let source, timer, running = false, again = false;
+  let source, timer, cost = 0, running = false, again = false;
 
   // The same steps as ago() in words.go.
   const ago = (iso) => {
@@ -65,6 +65,7 @@
   const refresh = async () => {
     if (running) { again = true; return; }
     running = true;
+    const began = performance.now();
     try {
       const answer = await fetch(location.href, { headers: { Accept: "text/html" } });
       if (answer.status === 401) { location.reload(); return; }
@@ -77,13 +78,15 @@
     } catch {
       // The stream reports the lost connection and asks again when it is back.
     } finally {
+      cost = performance.now() - began;
       running = false;
       if (again) { again = false; soon(); }
     }
   };
+  // Events of a large fleet never stop: the page is fetched a moment after the
+  // first, and the longer that takes the longer is the pause before the next.
   const soon = () => {
-    clearTimeout(timer);
-    timer = setTimeout(refresh, 150);
+    timer ??= setTimeout(() => { timer = undefined; refresh(); }, Math.max(150, 4 * cost));
   };
 
   const show = (state, text) => {

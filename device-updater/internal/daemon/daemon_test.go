@@ -130,14 +130,24 @@ func start(t *testing.T, m *machine, poll time.Duration) (*daemon.Daemon, daemon
 			t.Error(err)
 		}
 	})
-	for {
-		if _, err := os.Stat(path); err == nil {
-			return d, daemon.NewClient(path)
+	listens(t, path)
+	return d, daemon.NewClient(path)
+}
+
+// listens waits until somebody does: the socket's file is there a moment
+// earlier.
+func listens(t *testing.T, path string) {
+	t.Helper()
+	for end := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
+		conn, err := net.Dial("unix", path)
+		if err == nil {
+			if err := conn.Close(); err != nil {
+				t.Fatal(err)
+			}
+			return
 		}
-		select {
-		case <-t.Context().Done():
-			t.Fatal("the daemon does not listen")
-		case <-time.After(time.Millisecond):
+		if time.Now().After(end) {
+			t.Fatalf("the daemon does not listen: %v", err)
 		}
 	}
 }

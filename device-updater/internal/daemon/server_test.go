@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -60,11 +59,7 @@ func TestTheServerIsAskedFirst(t *testing.T) {
 		return err
 	}
 	seen("recover", "update")
-	for end := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
-		if _, err := os.Stat(path); err == nil || time.Now().After(end) {
-			break
-		}
-	}
+	listens(t, path)
 	for act, want := range map[daemon.Act][]string{daemon.Check: {"ask", "check"}, daemon.Update: {"ask", "update"}, daemon.Rollback: {"rollback"}} {
 		if err := ask(act); err != nil {
 			t.Error(err)

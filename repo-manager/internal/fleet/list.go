@@ -1,9 +1,7 @@
 package fleet
 
 import (
-	"cmp"
 	"context"
-	"slices"
 	"strings"
 	"time"
 
@@ -27,12 +25,11 @@ type View struct {
 // Devices lists all devices by name.
 func (s *Service) Devices(context.Context) ([]Device, error) {
 	s.mu.RLock()
-	all := make([]Device, 0, len(s.devices))
-	for _, d := range s.devices {
-		all = append(all, d.Device)
+	defer s.mu.RUnlock()
+	all := make([]Device, len(s.inOrder))
+	for i, d := range s.inOrder {
+		all[i] = d.Device
 	}
-	s.mu.RUnlock()
-	slices.SortFunc(all, func(a, b Device) int { return cmp.Compare(a.Name, b.Name) })
 	return all, nil
 }
 
@@ -95,7 +92,7 @@ func (s *Service) List(ctx context.Context, f protocol.DeviceFilter) ([]View, er
 			if v.Has == nil {
 				continue
 			}
-			what := v.installed()
+			what := glance(&v.Device, v.Should).installed()
 			yes, known := has[what]
 			if !known {
 				// Devices say what they like: one that nobody can tell anything of hides
@@ -117,84 +114,14 @@ func (s *Service) List(ctx context.Context, f protocol.DeviceFilter) ([]View, er
 // view judges a device.
 func (s *Service) view(ctx context.Context, d Device, now time.Time) View {
 	v := View{Device: d}
-	if runs, ok := booted(d.Report); ok {
-		v.Has = &runs
+	should, err := s.targets().of(ctx, &d)
+	g := glance(&v.Device, should)
+	if g.runs {
+		v.Has = &g.has
 	}
-	offer, err := s.target(ctx, &d)
-	if err == nil && offer != nil {
-		v.Should = &protocol.Runs{State: offer.State.String(), Snapshot: offer.Snapshot}
-		if r := d.Release; r != nil && r.State == v.Should.State {
-			v.Should.BOM = r.BOM
-		}
-	}
-	if d.Report != nil && d.Report.Health != nil {
-		v.Healthy = &d.Report.Health.OK
-	}
-	v.State = state(v, now)
-	v.WhyNot = whyNot(s, v, err, now)
+	v.Should, v.Healthy, v.State = g.wanted(), g.healthy(), States[g.state(now)]
+	v.WhyNot = whyNot(s, g, err, now)
 	return v
-}
-
-// behind tells whether a device does not run what it should.
-func (v *View) behind() bool {
-	return v.Should != nil && (v.Has == nil || v.Has.State != v.Should.State || differ(v.Has.BOM, v.Should.BOM))
-}
-
-// installed is what a device runs: the bill of materials that it names, else the
-// one that it was given for that state last. There must be something.
-func (v *View) installed() Installed {
-	what := Installed{Pipeline: v.Pipeline, Product: v.Product, State: v.Has.State, Modules: strings.Join(v.Modules, " "), BOM: v.Has.BOM}
-	if r := v.Assigned.Release; what.BOM == "" && r != nil && r.State == what.State {
-		what.Modules, what.BOM = strings.Join(v.Assigned.Modules, " "), r.BOM
-	}
-	return what
-}
-
-// held is the hold that keeps a device as it is, its own or an operator's.
-func (v *View) held(now time.Time) *protocol.Hold {
-	lasts := func(h protocol.Hold) bool { return h.Until.IsZero() || now.Before(h.Until) }
-	if v.Hold != nil && lasts(*v.Hold) {
-		return v.Hold
-	}
-	if v.Report != nil {
-		for i, h := range v.Report.Holds {
-			if lasts(h) {
-				return &v.Report.Holds[i]
-			}
-		}
-	}
-	return nil
-}
-
-func (v *View) failure() *protocol.Failure {
-	if v.Report != nil && v.Should != nil {
-		for i, f := range v.Report.Failed {
-			if f.State == v.Should.State {
-				return &v.Report.Failed[i]
-			}
-		}
-	}
-	return nil
-}
-
-func state(v View, now time.Time) string {
-	switch {
-	case v.Retired != nil:
-		return protocol.DeviceRetired
-	case v.Clone != nil:
-		return protocol.DeviceClone
-	case v.Report == nil:
-		return protocol.DevicePending
-	case v.behind() && v.failure() != nil, v.Healthy != nil && !*v.Healthy:
-		return protocol.DeviceFailed
-	case now.Sub(v.Seen) > SilentAfter:
-		return protocol.DeviceSilent
-	case v.held(now) != nil:
-		return protocol.DeviceHeld
-	case v.behind():
-		return protocol.DeviceBehind
-	}
-	return protocol.DeviceOK
 }
 
 // lacks is why a device is not given its configuration; "" if it is.
@@ -210,48 +137,51 @@ func (s *Service) lacks(d *Device) string {
 
 // whyNot is why a device does not run what it should, or not as it should be
 // configured, in a sentence; "" if it does.
-func whyNot(s *Service, v View, err error, now time.Time) string {
+func whyNot(s *Service, g glimpse, err error, now time.Time) string {
 	switch {
-	case v.Retired != nil:
-		return "it is retired: " + v.Retired.Reason
-	case v.Clone != nil:
-		return v.Clone.Why + "; neither is given anything until an operator decides"
+	case g.Retired != nil:
+		return "it is retired: " + g.Retired.Reason
+	case g.Clone != nil:
+		return g.Clone.Why + "; neither is given anything until an operator decides"
 	}
-	return both(whyBehind(s, v, err, now), s.lacks(&v.Device))
+	return both(whyBehind(s, g, err, now), s.lacks(g.Device))
 }
 
 // whyBehind is why it does not run what it should.
-func whyBehind(s *Service, v View, err error, now time.Time) string {
+func whyBehind(s *Service, g glimpse, err error, now time.Time) string {
 	switch {
 	case release.CodeOf(err) != "":
 		return err.Error()
 	case err != nil:
 		return "the server cannot look up what it should run"
-	case v.Should == nil:
-		return "stage " + v.Stage + " offers nothing yet"
-	case !v.behind():
+	case g.should == nil:
+		return "stage " + g.Stage + " offers nothing yet"
+	case !g.behind():
 		return ""
 	}
-	if h := v.held(now); h != nil {
+	if h := g.held(now); h != nil {
 		return "it is held: " + h.Reason
 	}
-	if f := v.failure(); f != nil {
+	if f := g.failure(); f != nil {
 		return f.Reason
 	}
-	if v.Report != nil && v.Report.Refused != nil {
-		return "it refused its assignment (" + v.Report.Refused.Reason + "): " + v.Report.Refused.Text
+	if g.Report != nil && g.Report.Refused != nil {
+		return "it refused its assignment (" + g.Report.Refused.Reason + "): " + g.Report.Refused.Text
 	}
-	if v.Assigned.Release == nil || v.Assigned.Release.State != v.Should.State {
-		d := device{Device: v.Device}
-		if in, err := s.inputsOf(context.Background(), &d, v.Report, now); err == nil && in.wait != "" {
+	if g.Assigned.Release == nil || g.Assigned.Release.State != g.should.State {
+		d := device{Device: *g.Device}
+		if in, err := s.inputsOf(context.Background(), &d, g.Report, now); err == nil && in.wait != "" {
 			return in.wait
 		}
 	}
-	if v.Report != nil && v.Report.WhyNot != "" {
-		return v.Report.WhyNot
+	if g.Report != nil && g.Report.WhyNot != "" {
+		return g.Report.WhyNot
 	}
-	if v.Report == nil {
+	if g.Report == nil {
 		return "it has not reported yet"
+	}
+	if r := g.Report; r.Wanted == g.should.State && r.Phase != "" && r.Phase != "IDLE" {
+		return strings.TrimSuffix("it is on its way: "+strings.ToLower(r.Phase)+", "+r.Progress, ", ")
 	}
 	return "it has not looked since this was offered"
 }

@@ -1,11 +1,13 @@
 package fleet
 
 import (
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -111,6 +113,7 @@ type Service struct {
 
 	mu            sync.RWMutex
 	devices       map[string]*device       // by name
+	inOrder       []*device                // the same, in the order of their names
 	keys          map[string]*device       // by KeyID, retired ones too
 	serials       map[string]*device       // by serial number
 	oldKeys       map[string]OldKey        // by KeyID
@@ -160,6 +163,10 @@ func Open(ctx context.Context, config Config) (*Service, error) {
 
 // put makes a device known in memory.
 func (s *Service) put(d *device) {
+	if s.devices[d.Name] == nil {
+		at, _ := slices.BinarySearchFunc(s.inOrder, d.Name, func(o *device, name string) int { return cmp.Compare(o.Name, name) })
+		s.inOrder = slices.Insert(s.inOrder, at, d)
+	}
 	s.devices[d.Name], s.keys[d.KeyID()] = d, d
 	if before := s.serials[d.Serial]; before == nil || before.Retired != nil {
 		s.serials[d.Serial] = d

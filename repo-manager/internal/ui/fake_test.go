@@ -13,7 +13,9 @@ import (
 
 	"aptfleet/internal/protocol"
 	"aptfleet/repo-manager/internal/access"
+	"aptfleet/repo-manager/internal/configuration"
 	"aptfleet/repo-manager/internal/fleet"
+	"aptfleet/repo-manager/internal/product"
 	"aptfleet/repo-manager/internal/release"
 	"aptfleet/snapshots"
 )
@@ -29,7 +31,12 @@ type world struct {
 	snapshots []release.Snapshot
 	contents  map[snapshots.ID][]release.Listed
 	changes   []release.Change
-	devices   []fleet.Device
+	machines  *machines
+	known     map[string]bool // devices
+	products  []product.Product
+	computing map[snapshots.ID]bool             // states whose bills of materials are
+	verdicts  map[snapshots.ID]*product.Verdict // states from which nothing can be installed
+	config    map[string][]configuration.Effective
 	links     map[string]string // one-time token → user
 	sessions  map[string]string // cookie → user
 	roles     map[string][]string
@@ -41,11 +48,13 @@ type world struct {
 var start = time.Date(2026, 11, 20, 10, 15, 0, 0, time.UTC)
 
 func newWorld() *world {
-	return &world{
-		now: start, stages: map[string][]release.Stage{}, contents: map[snapshots.ID][]release.Listed{},
+	w := &world{
+		now: start, known: map[string]bool{}, computing: map[snapshots.ID]bool{}, verdicts: map[snapshots.ID]*product.Verdict{}, config: map[string][]configuration.Effective{}, stages: map[string][]release.Stage{}, contents: map[snapshots.ID][]release.Listed{},
 		links: map[string]string{"tok-anna": "anna"}, sessions: map[string]string{},
-		roles: map[string][]string{"anna": {"admin"}, "vera": {"viewer"}, "carl": {"releaser:demo/canary"}},
+		roles: map[string][]string{"anna": {"admin"}, "vera": {"viewer"}, "carl": {"releaser:demo/canary"}, "otto": {"operator:demo/sensor"}},
 	}
+	w.machines = newMachines(w)
+	return w
 }
 
 func (w *world) clock() time.Time {
@@ -75,6 +84,11 @@ func (w *world) create(name string, stages ...string) {
 			{Pipeline: name, Name: "apps", Kind: release.Repository, Keep: 1},
 			{Pipeline: name, Name: "debian", Kind: release.Mirror},
 		},
+	})
+	orPanic(w.machines.store.Commit(context.Background(), release.Batch{Pipelines: []release.Pipeline{{Name: name, Created: w.now}}}))
+	w.products = append(w.products, product.Product{
+		Pipeline: name, Name: "sensor", Architecture: "amd64", Packages: []string{"demo-app", "demo-device"},
+		Modules: map[string][]string{"gps": {"demo-gps"}, "lte": {"demo-modem"}}, Created: w.now,
 	})
 	for i, stage := range stages {
 		w.stages[name] = append(w.stages[name], release.Stage{Pipeline: name, Name: stage, Position: i})
@@ -146,17 +160,31 @@ func (w *world) promoted(pipeline, ref, to, by, why string) release.Move {
 	return m
 }
 
-// device adds or replaces a device with its report.
+// device has a device report, and adds it first if there is none of that name:
+// it follows what its report follows.
 func (w *world) device(name, pipeline string, report *protocol.Report) {
+	if !w.known[name] {
+		d := fleet.Device{Name: name, Pipeline: pipeline}
+		if report != nil {
+			if id, pinned := strings.CutPrefix(report.Follow, "snapshot:"); pinned {
+				d.Pin = &fleet.Pin{Snapshot: id, Reason: "a measurement runs", By: "otto", At: w.clock()}
+			} else {
+				d.Stage = report.Follow
+			}
+		}
+		w.machines.put(d)
+		w.known[name] = true
+	}
+	if report != nil {
+		w.machines.says(name, *report)
+	}
+}
+
+// event tells watchers.
+func (w *world) event(kind, pipeline, subject string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.devices = slices.DeleteFunc(w.devices, func(d fleet.Device) bool { return d.Name == name })
-	d := fleet.Device{Name: name, Pipeline: pipeline, Created: w.now, Contact: fleet.Contact{Report: report}}
-	if report != nil {
-		d.Seen = w.now
-	}
-	w.devices = append(w.devices, d)
-	w.tell(release.Event{Kind: "device", Pipeline: pipeline, Subject: name, At: w.now})
+	w.tell(release.Event{Kind: kind, Pipeline: pipeline, Subject: subject, At: w.now})
 }
 
 func (w *world) Pipelines(context.Context) ([]release.Pipeline, error) {
@@ -325,12 +353,6 @@ func (w *world) Subscribe(buffer int) (<-chan release.Event, func()) {
 		defer w.mu.Unlock()
 		w.watchers = slices.DeleteFunc(w.watchers, func(c chan release.Event) bool { return c == ch })
 	}
-}
-
-func (w *world) Devices(context.Context) ([]fleet.Device, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return slices.Clone(w.devices), nil
 }
 
 var errUnknown = &release.Error{Code: release.NoAccess, Text: "cannot tell who is asking"}

@@ -10,7 +10,9 @@ import (
 	"strings"
 	"time"
 
+	"aptfleet/internal/protocol"
 	"aptfleet/repo-manager/internal/access"
+	"aptfleet/repo-manager/internal/fleet"
 	"aptfleet/repo-manager/internal/release"
 )
 
@@ -79,8 +81,9 @@ func (s *server) pipeline(w http.ResponseWriter, r *http.Request, v visitor) err
 		frame: s.frame(v, b.Name, ""), Name: b.Name, Components: b.Components,
 		Width: "stages-" + strconv.Itoa(len(b.stages)),
 	}
+	view.section("Stages")
 	view.Events, view.Live = pipelineURL(b.Name)+"/events", "replace"
-	if view.Fleet, err = s.fleet(r.Context(), now, b); err != nil {
+	if view.Fleet, err = s.fleet(r.Context(), now, b.Name, deviceCards); err != nil {
 		return err
 	}
 	var histories [][]release.Move
@@ -90,7 +93,7 @@ func (s *server) pipeline(w http.ResponseWriter, r *http.Request, v visitor) err
 			return err
 		}
 		histories = append(histories, history)
-		column := column{Stage: newStage(now, stage, b.snapshot(stage.Offer), view.Fleet.all())}
+		column := column{Stage: newStage(now, stage, b.snapshot(stage.Offer), view.Fleet)}
 		contents, err := s.contents(r.Context(), b, stage)
 		if err != nil {
 			return err
@@ -182,21 +185,13 @@ func (b board) snapshot(o release.Offer) *release.Snapshot {
 	return nil
 }
 
-// offers maps each stage to what it offers.
-func (b board) offers() map[string]offer {
-	offers := map[string]offer{}
-	for _, stage := range b.stages {
-		offers[stage.Name] = offerOf(stage.Offer)
-	}
-	return offers
-}
-
-func (s *server) fleet(ctx context.Context, now time.Time, b board) (fleetView, error) {
-	devices, err := s.Fleet.Devices(ctx)
+// fleet surveys the devices of a pipeline, with cards for so many of them.
+func (s *server) fleet(ctx context.Context, now time.Time, pipeline string, cards int) (fleetView, error) {
+	survey, err := s.Fleet.Survey(ctx, fleet.Query{DeviceFilter: protocol.DeviceFilter{Pipeline: pipeline}, Limit: cards})
 	if err != nil {
 		return fleetView{}, err
 	}
-	return newFleet(now, devices, b.Name, b.offers()), nil
+	return newFleet(now, pipeline, survey), nil
 }
 
 // contents lists what a stage offers of the pipeline's own repositories: all
@@ -315,6 +310,10 @@ type historyView struct {
 	frame
 	Pipeline string
 	Stage    string
+	Offer    offer
+	Devices  int
+	Counts   []stateCount
+	All      string // link to its devices
 	Moves    []moveView
 	Cut      bool
 	Back     string
@@ -334,9 +333,16 @@ func (s *server) history(w http.ResponseWriter, r *http.Request, v visitor) erro
 		return err
 	}
 	view := historyView{
-		frame: s.frame(v, b.Name, "History of "+stage.Name), Pipeline: b.Name, Stage: stage.Name,
-		Moves: newMoves(s.Clock(), moves), Back: pipelineURL(b.Name),
+		frame: s.frame(v, b.Name, "Stage "+stage.Name), Pipeline: b.Name, Stage: stage.Name,
+		Offer: offerOf(stage.Offer), Moves: newMoves(s.Clock(), moves), Back: pipelineURL(b.Name),
+		All: devicesURL(b.Name, deviceFilter{Stage: stage.Name}),
 	}
+	fleet, err := s.fleet(r.Context(), s.Clock(), b.Name, 0)
+	if err != nil {
+		return err
+	}
+	view.Devices, view.Counts = fleet.following(stage.Name)
+	view.section("Stages")
 	view.Crumbs = append(view.Crumbs, crumb{Name: stage.Name, URL: stageURL(b.Name, stage.Name, ""), Here: true})
 	view.Events, view.Live = pipelineURL(b.Name)+"/events", "replace"
 	if len(view.Moves) > historyLines {

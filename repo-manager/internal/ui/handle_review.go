@@ -10,6 +10,8 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"aptfleet/internal/protocol"
+	"aptfleet/repo-manager/internal/fleet"
 	"aptfleet/repo-manager/internal/release"
 	"aptfleet/snapshots"
 )
@@ -32,10 +34,13 @@ type reviewView struct {
 	Packages int    // in To
 	Diff     diffView
 
-	Devices     []movingDevice
-	MoreDevices int
-	MayNot      string
-	Reason      string // typed into a review that was overtaken
+	Products     []productChange
+	MoreProducts int
+	Devices      []movingDevice
+	MoreDevices  int
+	All          string // link to the devices
+	MayNot       string
+	Reason       string // typed into a review that was overtaken
 
 	Button string
 	Action string // where the form goes
@@ -43,11 +48,17 @@ type reviewView struct {
 	Back   string
 }
 
+// Following is the number of devices of the stage.
+func (v reviewView) Following() int { return len(v.Devices) + v.MoreDevices }
+
 // movingDevice is a device that follows the stage.
 type movingDevice struct {
 	Name    string
+	URL     string
 	Runs    offer
 	Refuses bool // the release failed on it before
+	Pinned  bool // to a snapshot: it does not follow
+	Held    bool // it stays as it is
 }
 
 // reviewPromotion shows what promoting ?snapshot= to a stage would do.
@@ -143,6 +154,7 @@ func (s *server) review(ctx context.Context, v visitor, b board, stage release.S
 		Back: pipelineURL(b.Name),
 	}
 	view.Crumbs = append(view.Crumbs, crumb{Name: stage.Name, URL: stageURL(b.Name, stage.Name, "")})
+	view.section("Stages")
 	view.Events, view.Live = pipelineURL(b.Name)+"/events", "warn"
 	view.Reason = reason
 	if snapshot := b.snapshot(to); snapshot != nil {
@@ -160,19 +172,18 @@ func (s *server) review(ctx context.Context, v visitor, b board, stage release.S
 		}
 		view.Diff = newDiff(differences, b.mirrors)
 	}
-	fleet, err := s.fleet(ctx, s.Clock(), b)
+	survey, err := s.Fleet.Survey(ctx, fleet.Query{DeviceFilter: protocol.DeviceFilter{Pipeline: b.Name, Stage: stage.Name}, Limit: reviewDevices})
 	if err != nil {
 		return reviewView{}, err
 	}
-	for _, d := range fleet.all() {
-		if d.Follows != stage.Name {
-			continue
-		}
-		if len(view.Devices) == reviewDevices {
-			view.MoreDevices++
-			continue
-		}
-		view.Devices = append(view.Devices, movingDevice{Name: d.Name, Runs: d.Runs, Refuses: d.refuses(view.To)})
+	now := s.Clock()
+	for _, d := range survey.Views {
+		one := newDevice(now, d)
+		view.Devices = append(view.Devices, movingDevice{Name: d.Name, URL: one.URL, Runs: one.Runs, Refuses: one.refuses(view.To), Pinned: one.Pinned, Held: one.Hold != nil})
+	}
+	view.MoreDevices, view.All = survey.Total-len(survey.Views), devicesURL(b.Name, deviceFilter{Stage: stage.Name})
+	if view.Products, view.MoreProducts, err = s.productChanges(ctx, b, stage, to); err != nil {
+		return reviewView{}, err
 	}
 	if !mayMove(v, b.Name, stage.Name) {
 		view.MayNot = mayNot(v, stage.Name)

@@ -13,12 +13,13 @@ import (
 
 // frame is what every page has around its own content.
 type frame struct {
-	Title  string
-	User   string // signed in; "" if nobody is
-	CSRF   string
-	Crumbs []crumb
-	Events string // stream that says when to look again; "" for none
-	Live   string // "replace" or "warn": what live.js does then
+	Title    string
+	User     string // signed in; "" if nobody is
+	CSRF     string
+	Crumbs   []crumb
+	Sections []crumb // of the pipeline that the page is about
+	Events   string  // stream that says when to look again; "" for none
+	Live     string  // "replace" or "warn": what live.js does then
 }
 
 // crumb is one step of the way to a page.
@@ -33,11 +34,26 @@ func (s *server) frame(v visitor, pipeline, here string) frame {
 	if pipeline != "" {
 		f.Crumbs = append(f.Crumbs, crumb{Name: pipeline, URL: pipelineURL(pipeline), Here: here == ""})
 		f.Title = "Pipeline " + pipeline
+		f.Sections = []crumb{
+			{Name: "Stages", URL: pipelineURL(pipeline)},
+			{Name: "Devices", URL: devicesURL(pipeline, deviceFilter{})},
+			{Name: "Products", URL: pipelineURL(pipeline) + "/products"},
+		}
+		if mayPrepare(v, pipeline) {
+			f.Sections = append(f.Sections, crumb{Name: "Waiting", URL: enrolmentsURL(pipeline)})
+		}
 	}
 	if here != "" {
 		f.Title = here
 	}
 	return f
+}
+
+// section marks the section of the pipeline that the page belongs to.
+func (f *frame) section(name string) {
+	for i := range f.Sections {
+		f.Sections[i].Here = f.Sections[i].Name == name
+	}
 }
 
 func pipelineURL(pipeline string) string { return "/pipelines/" + url.PathEscape(pipeline) }
@@ -105,7 +121,7 @@ type pages struct {
 }
 
 // pageNames are the pages; each is a template file that defines "main".
-var pageNames = []string{"pipelines", "pipeline", "review", "history", "account", "login", "error"}
+var pageNames = []string{"pipelines", "pipeline", "review", "history", "devices", "device", "act", "enrolments", "enrolment", "products", "product", "account", "login", "error"}
 
 func newPages(a *assets) (*pages, error) {
 	functions := template.FuncMap{"asset": a.url}

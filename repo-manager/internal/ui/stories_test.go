@@ -94,7 +94,10 @@ func review(w *world, path string, stage int) url.Values {
 }
 
 // stories are all screens, as a person may meet them.
-func stories() []story {
+func stories() []story { return append(pipelineStories(), fleetStories()...) }
+
+// pipelineStories are those of stages, promotions and people.
+func pipelineStories() []story {
 	long := strings.Repeat("very-long-", 12)
 	return []story{
 		{name: "no-pipeline", tell: func(*world) {}, path: "/", as: "anna", says: []string{"There is no pipeline yet", "repo-manager pipeline create"}},
@@ -112,48 +115,48 @@ func stories() []story {
 			w.create("demo", "dev", "canary", "production")
 			w.publish("demo", "ci", "demo-app 1.0 (amd64) into apps", with("apps/demo-app=1.0")...)
 		}, path: "/pipelines/demo", as: "anna", says: []string{"unnamed state", "the first, with 4 packages", "Nothing to promote yet."}},
-		{name: "settled", tell: demo, path: "/pipelines/demo", as: "anna", says: []string{"Up to date", "1 device runs this", "Nothing to promote: production offers the same."}, never: []string{"Review promotion"}},
+		{name: "settled", tell: demo, path: "/pipelines/demo", as: "anna", says: []string{"1 ok", "Nothing to promote: production offers the same."}, never: []string{"Review promotion"}},
 		{name: "pending", tell: pending, path: "/pipelines/demo", as: "anna", says: []string{"Review promotion", "1 upgraded, 1 new", "demo-app", "2.1~rc1", "new start screen"}},
 		{name: "viewer", tell: pending, path: "/pipelines/demo", as: "vera", says: []string{"vera may look, but not move production"}, never: []string{"Review promotion", "Undo…"}},
 		{name: "may-move-canary-only", tell: pending, path: "/pipelines/demo", as: "carl", says: []string{"Review promotion", "carl may look, but not move production"}},
 		{name: "offered-not-looked", tell: func(w *world) {
 			released(w, func(r *protocol.Report) { r.Wanted = r.Deployments[0].State })
-		}, path: "/pipelines/demo", as: "anna", says: []string{"Not there yet", "It has not looked since this was offered"}},
+		}, path: "/pipelines/demo", as: "anna", says: []string{"1 behind", "it has not looked since this was offered"}},
 		{name: "downloading", tell: func(w *world) {
 			released(w, func(r *protocol.Report) { r.Phase, r.Progress = "DOWNLOAD", "12 of 40 packages" })
-		}, path: "/pipelines/demo", as: "anna", says: []string{"Updating", "12 of 40 packages", `aria-current="step"`}},
+		}, path: "/pipelines/demo", as: "anna", says: []string{"12 of 40 packages", `aria-current="step"`}, never: []string{"Why not:"}},
 		{name: "on-trial", tell: func(w *world) {
 			released(w, func(r *protocol.Report) {
 				r.Phase, r.Progress = "HEALTH", "healthy for 4 of 10 s"
 				r.Deployments[0].Role = "rollback"
 				r.Deployments = append(r.Deployments, protocol.Deployment{ID: 2, State: r.Wanted, Snapshot: r.WantedName, Role: "trial", Version: "2.0"})
 			})
-		}, path: "/pipelines/demo", as: "anna", says: []string{"Runs on trial", "Trial", "healthy for 4 of 10 s"}},
+		}, path: "/pipelines/demo", as: "anna", says: []string{"Has on trial", "Trial", "healthy for 4 of 10 s"}},
 		{name: "went-back", tell: func(w *world) {
 			released(w, func(r *protocol.Report) {
 				r.Failed = []protocol.Failure{{State: r.Wanted, Snapshot: r.WantedName, At: w.now, Reason: "required health check 10-demo-app failed 3 times: connection to port 8000 refused"}}
 				r.WhyNot = r.WantedName + " failed here: " + r.Failed[0].Reason
 				r.LastError = r.WhyNot
 			})
-		}, path: "/pipelines/demo", as: "anna", says: []string{"Went back", "failed here:", "required health check 10-demo-app failed"}, never: []string{"Why not:"}},
+		}, path: "/pipelines/demo", as: "anna", says: []string{"1 failed", "failed here:", "required health check 10-demo-app failed"}, never: []string{"Why not:"}},
 		{name: "staged", tell: func(w *world) {
 			released(w, func(r *protocol.Report) {
 				r.Phase, r.WhyNot = "STAGED", "it is staged and waits for the maintenance window at 02:00"
 				r.Deployments = append(r.Deployments, protocol.Deployment{ID: 2, State: r.Wanted, Snapshot: r.WantedName, Role: "staged", Version: "2.0"})
 			})
-		}, path: "/pipelines/demo", as: "anna", says: []string{"Not there yet", "waits for the maintenance window at 02:00"}},
+		}, path: "/pipelines/demo", as: "anna", says: []string{"1 behind", "waits for the maintenance window at 02:00"}},
 		{name: "unsigned-release", tell: func(w *world) {
 			demo(w)
 			r := w.report("demo", "production", "1.0")
 			r.LastError = "cannot trust InRelease: no key of the keyring signed it"
 			w.device("demo", "demo", r)
-		}, path: "/pipelines/demo", as: "anna", says: []string{"Up to date", "Last problem:", "no key of the keyring signed it"}},
+		}, path: "/pipelines/demo", as: "anna", says: []string{"1 ok", "Last problem:", "no key of the keyring signed it"}},
 		{name: "went-back-and-undone", tell: func(w *world) {
 			demo(w)
 			r := w.report("demo", "production", "1.0")
 			r.Failed = []protocol.Failure{{State: strings.Repeat("ab", 32), Snapshot: "20261119T080000Z", At: w.now, Reason: "demo-app.service crashed after 20 s"}}
 			w.device("demo", "demo", r)
-		}, path: "/pipelines/demo", as: "anna", says: []string{"Up to date", "Earlier,", "crashed after 20 s"}},
+		}, path: "/pipelines/demo", as: "anna", says: []string{"1 ok", "Earlier,", "crashed after 20 s"}},
 		{name: "held", tell: func(w *world) {
 			released(w, func(r *protocol.Report) { r.WhyNot = "held by maria until Monday: trade fair" })
 		}, path: "/pipelines/demo", as: "anna", says: []string{"Why not:", "held by maria until Monday"}},
@@ -161,19 +164,19 @@ func stories() []story {
 			demo(w)
 			w.pass(2 * time.Hour)
 			w.device("fresh", "demo", nil)
-		}, path: "/pipelines/demo", as: "anna", says: []string{"Silent", "Never reported", "it has not reported yet", "2 hours ago"}},
+		}, path: "/pipelines/demo", as: "anna", says: []string{"1 silent", "1 pending", "it has not reported yet", "2 hours ago"}},
 		{name: "pinned", tell: func(w *world) {
 			pending(w)
 			r := w.report("demo", "canary", "2.0")
 			r.Follow = "snapshot:" + r.WantedName
 			w.device("lab", "demo", r)
-		}, path: "/pipelines/demo", as: "anna", says: []string{"follows <strong>snapshot 2026"}},
+		}, path: "/pipelines/demo", as: "anna", says: []string{"follows <strong>its pin"}},
 		{name: "many-devices", tell: func(w *world) {
 			pending(w)
 			for i := range 40 {
 				w.device(fmt.Sprintf("kiosk-%02d", i), "demo", w.report("demo", "production", "1.0"))
 			}
-		}, path: "/pipelines/demo", as: "anna", says: []string{"29 more devices", "all 41 devices run this"}},
+		}, path: "/pipelines/demo", as: "anna", says: []string{"29 more in the list of all 41 devices", "41 ok"}},
 		{name: "change-under-way", tell: func(w *world) {
 			w.create("demo", "dev", "canary", "production")
 			w.changes = []release.Change{
@@ -205,7 +208,7 @@ func stories() []story {
 			w.device(hostile, "demo", r)
 			w.changes = []release.Change{{Summary: hostile, Pipeline: "demo", Status: release.Doing, By: hostile, Log: []string{hostile}, Unit: hostile, Total: 2, Done: 1}}
 		}, path: "/pipelines/demo", as: hostile},
-		{name: "history", tell: pending, path: "/pipelines/demo/stages/canary", as: "anna", says: []string{"History of canary", "first release", "new start screen"}},
+		{name: "history", tell: pending, path: "/pipelines/demo/stages/canary", as: "anna", says: []string{"Stage canary", "History of canary", "first release", "new start screen"}},
 		{name: "history-empty", tell: func(w *world) { w.create("demo", "dev", "production") }, path: "/pipelines/demo/stages/production", as: "anna", says: []string{"Nothing has moved production yet"}},
 
 		{name: "review", tell: pending, path: "/pipelines/demo/stages/production/promote?snapshot=canary", as: "anna", says: []string{"Promote to production", "1 upgraded", "demo-tools", "One device follows production", `name="reason"`}},

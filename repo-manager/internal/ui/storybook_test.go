@@ -23,10 +23,13 @@ var update = flag.Bool("update", false, "write the outlines of the stories inste
 // handler serves the pages of a world.
 func handler(t testing.TB, w *world) http.Handler {
 	t.Helper()
-	h, err := New(Config{Release: w, Access: w, Fleet: w, Clock: w.clock, Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	h, err := New(Config{
+		Release: w, Access: w, Fleet: w.machines, Products: goods{w}, Configuration: w, Clock: w.clock, Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(w.machines.close)
 	return h
 }
 
@@ -191,6 +194,12 @@ func sound(t *testing.T, page string) *html.Node {
 				name := attr(f, "name")
 				token = token || (name == "csrf" || name == "token") && attr(f, "value") != ""
 			})
+			if attr(n, "method") == "get" {
+				if token {
+					t.Errorf("the form to %s puts a token into addresses", attr(n, "action"))
+				}
+				return
+			}
 			if attr(n, "method") != "post" || !token {
 				t.Errorf("the form to %s is not a POST with a token", attr(n, "action"))
 			}

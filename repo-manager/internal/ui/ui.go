@@ -8,8 +8,11 @@ import (
 	"net/http"
 	"time"
 
+	"aptfleet/internal/protocol"
 	"aptfleet/repo-manager/internal/access"
+	"aptfleet/repo-manager/internal/configuration"
 	"aptfleet/repo-manager/internal/fleet"
+	"aptfleet/repo-manager/internal/product"
 	"aptfleet/repo-manager/internal/release"
 	"aptfleet/snapshots"
 )
@@ -47,19 +50,54 @@ type Access interface {
 	EndSessionsOf(ctx context.Context, actor release.Actor, user string) (int, error)
 }
 
-// Fleet knows the devices and what each reported last.
+// Fleet knows the devices, and does what operators want of them; the comments
+// of *fleet.Service hold the promises.
 type Fleet interface {
-	Devices(ctx context.Context) ([]fleet.Device, error)
+	Survey(ctx context.Context, q fleet.Query) (fleet.Survey, error)
+	Kinds(ctx context.Context, pipeline, stage string) []fleet.Kind
+	Show(ctx context.Context, name string) (fleet.View, []fleet.Event, error)
+	Pending(ctx context.Context) []protocol.PendingEnrolment
+
+	Accept(ctx context.Context, actor release.Actor, which string, how protocol.Accept) (fleet.Device, error)
+	Refuse(ctx context.Context, actor release.Actor, which, reason string) error
+	Assign(ctx context.Context, actor release.Actor, name, stage string) (fleet.Device, error)
+	Hold(ctx context.Context, actor release.Actor, name, reason string, until time.Time) (fleet.Device, error)
+	Unhold(ctx context.Context, actor release.Actor, name string) (fleet.Device, error)
+	Pin(ctx context.Context, actor release.Actor, name, snapshot, reason string) (fleet.Device, error)
+	Unpin(ctx context.Context, actor release.Actor, name string) (fleet.Device, error)
+	Retire(ctx context.Context, actor release.Actor, name, reason string) (fleet.Device, error)
+	Resolve(ctx context.Context, actor release.Actor, name, keep string) (fleet.Device, error)
+}
+
+// Products knows the products and their bills of materials; the comments of
+// *product.Service hold the promises.
+type Products interface {
+	Products(ctx context.Context, pipeline string) ([]product.Product, error)
+	Get(pipeline, name string) (product.Product, error)
+	Devices(pipeline, name string) int
+	Lookup(pipeline, name string, modules []string, state snapshots.ID) (product.Ready, product.Status, string)
+	BOM(ctx context.Context, pipeline, name string, modules []string, state snapshots.ID) (product.Bill, error)
+	Diff(ctx context.Context, pipeline, name string, modules []string, from, to snapshots.ID, news bool) (product.Difference, error)
+}
+
+// Configuration knows what devices are configured with; the comments of
+// *configuration.Service hold the promises.
+type Configuration interface {
+	Effective(ctx context.Context, pipeline, device string) ([]configuration.Effective, error)
+	Readable(v configuration.Value) bool
+	Revision(d configuration.Device) (string, error)
 }
 
 // Config is everything the pages need.
 type Config struct {
-	Release Release
-	Access  Access
-	Fleet   Fleet
-	Clock   func() time.Time
-	Secure  bool // the listener speaks TLS: the session cookie says so
-	Log     *slog.Logger
+	Release       Release
+	Access        Access
+	Fleet         Fleet
+	Products      Products
+	Configuration Configuration
+	Clock         func() time.Time
+	Secure        bool // the listener speaks TLS: the session cookie says so
+	Log           *slog.Logger
 }
 
 // server holds what requests share; it is read-only after New.
@@ -99,7 +137,12 @@ type route struct {
 // routes are all pages. A GET never acts; whatever else there is goes through
 // act, but for the login, which has no session yet.
 func (s *server) routes() []route {
-	return []route{
+	const (
+		device    = "/pipelines/{p}/devices/{d}"
+		enrolment = "/pipelines/{p}/enrolments/{key}"
+		product   = "/pipelines/{p}/products/{product}"
+	)
+	all := []route{
 		{"GET /static/", s.assets.ServeHTTP},
 		{"GET /login", s.showLogin},
 		{"POST /login", s.login},
@@ -115,9 +158,24 @@ func (s *server) routes() []route {
 		{"POST /pipelines/{p}/stages/{s}/promote", s.act(s.promote)},
 		{"GET /pipelines/{p}/stages/{s}/undo", s.see(s.reviewUndo)},
 		{"POST /pipelines/{p}/stages/{s}/undo", s.act(s.undo)},
+		{"GET /pipelines/{p}/devices", s.see(s.devices)},
+		{"GET " + device, s.see(s.device)},
+		{"GET /pipelines/{p}/enrolments", s.see(s.enrolments)},
+		{"GET " + enrolment + "/accept", s.see(s.reviewEnrolment)},
+		{"POST " + enrolment + "/accept", s.act(s.accept)},
+		{"POST " + enrolment + "/refuse", s.act(s.refuse)},
+		{"GET /pipelines/{p}/products", s.see(s.products)},
+		{"GET " + product, s.see(s.product)},
 		{"GET /", s.see(s.nowhere)},
 		{"POST /", s.act(s.nowhere)},
 	}
+	for _, a := range deviceActs {
+		all = append(all, route{"GET " + device + "/" + a.name, s.see(s.reviewAct(a))}, route{"POST " + device + "/" + a.name, s.act(s.actOn(a))})
+	}
+	for file, send := range s.downloads() {
+		all = append(all, route{"GET " + product + "/" + file, s.see(send)})
+	}
+	return all
 }
 
 // secured sets the headers that every answer carries: nothing but our own

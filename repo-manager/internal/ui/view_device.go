@@ -1,7 +1,9 @@
 package ui
 
 import (
-	"sort"
+	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -9,32 +11,13 @@ import (
 	"aptfleet/repo-manager/internal/fleet"
 )
 
-// A device that has been silent for longer is said to be silent.
-const silentAfter = 10 * time.Minute
-
-// Devices beyond this number fold into a table of one line each.
+// Devices that the Pipeline page shows one by one; the list has them all.
 const deviceCards = 12
 
-// deviceStatus is how a device stands, worst first: the page sorts by it.
-type deviceStatus int
-
-const (
-	deviceFailed   deviceStatus = iota // what it should run failed on it
-	deviceUpdating                     // on its way
-	deviceBehind                       // runs something else, and says why or has not looked yet
-	deviceSilent                       // runs what it should, but was not heard from lately
-	deviceNever                        // has not reported
-	deviceCurrent                      // runs what it should
-)
-
-// Word names the status on the page; Class is its CSS class.
-func (s deviceStatus) Word() string {
-	return [...]string{"Went back", "Updating", "Not there yet", "Silent", "Never reported", "Up to date"}[s]
-}
-
-// Class is the CSS class of the status.
-func (s deviceStatus) Class() string {
-	return [...]string{"bad", "busy", "warn", "warn", "idle", "good"}[s]
+// stateClasses are the CSS classes of the states of a device.
+var stateClasses = map[string]string{
+	protocol.DeviceClone: "bad", protocol.DeviceFailed: "bad", protocol.DevicePending: "idle", protocol.DeviceSilent: "warn",
+	protocol.DeviceHeld: "idle", protocol.DeviceBehind: "warn", protocol.DeviceOK: "good", protocol.DeviceRetired: "idle",
 }
 
 // step is one part of an update as a person follows it.
@@ -59,14 +42,12 @@ var steps = []struct {
 // stepsAt places a phase among the steps; nil if the phase is none of an
 // update under way.
 func stepsAt(phase string) []step {
-	current := -1
-	for i, s := range steps {
-		for _, p := range s.phases {
-			if p == phase {
-				current = i
-			}
-		}
-	}
+	current := slices.IndexFunc(steps, func(s struct {
+		name   string
+		phases []string
+	}) bool {
+		return slices.Contains(s.phases, phase)
+	})
 	if current < 0 {
 		return nil
 	}
@@ -90,17 +71,33 @@ type failure struct {
 	Now    bool // it is what the device should run
 }
 
-// deviceView is one device on the page.
+// holdView keeps a device as it is.
+type holdView struct {
+	Reason string
+	By     string
+	Until  string // exact, "" for until it is taken off
+	Own    bool   // it was made on the device
+}
+
+// deviceView is one device as lists and cards show it.
 type deviceView struct {
 	Name    string
+	URL     string
 	Anchor  string
-	Follows string // stage, or "snapshot …"
-	Status  deviceStatus
+	Serial  string
+	Product string
+	Stage   string
+	State   string // one of fleet.States
+	Class   string
+	Pinned  bool
 
-	Runs    offer
+	Runs    offer  // has
 	Version string // of the first package it was told to install
 	OnTrial bool   // what it runs is not committed yet
 	Should  offer  // what its stage offers, or its pin
+	Healthy string // "yes", "no", or "" if it did not say
+	Ill     string // why it is not healthy
+	Hold    *holdView
 
 	Steps    []step
 	Progress string
@@ -108,122 +105,102 @@ type deviceView struct {
 	Problem  string   // what went wrong last although it runs what it should
 	Failed   *failure // the release it should run, or else the latest, that failed on it
 	Seen     moment
+	Reported bool
+	Full     bool // said also where all is well
 
 	failures []offer // every release that it will not try again
 }
 
 // refuses reports whether the device will not try o, because it failed before.
 func (d deviceView) refuses(o offer) bool {
-	for _, f := range d.failures {
-		if f.sameAs(o) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(d.failures, o.sameAs)
 }
 
-// Class and Word are those of the status.
-func (d deviceView) Class() string { return d.Status.Class() }
-
-// Word names the status.
-func (d deviceView) Word() string { return d.Status.Word() }
+// Follows is what decides what the device should run.
+func (d deviceView) Follows() string {
+	if d.Pinned {
+		return "its pin"
+	}
+	return d.Stage
+}
 
 // Moves reports whether the device should run something else than it does.
 func (d deviceView) Moves() bool { return !d.Should.None() && !d.Runs.sameAs(d.Should) }
 
-// newDevice judges a device by its last report and by what the stages offer
-// now: the server may know better than the report what the device should run.
-func newDevice(now time.Time, d fleet.Device, offers map[string]offer) deviceView {
+// newDevice words how a device stands.
+func newDevice(now time.Time, d fleet.View) deviceView {
 	view := deviceView{
-		Name: d.Name, Anchor: anchor("device", d.Name),
-		Seen: at(now, d.Seen), Status: deviceNever,
+		Name: d.Name, URL: deviceURL(d.Pipeline, d.Name, ""), Anchor: anchor("device", d.Name), Serial: d.Serial, Product: d.Product, Stage: d.Stage,
+		State: d.State, Class: stateClasses[d.State], Pinned: d.Pin != nil,
+		Runs: offerOfRuns(d.Has), Should: offerOfRuns(d.Should), WhyNot: d.WhyNot, Hold: holdOf(now, d), Seen: at(now, d.Seen),
+	}
+	if d.Healthy != nil {
+		view.Healthy = map[bool]string{true: "yes", false: "no"}[*d.Healthy]
 	}
 	r := d.Report
 	if r == nil {
 		return view
 	}
-	view.Follows = followed(r.Follow)
-	view.Should = wanted(r, offers)
-	view.Steps = stepsAt(r.Phase)
-	if view.Steps != nil {
-		view.Progress = r.Progress
+	view.Reported = true
+	if r.Health != nil && !r.Health.OK {
+		view.Ill = r.Health.Reason
+	}
+	if view.Moves() || d.Should == nil {
+		if view.Steps = stepsAt(r.Phase); view.Steps != nil {
+			view.Progress = r.Progress
+		}
 	}
 	for _, dep := range r.Deployments {
 		if dep.Role == "booted" || dep.Role == "trial" { // a device runs one of the two
-			view.Runs = offer{State: dep.State, Snapshot: dep.Snapshot}
-			view.Version = dep.Version
-			view.OnTrial = dep.Role == "trial"
+			view.Version, view.OnTrial = dep.Version, dep.Role == "trial"
 		}
+	}
+	if view.OnTrial {
+		view.Steps, view.Progress = stepsAt(r.Phase), r.Progress
 	}
 	for _, f := range r.Failed {
 		view.failures = append(view.failures, offer{State: f.State, Snapshot: f.Snapshot})
 	}
-	view.Failed = failed(now, r.Failed, view.Should)
-	view.WhyNot = whyNot(r, view)
+	if view.Failed = failed(now, r.Failed, view.Should); view.Failed != nil && view.Failed.Now && view.WhyNot == view.Failed.Reason {
+		view.WhyNot = "" // the failure says it
+	}
+	if view.Steps != nil && strings.HasPrefix(view.WhyNot, "it is on its way") {
+		view.WhyNot = "" // the steps say it
+	}
 	if !view.Moves() && view.Steps == nil {
 		view.Problem = r.LastError
 	}
-	view.Status = judge(now, d.Seen, view)
 	return view
 }
 
-// judge decides the status from what else is known.
-func judge(now, seen time.Time, view deviceView) deviceStatus {
-	switch {
-	case view.Steps != nil && view.WhyNot == "":
-		return deviceUpdating
-	case view.Moves() && view.refuses(view.Should):
-		return deviceFailed
-	case view.Moves():
-		return deviceBehind
-	case now.Sub(seen) > silentAfter:
-		return deviceSilent
-	default:
-		return deviceCurrent
+func offerOfRuns(r *protocol.Runs) offer {
+	if r == nil {
+		return offer{}
 	}
+	return offer{State: r.State, Snapshot: r.Snapshot}
 }
 
-// whyNot is what the device says, or what can be said for it.
-func whyNot(r *protocol.Report, view deviceView) string {
-	switch {
-	case !view.Moves():
-		return ""
-	case view.Failed != nil && view.Failed.Now && (r.WhyNot == "" || strings.Contains(r.WhyNot, view.Failed.Reason)):
-		return "" // the failure says it
-	case r.WhyNot != "":
-		return r.WhyNot
-	case view.Steps != nil:
-		return "" // it is on its way
-	case r.LastError != "":
-		return r.LastError
-	case r.Wanted != view.Should.State:
-		return "It has not looked since this was offered; it will at its next check."
-	default:
-		return ""
+// holdOf is the hold that keeps a device as it is: that of an operator, else
+// its own.
+func holdOf(now time.Time, d fleet.View) *holdView {
+	lasts := func(h protocol.Hold) bool { return h.Until.IsZero() || now.Before(h.Until) }
+	if d.Hold != nil && lasts(*d.Hold) {
+		return newHold(*d.Hold, false)
 	}
+	if d.Report != nil {
+		if i := slices.IndexFunc(d.Report.Holds, lasts); i >= 0 {
+			return newHold(d.Report.Holds[i], true)
+		}
+	}
+	return nil
 }
 
-// wanted is what the followed stage offers, the pin, or what the device says.
-func wanted(r *protocol.Report, offers map[string]offer) offer {
-	if o, ok := offers[r.Follow]; ok {
-		return o
+func newHold(h protocol.Hold, own bool) *holdView {
+	view := &holdView{Reason: h.Reason, By: h.By, Own: own}
+	if !h.Until.IsZero() {
+		view.Until = at(h.Until, h.Until).Exact
 	}
-	if id, ok := strings.CutPrefix(r.Follow, "snapshot:"); ok {
-		return offer{Snapshot: id, State: r.Wanted}
-	}
-	if id, ok := strings.CutPrefix(r.Follow, "state:"); ok {
-		return offer{State: id, Snapshot: r.WantedName}
-	}
-	return offer{State: r.Wanted, Snapshot: r.WantedName}
-}
-
-// followed words what a device follows.
-func followed(follow string) string {
-	kind, id, pinned := strings.Cut(follow, ":")
-	if !pinned {
-		return follow
-	}
-	return kind + " " + offer{State: id}.Short()
+	return view
 }
 
 // failed picks the failure that explains most: that of the wanted release,
@@ -251,35 +228,80 @@ func failed(now time.Time, all []protocol.Failure, should offer) *failure {
 	}
 }
 
-// fleetView is all devices of a pipeline: cards for those that need an eye
-// first, lines for the rest.
-type fleetView struct {
-	Cards []deviceView
-	Rest  []deviceView
-	Total int
+// stateCount is how many devices are in a state, and where they are listed.
+type stateCount struct {
+	State string
+	Class string
+	Count int
+	URL   string
+	Here  bool // the list shows them
 }
 
-func newFleet(now time.Time, devices []fleet.Device, pipeline string, offers map[string]offer) fleetView {
-	var views []deviceView
-	for _, d := range devices {
-		if d.Pipeline == pipeline && d.Retired == nil {
-			views = append(views, newDevice(now, d, offers))
+// countsOf words counts, worst first.
+func countsOf(counts fleet.Counts, link func(state string) string) []stateCount {
+	var all []stateCount
+	for _, is := range fleet.States {
+		if n := counts[is]; n > 0 {
+			all = append(all, stateCount{State: is, Class: stateClasses[is], Count: n, URL: link(is)})
 		}
 	}
-	sort.SliceStable(views, func(i, j int) bool {
-		if views[i].Status != views[j].Status {
-			return views[i].Status < views[j].Status
-		}
-		return views[i].Name < views[j].Name
-	})
-	f := fleetView{Cards: views, Total: len(views)}
-	if len(views) > deviceCards {
-		f.Cards, f.Rest = views[:deviceCards], views[deviceCards:]
+	return all
+}
+
+// living leaves retired devices out.
+func living(counts fleet.Counts) fleet.Counts {
+	all := maps.Clone(counts)
+	delete(all, protocol.DeviceRetired)
+	return all
+}
+
+func total(counts fleet.Counts) (n int) {
+	for _, of := range counts {
+		n += of
+	}
+	return n
+}
+
+// fleetView is what the Pipeline page says of its devices: counts by stage,
+// and cards for those that need an eye first.
+type fleetView struct {
+	Cards  []deviceView
+	Total  int
+	Counts []stateCount
+	URL    string // of the list
+	stages map[string]fleet.Counts
+	link   func(stage, state string) string
+}
+
+// More is the number of devices that have no card.
+func (f fleetView) More() int { return f.Total - len(f.Cards) }
+
+// newFleet words what a survey of a pipeline found.
+func newFleet(now time.Time, pipeline string, s fleet.Survey) fleetView {
+	link := func(stage, state string) string {
+		return devicesURL(pipeline, deviceFilter{Stage: stage, State: state})
+	}
+	f := fleetView{
+		Total: s.Total, URL: devicesURL(pipeline, deviceFilter{}), stages: s.Stages, link: link,
+		Counts: countsOf(living(s.Counts), func(is string) string { return link("", is) }),
+	}
+	for _, v := range s.Views {
+		f.Cards = append(f.Cards, newDevice(now, v))
 	}
 	return f
 }
 
-// all returns every device of the view.
-func (f fleetView) all() []deviceView {
-	return append(append([]deviceView(nil), f.Cards...), f.Rest...)
+// following counts the devices of a stage by state, without those that are
+// retired.
+func (f fleetView) following(stage string) (n int, counts []stateCount) {
+	of := living(f.stages[stage])
+	return total(of), countsOf(of, func(is string) string { return f.link(stage, is) })
+}
+
+// modulesWord words a product with modules.
+func modulesWord(product string, modules []string) string {
+	if len(modules) == 0 {
+		return product
+	}
+	return fmt.Sprintf("%s with %s", product, strings.Join(modules, ", "))
 }

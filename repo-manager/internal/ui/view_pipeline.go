@@ -25,10 +25,10 @@ type stageView struct {
 	By       string
 	Reason   string
 	Packages int
-	Devices  string // "1 device runs this"; "" if none follows it
-	Trouble  bool   // what it offers failed on one of them
-	History  string // link
-	Undo     string // link, "" if there is nothing to undo or the person may not
+	Devices  int          // that follow it
+	Counts   []stateCount // of them
+	History  string       // link
+	Undo     string       // link, "" if there is nothing to undo or the person may not
 }
 
 // contentLine is a package of one of the pipeline's own repositories.
@@ -179,49 +179,15 @@ func size(n int64) string {
 }
 
 // newStage words a stage. snapshot is that of its offer, if it has one.
-func newStage(now time.Time, s release.Stage, snapshot *release.Snapshot, devices []deviceView) stageView {
+func newStage(now time.Time, s release.Stage, snapshot *release.Snapshot, fleet fleetView) stageView {
 	v := stageView{
 		Name: s.Name, Anchor: anchor("stage", s.Name), First: s.Position == 0,
 		Offer: offerOf(s.Offer), Since: at(now, s.Since), By: s.By, Reason: s.Reason,
 		Packages: s.Packages,
 	}
-	v.Devices, v.Trouble = following(s.Name, devices)
+	v.Devices, v.Counts = fleet.following(s.Name)
 	if snapshot != nil {
 		v.Note, v.Labels = snapshot.Note, snapshot.Labels
 	}
 	return v
-}
-
-// following words how the devices of a stage stand, and whether what the
-// stage offers failed on any.
-func following(stage string, devices []deviceView) (words string, trouble bool) {
-	total, current, failed := 0, 0, 0
-	for _, d := range devices {
-		if d.Follows != stage {
-			continue
-		}
-		total++
-		switch {
-		case d.Status == deviceFailed:
-			failed++
-		case !d.Moves() && d.Status != deviceNever:
-			current++
-		}
-	}
-	switch {
-	case total == 0:
-		return "", false
-	case failed > 0 && total == 1:
-		return "1 device went back", true
-	case failed > 0:
-		return fmt.Sprintf("%d of %d devices went back", failed, total), true
-	case current == total && total == 1:
-		return "1 device runs this", false
-	case current == total:
-		return fmt.Sprintf("all %d devices run this", total), false
-	case total == 1:
-		return "1 device, not on this yet", false
-	default:
-		return fmt.Sprintf("%d of %d devices run this", current, total), false
-	}
 }

@@ -58,19 +58,28 @@ func readRoles(t *testing.T) map[string][]string {
 // request.
 type house struct {
 	*world
-	access *access.Service
-	store  *storetest.Memory
-	pages  http.Handler
-	now    time.Time
+	access   *access.Service
+	store    *storetest.Memory
+	pages    http.Handler
+	now      time.Time
+	stranger string // key of a machine that waits
 }
 
 func newHouse(t *testing.T) *house {
 	t.Helper()
 	h := &house{world: newWorld(), store: new(storetest.Memory), now: start}
 	pending(h.world)
+	for _, name := range []string{"held", "pinned", "cloned"} {
+		h.device(name, "demo", h.report("demo", "production", "1.0"))
+	}
+	must1(h.machines.Hold(t.Context(), root, "held", "a fair", time.Time{}))
+	must1(h.machines.Pin(t.Context(), root, "pinned", h.stages["demo"][1].Offer.Snapshot, "a measurement"))
+	h.machines.speaks("cloned", "another", "10.0.3.99", *h.report("demo", "production", "1.0"))
+	h.stranger = h.machines.waits("SN-0100", "sensor")
+	t.Cleanup(h.machines.close)
 	h.access = access.New(h.store, func() time.Time { return h.now })
 	var err error
-	h.pages, err = New(Config{Release: h.world, Access: h.access, Fleet: h.world, Clock: h.clock, Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	h.pages, err = New(Config{Release: h.world, Access: h.access, Fleet: h.machines, Products: goods{h.world}, Configuration: h.world, Clock: h.clock, Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,18 +112,37 @@ func (h *house) cookie(t *testing.T, name, role string) string {
 }
 
 // marks counts what acts leave behind: moves of stages, and what is recorded
-// of people.
+// of people and devices.
 func (h *house) marks(t *testing.T) int {
 	t.Helper()
 	acts, err := h.store.Acts(t.Context(), "", 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return len(h.moves) + len(acts)
+	of, err := h.machines.store.Acts(t.Context(), "", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(h.moves) + len(acts) + len(of)
 }
 
 // form is a filled form of the page at path, but for its CSRF token.
 func (h *house) form(path, link string) url.Values {
+	if rest, ok := strings.CutPrefix(path, "/pipelines/demo/devices/"); ok {
+		name, _, _ := strings.Cut(rest, "/")
+		d, _, err := h.machines.Show(context.Background(), name)
+		orPanic(err)
+		return url.Values{
+			"expect": {standing(d)}, "reason": {"because"}, "stage": {"canary"}, "snapshot": {"production"}, "keep": {"another"},
+		}
+	}
+	if strings.HasPrefix(path, "/pipelines/demo/enrolments/") {
+		form := url.Values{"product": {"sensor"}, "stage": {"canary"}, "reason": {"unknown"}}
+		for _, e := range h.machines.Pending(context.Background()) {
+			form.Set("expect", asks(e))
+		}
+		return form
+	}
 	form := url.Values{"token": {link}, "snapshot": {"dev"}, "reason": {"because"}}
 	stages := h.stages["demo"]
 	form.Set("expect", stages[1].Offer.State.String())
@@ -133,7 +161,7 @@ func (h *house) ask(t *testing.T, method, path, link string, change func(r *http
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	form := h.form(path, link)
-	r := httptest.NewRequest(method, strings.Replace(path, "LINK", link, 1), nil)
+	r := httptest.NewRequest(method, strings.NewReplacer("LINK", link, "KEY", h.stranger).Replace(path), nil)
 	change(r, form)
 	if method != http.MethodGet {
 		r.Body = io.NopCloser(strings.NewReader(form.Encode()))
