@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -77,6 +78,9 @@ func newDevice(t *testing.T, change ...func(*fielded)) *fielded {
 		d.promote("1")
 	}
 	d.clone(world.base, d.name)
+	if _, err := os.Stat(filepath.Join(d.Top(), "identity/device.key")); !errors.Is(err, fs.ErrNotExist) {
+		t.Fatalf("the installed disk has an identity, which all its clones would share (%v)", err)
+	}
 	d.introduce()
 	d.configure()
 	return d

@@ -53,6 +53,14 @@ func TestTenDevicesRunAtOnce(t *testing.T) {
 		d.on()
 	}
 	times.add("ten devices: switched on until all are enrolled", time.Since(began))
+	keys, machines := map[string]bool{}, map[string]bool{}
+	for _, d := range fleet {
+		known := d.known()
+		keys[known.Key], machines[known.Where.Machine] = true, true
+	}
+	if len(keys) != len(fleet) || len(machines) != len(fleet) {
+		t.Errorf("%d devices on %d machines have %d keys", len(fleet), len(machines), len(keys))
+	}
 
 	held.hold("somebody works on it")
 	began = time.Now()
