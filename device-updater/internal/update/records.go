@@ -14,6 +14,7 @@ import (
 	"aptfleet/device-updater/internal/apt"
 	"aptfleet/device-updater/internal/health"
 	"aptfleet/internal/atomicfile"
+	"aptfleet/internal/bom"
 	"aptfleet/internal/protocol"
 )
 
@@ -39,6 +40,14 @@ func (d Deployment) Version() string {
 		}
 	}
 	return ""
+}
+
+// bomSum names the bill of materials that it was made of; "" if there was none.
+func (d Deployment) bomSum() string {
+	if d.BOM == "" {
+		return ""
+	}
+	return bom.Sum([]byte(d.BOM))
 }
 
 // hashes maps the packages to the SHA-256 under which they were installed.

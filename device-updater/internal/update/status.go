@@ -115,7 +115,7 @@ func Look(b Boot, r Records, last journal.Record, follow string) (View, error) {
 			v.Overlay, v.Report.Overlay = d.Overlay, d.Overlay.Names()
 		}
 		v.Report.Deployments = append(v.Report.Deployments, protocol.Deployment{
-			ID: x.n, State: d.State, Snapshot: d.Snapshot, Role: x.role, Version: d.Version(),
+			ID: x.n, State: d.State, Snapshot: d.Snapshot, BOM: d.bomSum(), Role: x.role, Version: d.Version(),
 		})
 	}
 	return v, nil

@@ -9,6 +9,7 @@ import (
 	"aptfleet/device-updater/internal/apt"
 	"aptfleet/device-updater/internal/boot"
 	"aptfleet/device-updater/internal/journal"
+	"aptfleet/internal/bom"
 	"aptfleet/test/device/bootcontrol"
 )
 
@@ -42,7 +43,7 @@ func TestLook(t *testing.T) {
 				t.Fatal(err)
 			}
 			if err := records.PutDeployment(Deployment{
-				ID: c.current, State: "s", TopLevel: []string{"app"}, Packages: []apt.Package{{Name: "app", Version: "1.5"}, {Name: "lib", Version: "2"}},
+				ID: c.current, State: "s", BOM: "abc", TopLevel: []string{"app"}, Packages: []apt.Package{{Name: "app", Version: "1.5"}, {Name: "lib", Version: "2"}},
 			}); err != nil {
 				t.Fatal(err)
 			}
@@ -53,6 +54,11 @@ func TestLook(t *testing.T) {
 			var roles []string
 			for _, d := range v.Report.Deployments {
 				roles = append(roles, fmt.Sprint(d.ID, " ", d.Role))
+			}
+			for _, d := range v.Report.Deployments { // only one has a record
+				if want := map[bool]string{true: bom.Sum([]byte("abc"))}[d.ID == c.current]; d.BOM != want {
+					t.Errorf("deployment %d reports the bill of materials %q, want %q", d.ID, d.BOM, want)
+				}
 			}
 			got := fmt.Sprint(v.Report.Phase, " ", roles)
 			if v.Trial != nil {
