@@ -439,7 +439,7 @@ func TestARetiredMachineEnrolsAnew(t *testing.T) {
 	_, token, err := w.CreateToken(ctx, op, fleet.EnrolToken{Pipeline: "demo", Product: "panel", Stage: "dev"})
 	must(t, err)
 	must(t, w.enrol(fresh, token))
-	if e := fresh.Enrolled; e.Status != protocol.EnrolmentPending || !strings.Contains(e.Reason, "SN-1 of product gateway, which is retired") || w.Tokens(ctx)[0].Left != 1 {
+	if e := fresh.Enrolled; e.Status != protocol.EnrolmentPending || !strings.Contains(e.Reason, "SN-1 of product gateway, which is retired") || w.Tokens(ctx)[indexOf(t, w, token)].Left != 1 {
 		t.Errorf("by another product's token it is %+v", e)
 	}
 	if _, err := w.Register(ctx, op, []fleet.Registration{{Serial: "SN-1", Name: "other", Pipeline: "demo", Product: "panel", Stage: "canary"}}); release.CodeOf(err) != release.Conflict {
