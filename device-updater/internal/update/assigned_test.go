@@ -130,6 +130,12 @@ func TestAnAssignedReleaseIsPlanned(t *testing.T) {
 			t.Errorf("it asked for %s", path)
 		}
 	}
+	// What a device that never updated runs was not assigned: without its bill of
+	// materials all packages would have to leave.
+	var refused *Refused
+	if plan, err := s.Plan(t.Context(), Offer{State: stateA, Booted: true}, root, Deployment{State: stateA}); !errors.As(err, &refused) {
+		t.Errorf("without a bill of materials it plans %+v, %v", plan, err)
+	}
 }
 
 func TestNothingIsOffered(t *testing.T) {

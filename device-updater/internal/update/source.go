@@ -203,6 +203,9 @@ func (s *Source) Plan(ctx context.Context, o Offer, root string, d Deployment) (
 // list is what must be installed, the overlay included.
 func (s *Source) list(ctx context.Context, o Offer) (list []apt.Package, err error) {
 	switch {
+	case o.BOM == nil && s.Assignments != nil:
+		// Nothing says what is wanted: apt would take everything away.
+		return nil, &Refused{Reason: fmt.Sprintf("cannot tell which packages %s has: the server did not assign it", o), Hint: "device-updater update"}
 	case o.BOM == nil:
 		list, err = s.private.Solve(ctx, s.topLevel(o))
 	case o.BOM.State != o.State:

@@ -58,6 +58,7 @@ func TestLocalChangesAndPackagesLeaveNoTrace(t *testing.T) {
 	direct.promote("4")
 	direct.on()
 	d.on()
+	d.awaitDeployment(1) // its first look has found that it is what was assigned
 	if v := d.verify(); !v.Equal {
 		t.Errorf("fresh from the factory it is %+v", v)
 	}
