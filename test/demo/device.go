@@ -16,6 +16,7 @@ import (
 
 	"aptfleet/internal/protocol"
 	"aptfleet/test/device"
+	"aptfleet/test/device/bootcontrol"
 )
 
 // virtual is the demo's device: a Debian system of its own in a container,
@@ -44,7 +45,7 @@ func (d *demo) install(ctx context.Context) (*virtual, error) {
 			return nil, err
 		}
 		v := &virtual{machine: machine, on: time.Now()}
-		if err := d.moved(machine); err != nil {
+		if err := errors.Join(d.moved(machine), allTries(machine.BootControl())); err != nil {
 			return nil, errors.Join(err, v.close())
 		}
 		if err := machine.Reconfigure(ctx, yaml); err != nil {
@@ -145,8 +146,34 @@ insecure: true
 serial: %s
 poll: 2s
 reboot: auto
-trial: {tries: 3, timeout: 3m, observe: 15s}
-`, d.server.Public, deviceSerial)
+trial: {tries: %d, timeout: 3m, observe: 15s}
+`, d.server.Public, deviceSerial, trialTries)
+}
+
+// trialTries is how often the device boots a release on trial.
+const trialTries = 3
+
+// allTries gives a release on trial all its tries again, on a device that is
+// off: what took them was the visitor's Ctrl-C, and the device would remember
+// the release as a bad one.
+func allTries(bootControl string) error {
+	path := filepath.Join(bootControl, bootcontrol.TrialFile)
+	block, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("cannot tell what the device has on trial: %w", err)
+	}
+	vars, err := bootcontrol.Variables(block)
+	if err != nil || vars["trial"] == "" {
+		return nil // nothing, or nothing that a loader would boot
+	}
+	block = bootcontrol.NewBlock("trial="+vars["trial"], fmt.Sprintf("tries=%d", trialTries))
+	if err := os.WriteFile(path, block, 0o600); err != nil {
+		return fmt.Errorf("cannot give the device's trial its tries again: %w", err)
+	}
+	return nil
 }
 
 // moved makes a device that is off enrol once more if the server has another
