@@ -410,6 +410,8 @@ func (a *Agent) configure(ctx context.Context) {
 	if a.Config == nil {
 		return
 	}
+	// Why no update may begin on behalf of an assignment does not touch its
+	// configuration.
 	var config *protocol.AssignedConfig
 	if newest, _ := a.Assignments.Current(); newest != nil {
 		config = newest.Config

@@ -18,7 +18,7 @@ import (
 func TestAPrivateArchiveWithItsOwnAuthority(t *testing.T) {
 	s := newShelf(t)
 	s.release("one", pkg{name: "app", version: "1"})
-	files := http.FileServer(http.Dir(s.dir))
+	files := http.FileServer(http.Dir(s.Dir))
 	private := func(w http.ResponseWriter, r *http.Request) bool {
 		if user, password, _ := r.BasicAuth(); user != "dev-1" || password != "se#cr\"et" {
 			w.Header().Set("WWW-Authenticate", `Basic realm="archive"`)
@@ -54,7 +54,7 @@ func TestAPrivateArchiveWithItsOwnAuthority(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			dir := t.TempDir()
 			p, err := apt.NewPrivate(dir, apt.Source{
-				URL: c.url + "/one", Distribution: "trixie", Components: []string{"main"}, Keyring: filepath.Join(s.dir, "keyring.asc"),
+				URL: c.url + "/one", Distribution: "trixie", Components: []string{"main"}, Keyring: s.Keyring,
 				User: c.user, Password: c.password, CA: c.ca,
 			})
 			if err != nil {

@@ -3,23 +3,19 @@ package apt_test
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"fmt"
 	"io"
-	"net/http"
-	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"aptfleet/device-updater/internal/apt"
+	"aptfleet/device-updater/internal/apttest"
 	"aptfleet/device-updater/internal/sandbox"
 	"aptfleet/internal/sign"
-	"aptfleet/test/debian"
 )
 
 func TestMain(m *testing.M) {
@@ -31,48 +27,13 @@ func TestMain(m *testing.M) {
 
 // shelf is an archive of hand-made packages, served on loopback.
 type shelf struct {
-	t    *testing.T
-	dir  string
-	key  *sign.Key
-	url  string
-	arch string
+	*apttest.Archive
+	t *testing.T
 }
 
 func newShelf(t *testing.T) *shelf {
 	t.Helper()
-	key, err := sign.Generate("Archive", "archive@aptfleet.example", time.Now().Add(-time.Hour))
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &shelf{t: t, dir: t.TempDir(), key: key}
-	if s.arch, err = debian.Architecture(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	server := httptest.NewServer(http.FileServer(http.Dir(s.dir)))
-	t.Cleanup(server.Close)
-	s.url = server.URL
-	s.write("keyring.asc", certificate(t, key))
-	return s
-}
-
-func certificate(t *testing.T, key *sign.Key) []byte {
-	t.Helper()
-	c, err := key.Certificate()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return c
-}
-
-func (s *shelf) write(name string, content []byte) {
-	s.t.Helper()
-	path := filepath.Join(s.dir, name)
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		s.t.Fatal(err)
-	}
-	if err := os.WriteFile(path, content, 0o644); err != nil {
-		s.t.Fatal(err)
-	}
+	return &shelf{apttest.New(t), t}
 }
 
 // pkg is a package to make: control fields besides the usual, and files.
@@ -85,67 +46,27 @@ type pkg struct {
 // release publishes packages as the contents of a base.
 func (s *shelf) release(base string, packages ...pkg) {
 	s.t.Helper()
-	var index bytes.Buffer
+	s.add(base, nil, packages...)
+}
+
+// add publishes packages, and stanzas of others, as the contents of a base.
+func (s *shelf) add(base string, stanzas []byte, packages ...pkg) {
+	s.t.Helper()
+	var all []apttest.Package
 	for _, p := range packages {
-		tree := s.t.TempDir()
-		control := fmt.Sprintf("Package: %s\nVersion: %s\nArchitecture: all\nMaintainer: A <a@aptfleet.example>\nDescription: x\n%s", p.name, p.version, p.fields)
-		files := map[string]string{"DEBIAN/control": control}
+		made := apttest.Package{Name: p.name, Version: p.version, Fields: p.fields, Files: p.files}
 		if p.postinst != "" {
-			files["DEBIAN/postinst"] = "#!/bin/sh\nset -e\n" + p.postinst + "\n"
+			made.Scripts = map[string]string{"postinst": p.postinst}
 		}
-		var conffiles string
-		for path, content := range p.files {
-			files[path] = content
-			if strings.HasPrefix(path, "etc/") {
-				conffiles += "/" + path + "\n"
-			}
-		}
-		if conffiles != "" {
-			files["DEBIAN/conffiles"] = conffiles
-		}
-		for path, content := range files {
-			if err := os.MkdirAll(filepath.Dir(filepath.Join(tree, path)), 0o755); err != nil {
-				s.t.Fatal(err)
-			}
-			mode := os.FileMode(0o644)
-			if path == "DEBIAN/postinst" {
-				mode = 0o755
-			}
-			if err := os.WriteFile(filepath.Join(tree, path), []byte(content), mode); err != nil {
-				s.t.Fatal(err)
-			}
-		}
-		if err := os.Chmod(tree, 0o755); err != nil {
-			s.t.Fatal(err)
-		}
-		name := fmt.Sprintf("%s_%s_all.deb", p.name, strings.ReplaceAll(p.version, ":", "."))
-		deb := filepath.Join(s.t.TempDir(), name)
-		if out, err := exec.Command("dpkg-deb", "--root-owner-group", "-Znone", "-b", tree, deb).CombinedOutput(); err != nil {
-			s.t.Fatalf("dpkg-deb: %v\n%s", err, out)
-		}
-		content, err := os.ReadFile(deb)
-		if err != nil {
-			s.t.Fatal(err)
-		}
-		sum := sha256.Sum256(content)
-		s.write(base+"/pool/"+name, content)
-		fmt.Fprintf(&index, "%sFilename: pool/%s\nSize: %d\nSHA256: %x\n\n", control, name, len(content), sum)
+		all = append(all, made)
 	}
-	path := "main/binary-" + s.arch + "/Packages"
-	s.write(base+"/dists/trixie/"+path, index.Bytes())
-	release := fmt.Sprintf("Origin: Aptfleet\nCodename: trixie\nDate: %s\nArchitectures: %s\nComponents: main\nSHA256:\n %x %d %s\n",
-		time.Now().UTC().Add(-time.Minute).Format(time.RFC1123), s.arch, sha256.Sum256(index.Bytes()), index.Len(), path)
-	signed, err := s.key.ClearSign([]byte(release), time.Now().Add(-time.Minute))
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	s.write(base+"/dists/trixie/InRelease", signed)
+	s.Publish(base, stanzas, all)
 }
 
 func (s *shelf) private(base string) *apt.Private {
 	s.t.Helper()
 	p, err := apt.NewPrivate(filepath.Join(s.t.TempDir(), "apt"), apt.Source{
-		URL: s.url + "/" + base, Distribution: "trixie", Components: []string{"main"}, Keyring: filepath.Join(s.dir, "keyring.asc"),
+		URL: s.URL + "/" + base, Distribution: "trixie", Components: []string{"main"}, Keyring: s.Keyring,
 	})
 	if err != nil {
 		s.t.Fatal(err)
@@ -197,14 +118,20 @@ func TestUpdateRefuses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	other, err := stranger.Certificate()
+	if err != nil {
+		t.Fatal(err)
+	}
 	for name, c := range map[string]struct {
 		spoil func(*shelf)
 		says  string
 	}{
-		"another key": {func(s *shelf) { s.write("keyring.asc", certificate(s.t, stranger)) }, "sign"},
-		"an index":    {func(s *shelf) { s.write("one/dists/trixie/main/binary-"+s.arch+"/Packages", []byte("Package: evil\n")) }, "one/dists"},
+		"another key": {func(s *shelf) { s.Write("keyring.asc", other) }, "sign"},
+		"an index": {func(s *shelf) {
+			s.Write("one/dists/trixie/main/binary-"+s.Native+"/Packages", []byte("Package: evil\n"))
+		}, "one/dists"},
 		"no InRelease": {func(s *shelf) {
-			if err := os.Remove(filepath.Join(s.dir, "one/dists/trixie/InRelease")); err != nil {
+			if err := os.Remove(filepath.Join(s.Dir, "one/dists/trixie/InRelease")); err != nil {
 				s.t.Fatal(err)
 			}
 		}, "Release"},
@@ -226,7 +153,7 @@ func TestDownload(t *testing.T) {
 	s := newShelf(t)
 	s.release("one", pkg{name: "app", version: "1", fields: "Depends: lib\n"}, pkg{name: "lib", version: "1"})
 	dir := filepath.Join(t.TempDir(), "apt")
-	p, err := apt.NewPrivate(dir, apt.Source{URL: s.url + "/one", Distribution: "trixie", Components: []string{"main"}, Keyring: filepath.Join(s.dir, "keyring.asc")})
+	p, err := apt.NewPrivate(dir, apt.Source{URL: s.URL + "/one", Distribution: "trixie", Components: []string{"main"}, Keyring: s.Keyring})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -240,7 +167,7 @@ func TestDownload(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	plan := apt.MakePlan(list, nil, nil, s.arch)
+	plan := apt.MakePlan(list, nil, nil, s.Native)
 	forged := filepath.Join(dir, "archives/lib_1_all.deb")
 	if err := os.WriteFile(forged, bytes.Repeat([]byte("x"), int(plan.Fetch[1].Size)), 0o600); err != nil {
 		t.Fatal(err)
@@ -270,7 +197,7 @@ func TestDownload(t *testing.T) {
 		t.Errorf("a changed download: %v", err)
 	}
 	// A server whose .deb is not what the index says.
-	s.write("one/pool/lib_1_all.deb", bytes.Repeat([]byte("y"), int(plan.Fetch[1].Size)))
+	s.Write("one/pool/lib_1_all.deb", bytes.Repeat([]byte("y"), int(plan.Fetch[1].Size)))
 	if err := p.Download(t.Context(), plan, nil, nil); err == nil || !strings.Contains(err.Error(), "cannot download packages: ") {
 		t.Errorf("a tampered package: %v", err)
 	}
@@ -288,7 +215,7 @@ func TestListsAfterAPowerCut(t *testing.T) {
 	s.release("one", pkg{name: "app", version: "1"})
 	dir := filepath.Join(t.TempDir(), "apt")
 	for range 2 {
-		p, err := apt.NewPrivate(dir, apt.Source{URL: s.url + "/one", Distribution: "trixie", Components: []string{"main"}, Keyring: filepath.Join(s.dir, "keyring.asc")})
+		p, err := apt.NewPrivate(dir, apt.Source{URL: s.URL + "/one", Distribution: "trixie", Components: []string{"main"}, Keyring: s.Keyring})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -314,19 +241,9 @@ func TestListsAfterAPowerCut(t *testing.T) {
 // upgrade, a downgrade, a rename that takes a conffile along, a package that
 // leaves and one that does not install.
 func TestInstall(t *testing.T) {
-	tar, err := debian.Root(t.Context(), debian.Spec{Suite: "trixie"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	root := filepath.Join(t.TempDir(), "root")
-	if err := os.Mkdir(root, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := debian.Unpack(t.Context(), tar, root); err != nil {
-		t.Fatal(err)
-	}
+	root := apttest.Root(t, t.TempDir())
 	s := newShelf(t)
-	base := s.asIs(root)
+	base := apttest.AsIs(t, root)
 	app := func(name, version, fields string) pkg {
 		return pkg{name: name, version: version, fields: fields, files: map[string]string{
 			"etc/app.conf": "of " + version + "\n", "usr/share/app/version": version + "\n",
@@ -334,8 +251,7 @@ func TestInstall(t *testing.T) {
 	}
 	move := func(stage string, topLevel string, packages ...pkg) (string, error) {
 		t.Helper()
-		s.release(stage, packages...)
-		s.append(stage, base)
+		s.add(stage, base, packages...)
 		return s.install(root, stage, topLevel)
 	}
 	if out, err := move("1", "app", app("app", "1", "Depends: lib\n"), pkg{name: "lib", version: "1"}); err != nil {
@@ -381,42 +297,6 @@ func TestInstall(t *testing.T) {
 	}
 }
 
-// asIs returns the Packages stanzas of everything installed in root: a release
-// that keeps it all.
-func (s *shelf) asIs(root string) []byte {
-	s.t.Helper()
-	status, err := os.ReadFile(filepath.Join(root, "var/lib/dpkg/status"))
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	var out bytes.Buffer
-	for i, stanza := range strings.Split(strings.TrimSpace(string(status)), "\n\n") {
-		lines := slices.DeleteFunc(strings.Split(stanza, "\n"), func(l string) bool { return strings.HasPrefix(l, "Status: ") })
-		// Never fetched: it is installed at this version.
-		fmt.Fprintf(&out, "%s\nFilename: pool/none%d.deb\nSize: 1\nSHA256: %064d\n\n", strings.Join(lines, "\n"), i, i)
-	}
-	return out.Bytes()
-}
-
-// append adds stanzas to the index of a base and signs it again.
-func (s *shelf) append(base string, stanzas []byte) {
-	s.t.Helper()
-	path := "main/binary-" + s.arch + "/Packages"
-	index, err := os.ReadFile(filepath.Join(s.dir, base, "dists/trixie", path))
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	index = append(index, stanzas...)
-	s.write(base+"/dists/trixie/"+path, index)
-	release := fmt.Sprintf("Origin: Aptfleet\nCodename: trixie\nDate: %s\nArchitectures: %s\nComponents: main\nSHA256:\n %x %d %s\n",
-		time.Now().UTC().Add(-time.Minute).Format(time.RFC1123), s.arch, sha256.Sum256(index), len(index), path)
-	signed, err := s.key.ClearSign([]byte(release), time.Now().Add(-time.Minute))
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	s.write(base+"/dists/trixie/InRelease", signed)
-}
-
 // install moves root to a base and returns what was printed.
 func (s *shelf) install(root, base, topLevel string) (string, error) {
 	s.t.Helper()
@@ -437,7 +317,7 @@ func (s *shelf) install(root, base, topLevel string) (string, error) {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	plan := apt.MakePlan(list, installed, nil, s.arch)
+	plan := apt.MakePlan(list, installed, nil, s.Native)
 	if err := p.Download(ctx, plan, status, nil); err != nil {
 		s.t.Fatal(err)
 	}

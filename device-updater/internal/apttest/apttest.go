@@ -41,7 +41,7 @@ type Archive struct {
 	Keyring string // path
 	Native  string // this machine's architecture
 	t       testing.TB
-	dir     string
+	Dir     string // its files
 	key     *sign.Key
 }
 
@@ -56,22 +56,22 @@ func New(t testing.TB) *Archive {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := &Archive{t: t, dir: t.TempDir(), key: key}
+	a := &Archive{t: t, Dir: t.TempDir(), key: key}
 	if a.Native, err = debian.Architecture(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	server := httptest.NewServer(http.FileServer(http.Dir(a.dir)))
+	server := httptest.NewServer(http.FileServer(http.Dir(a.Dir)))
 	t.Cleanup(server.Close)
 	a.URL = server.URL
 	a.Write("keyring.asc", certificate)
-	a.Keyring = filepath.Join(a.dir, "keyring.asc")
+	a.Keyring = filepath.Join(a.Dir, "keyring.asc")
 	return a
 }
 
 // Write puts a file into the archive.
 func (a *Archive) Write(name string, content []byte) {
 	a.t.Helper()
-	path := filepath.Join(a.dir, name)
+	path := filepath.Join(a.Dir, name)
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		a.t.Fatal(err)
 	}
@@ -84,9 +84,9 @@ func (a *Archive) Write(name string, content []byte) {
 func (a *Archive) Files() map[string][]byte {
 	a.t.Helper()
 	all := make(map[string][]byte)
-	err := fs.WalkDir(os.DirFS(a.dir), ".", func(name string, e fs.DirEntry, err error) error {
+	err := fs.WalkDir(os.DirFS(a.Dir), ".", func(name string, e fs.DirEntry, err error) error {
 		if err == nil && e.Type().IsRegular() {
-			all[name], err = os.ReadFile(filepath.Join(a.dir, name))
+			all[name], err = os.ReadFile(filepath.Join(a.Dir, name))
 		}
 		return err
 	})
@@ -167,8 +167,25 @@ func (a *Archive) Deb(p Package) string {
 // as the state of that id, and below each of the stages.
 func (a *Archive) Release(state string, stanzas []byte, packages []Package, stages ...string) {
 	a.t.Helper()
-	var index bytes.Buffer
-	pool := map[string][]byte{}
+	index, pool := a.index(stanzas, packages)
+	for _, base := range append([]string{"states/" + state}, stages...) {
+		a.publish("demo/"+base, "Label: demo\nSuite: "+base+"\nAptfleet-State: "+state+"\n", index, pool)
+	}
+}
+
+// Publish publishes packages, and stanzas of packages that are never fetched,
+// as the contents of any base.
+func (a *Archive) Publish(base string, stanzas []byte, packages []Package) {
+	a.t.Helper()
+	index, pool := a.index(stanzas, packages)
+	a.publish(base, "", index, pool)
+}
+
+// index makes packages, and the index of them and of stanzas.
+func (a *Archive) index(stanzas []byte, packages []Package) (index []byte, pool map[string][]byte) {
+	a.t.Helper()
+	var out bytes.Buffer
+	pool = map[string][]byte{}
 	for _, p := range packages {
 		deb := a.Deb(p)
 		content, err := os.ReadFile(deb)
@@ -180,24 +197,28 @@ func (a *Archive) Release(state string, stanzas []byte, packages []Package, stag
 			a.t.Fatal(err)
 		}
 		pool["pool/"+filepath.Base(deb)] = content
-		fmt.Fprintf(&index, "%sFilename: pool/%s\nSize: %d\nSHA256: %x\n\n", control, filepath.Base(deb), len(content), sha256.Sum256(content))
+		fmt.Fprintf(&out, "%sFilename: pool/%s\nSize: %d\nSHA256: %x\n\n", control, filepath.Base(deb), len(content), sha256.Sum256(content))
 	}
-	index.Write(stanzas)
-	for _, base := range append([]string{"states/" + state}, stages...) {
-		path := "main/binary-" + a.Native + "/Packages"
-		dists := "demo/" + base + "/dists/trixie/"
-		a.Write(dists+path, index.Bytes())
-		for name, content := range pool {
-			a.Write("demo/"+base+"/"+name, content)
-		}
-		release := fmt.Sprintf("Origin: Aptfleet\nLabel: demo\nSuite: %s\nCodename: trixie\nDate: %s\nAptfleet-State: %s\nArchitectures: %s\nComponents: main\nSHA256:\n %x %d %s\n",
-			base, time.Now().UTC().Add(-time.Minute).Format(time.RFC1123), state, a.Native, sha256.Sum256(index.Bytes()), index.Len(), path)
-		signed, err := a.key.ClearSign([]byte(release), time.Now().Add(-time.Minute))
-		if err != nil {
-			a.t.Fatal(err)
-		}
-		a.Write(dists+"InRelease", signed)
+	out.Write(stanzas)
+	return out.Bytes(), pool
+}
+
+// publish writes a base; fields are more of its InRelease.
+func (a *Archive) publish(base, fields string, index []byte, pool map[string][]byte) {
+	a.t.Helper()
+	path := "main/binary-" + a.Native + "/Packages"
+	dists := base + "/dists/trixie/"
+	a.Write(dists+path, index)
+	for name, content := range pool {
+		a.Write(base+"/"+name, content)
 	}
+	release := fmt.Sprintf("Origin: Aptfleet\nCodename: trixie\n%sDate: %s\nArchitectures: %s\nComponents: main\nSHA256:\n %x %d %s\n",
+		fields, time.Now().UTC().Add(-time.Minute).Format(time.RFC1123), a.Native, sha256.Sum256(index), len(index), path)
+	signed, err := a.key.ClearSign([]byte(release), time.Now().Add(-time.Minute))
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	a.Write(dists+"InRelease", signed)
 }
 
 // AsIs returns the stanzas of everything installed in root, for a release that
