@@ -28,9 +28,9 @@ func (s *server) openFleet(ctx context.Context, db *sqlite.DB) error {
 	s.fleet, err = fleet.Open(ctx, fleet.Config{
 		Store:      db,
 		Releases:   s.engine,
-		Products:   assigned{s.products},
-		BOMs:       assigned{s.products},
-		Packages:   assigned{s.products},
+		Products:   fleetProducts{s.products},
+		BOMs:       fleetProducts{s.products},
+		Packages:   fleetProducts{s.products},
 		Configs:    configs{s},
 		Key:        s.fleetKeys.assignment,
 		ReadSecret: s.fleetKeys.read,
@@ -52,22 +52,22 @@ func (s *server) openFleet(ctx context.Context, db *sqlite.DB) error {
 	return nil
 }
 
-// assigned are the products and their bills of materials as the fleet sees them.
-type assigned struct{ products *product.Service }
+// fleetProducts are the products and their bills of materials as the fleet sees them.
+type fleetProducts struct{ products *product.Service }
 
 // Product implements fleet.Products.
-func (a assigned) Product(pipeline, name string) (fleet.Product, bool) {
-	p, ok := a.products.Product(pipeline, name)
+func (f fleetProducts) Product(pipeline, name string) (fleet.Product, bool) {
+	p, ok := f.products.Product(pipeline, name)
 	return fleet.Product{Architecture: p.Architecture, Revisions: p.Revisions, Modules: slices.Sorted(maps.Keys(p.Modules))}, ok
 }
 
 // Lookup implements fleet.BOMs.
-func (a assigned) Lookup(pipeline, name string, modules []string, state string) (sha256 string, size int64, status, reason string) {
+func (f fleetProducts) Lookup(pipeline, name string, modules []string, state string) (sha256 string, size int64, status, reason string) {
 	id, err := snapshots.ParseID(state)
 	if err != nil {
 		return "", 0, fleet.BOMFailed, err.Error()
 	}
-	ready, how, reason := a.products.Lookup(pipeline, name, modules, id)
+	ready, how, reason := f.products.Lookup(pipeline, name, modules, id)
 	switch how {
 	case product.Computed:
 		return ready.SHA256, ready.Size, fleet.BOMReady, ""
@@ -78,12 +78,12 @@ func (a assigned) Lookup(pipeline, name string, modules []string, state string) 
 }
 
 // Has implements fleet.Packages.
-func (a assigned) Has(ctx context.Context, what fleet.Installed, relation string) (bool, error) {
+func (f fleetProducts) Has(ctx context.Context, what fleet.Installed, relation string) (bool, error) {
 	id, err := snapshots.ParseID(what.State)
 	if err != nil {
 		return false, &release.Error{Code: release.NotFound, Text: fmt.Sprintf("cannot find state %.80q", what.State), Err: err}
 	}
-	return a.products.Has(ctx, what.Pipeline, what.Product, strings.Fields(what.Modules), id, what.BOM, relation)
+	return f.products.Has(ctx, what.Pipeline, what.Product, strings.Fields(what.Modules), id, what.BOM, relation)
 }
 
 // welcomeDevice is what every device is told of this server when it is
