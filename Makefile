@@ -10,7 +10,7 @@ ifneq ($(shell git rev-parse HEAD >/dev/null 2>&1 || echo no),)
 export GOFLAGS += -buildvcs=false
 endif
 
-.PHONY: help run purge test test-fast test-long faults-server bench bench-fleet build man fmt
+.PHONY: help run purge test test-fast test-long faults-server bench bench-fleet bench-device build man fmt
 
 help:
 	@echo 'make run        the pipeline, its page and a device; Ctrl-C stops it'
@@ -24,6 +24,8 @@ help:
 	@echo 'make bench      Aptfleet beside aptly and reprepro, with 5000 and 20000 packages; SIZE=60000, SIZE=debian'
 	@echo 'make bench-fleet'
 	@echo '                check-ins of DEVICES=100000 devices: how many a second, and what they cost the server'
+	@echo 'make bench-device'
+	@echo '                staging UPDATES=40 security updates of trixie on a device, beside apt-get dist-upgrade'
 	@echo 'make build      the three programs, in bin/'
 	@echo 'make man        their manual pages, in bin/man8/'
 
@@ -53,6 +55,10 @@ bench:
 DEVICES = 100000
 bench-fleet:
 	@$(GO) run $(TAGS) ./test/bench -fleet '$(DEVICES)'
+
+UPDATES = 40
+bench-device:
+	@$(GO) run $(TAGS) ./test/bench -device '$(UPDATES)'
 
 build:
 	$(GO) build $(TAGS) -trimpath -o bin/ ./builder ./repo-manager

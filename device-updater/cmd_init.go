@@ -14,6 +14,7 @@ import (
 
 	"aptfleet/device-updater/internal/boot"
 	"aptfleet/device-updater/internal/config"
+	"aptfleet/device-updater/internal/drift"
 	"aptfleet/device-updater/internal/rootfs"
 	"aptfleet/device-updater/internal/update"
 	"aptfleet/internal/atomicfile"
@@ -76,8 +77,12 @@ func (p *program) init(ctx context.Context, d update.Deployment) error {
 		return err
 	}
 	// Whatever is changed on the device from now on can be found.
+	found, err := drift.Check(ctx, roots.Path(name), nil)
+	if err != nil {
+		return err
+	}
 	var manifest bytes.Buffer
-	if err := rootfs.WriteManifest(ctx, &manifest, roots.Path(name), nil); err != nil {
+	if err := update.Record(ctx, &manifest, roots.Path(name), nil, nil, found.Damage); err != nil {
 		return err
 	}
 	if err := atomicfile.Write(records.Manifest(d.ID), manifest.Bytes(), 0o600); err != nil {

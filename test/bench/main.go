@@ -42,6 +42,9 @@ func main() {
 	fleet := fleetBench{out: os.Stdout}
 	flag.IntVar(&fleet.devices, "fleet", 0, "measure check-ins of this `number` of devices, and nothing else")
 	flag.IntVar(&fleet.connections, "connections", 64, "how many devices check in at once")
+	updates := deviceBench{out: os.Stdout}
+	flag.IntVar(&updates.updates, "device", 0, "measure how a device stages an update of this `number` of packages, and nothing else")
+	flag.IntVar(&updates.runs, "device-runs", 3, "how often each tool does that")
 	flag.Parse()
 	b.least, b.budget, b.patience = 3, 30*time.Second, 10*time.Second
 	b.tools = strings.Split(*tools, ",")
@@ -51,6 +54,9 @@ func main() {
 	case fleet.devices > 0:
 		fleet.work, fleet.results, fleet.profile = b.work, b.results, b.profile
 		err = fleet.run(ctx)
+	case updates.updates > 0:
+		updates.work, updates.cache, updates.results = b.work, b.cache, b.results
+		err = updates.run(ctx)
 	default:
 		err = b.run(ctx)
 	}

@@ -55,6 +55,9 @@ type Damage struct {
 	known bool         // it has something
 }
 
+// Place is the path in which no directory is a link.
+func (d Damage) Place() string { return d.real }
+
 // Config is a configuration file that was changed locally.
 type Config struct {
 	Path    string `json:"path"`
@@ -145,6 +148,31 @@ func below(rel string, dirs []string) bool {
 // Check compares root with its dpkg database and with manifest, which may be
 // nil. It reads every file of every package.
 func Check(ctx context.Context, root string, manifest io.Reader) (Report, error) {
+	var recorded map[string]rootfs.Entry
+	if manifest != nil {
+		var err error
+		if recorded, err = rootfs.ReadManifest(manifest); err != nil {
+			return Report{}, fmt.Errorf("cannot compare %s with its packages: %w", root, err)
+		}
+	}
+	return run(ctx, root, recorded, nil)
+}
+
+// Changed is Check for a root of which manifest is the record: files that have
+// the stamp that is recorded there are not read.
+func Changed(ctx context.Context, root string, manifest map[string]rootfs.Entry) (Report, error) {
+	return run(ctx, root, manifest, manifest)
+}
+
+// Installed is Check without a manifest for a root that was made from one of
+// which before is the record, and in which packages were installed since: only
+// what that touched is read.
+func Installed(ctx context.Context, root string, before map[string]rootfs.Entry) (Report, error) {
+	return run(ctx, root, nil, before)
+}
+
+// run compares root with manifest and does not read what has a stamp of before.
+func run(ctx context.Context, root string, manifest, before map[string]rootfs.Entry) (Report, error) {
 	r := Report{Damage: []Damage{}, Config: []Config{}, Diverted: []string{}, Overrides: []string{}, Unowned: []string{}, Recorded: manifest != nil}
 	fail := func(err error) (Report, error) {
 		return Report{}, fmt.Errorf("cannot compare %s with its packages: %w", root, err)
@@ -153,11 +181,9 @@ func Check(ctx context.Context, root string, manifest io.Reader) (Report, error)
 	if err != nil {
 		return fail(err)
 	}
-	c := &check{ctx: ctx, root: root, db: db, dirs: make(map[string]string), seen: make(map[string]bool), report: &r}
-	if manifest != nil {
-		if c.manifest, err = rootfs.ReadManifest(manifest); err != nil {
-			return fail(err)
-		}
+	c := &check{
+		ctx: ctx, root: root, db: db, manifest: manifest, before: before,
+		dirs: make(map[string]string), seen: make(map[string]bool), sums: make(map[string]bool), report: &r,
 	}
 	if err := c.packages(); err != nil {
 		return fail(err)
@@ -178,6 +204,8 @@ type check struct {
 	root     string
 	db       *database
 	manifest map[string]rootfs.Entry // nil: there is none
+	before   map[string]rootfs.Entry // whose stamps tell what need not be read
+	sums     map[string]bool         // by package: whether its md5sums are those of before
 	dirs     map[string]string       // directory as packages call it → without links
 	seen     map[string]bool         // paths without links that packages have
 	report   *Report
@@ -242,7 +270,12 @@ func (c *check) judge(rel, real string, f *file) (Kind, error) {
 	if known && got.Kind != want.Kind || !known && f.sum != "" && got.Kind != 'f' {
 		return Type, nil
 	}
+	untouched, err := c.untouched(real, outside, f.packages[0])
 	switch {
+	case err != nil:
+		return "", err
+	case untouched:
+		// It is what it was, which its package wanted.
 	case got.Kind == 'f' && f.sum != "":
 		sum, err := fileSum(outside)
 		if err != nil {
@@ -265,6 +298,37 @@ func (c *check) judge(rel, real string, f *file) (Kind, error) {
 		return Permission, nil
 	}
 	return "", nil
+}
+
+// untouched reports whether a file of a package has the stamp that it had when
+// it was found to be as the package wants it, and the package wants it as it did
+// then.
+func (c *check) untouched(real, outside, name string) (bool, error) {
+	same, err := c.stamped(real, outside)
+	if !same || err != nil {
+		return false, err
+	}
+	sums, ok := c.sums[name]
+	if !ok {
+		rel := "/" + dpkgDir + "/info/" + name + ".md5sums"
+		sums, err = c.stamped(rel, filepath.Join(c.root, rel))
+		if errors.Is(err, fs.ErrNotExist) {
+			_, had := c.before[rel]
+			sums, err = !had, nil
+		}
+		c.sums[name] = sums
+	}
+	return sums, err
+}
+
+// stamped reports whether a file has the stamp of before.
+func (c *check) stamped(real, outside string) (bool, error) {
+	was := c.before[real].Stamp
+	if was == (rootfs.Stamp{}) {
+		return false, nil
+	}
+	now, err := rootfs.StampOf(outside)
+	return now == was, err
 }
 
 // permitted compares mode, owner and attributes. Of a file with an override, the
@@ -313,16 +377,23 @@ func (c *check) others() error {
 		if rel == "/" || c.seen[rel] {
 			return nil
 		}
-		got, err := rootfs.Describe(outside, true)
+		want, known := c.manifest[rel]
+		same, err := c.stamped(rel, outside)
 		if err != nil {
 			return err
+		}
+		got, err := rootfs.Describe(outside, !same)
+		if err != nil {
+			return err
+		}
+		if same {
+			got.Content = want.Content
 		}
 		if got.Kind == 'l' && strings.HasPrefix(got.Content, `"/etc/alternatives/`) {
 			return nil
 		}
-		want, known := c.manifest[rel]
 		known = known && !want.Strange
-		want.Strange = false
+		want.Strange, want.Stamp = false, rootfs.Stamp{}
 		if known && got == want {
 			return nil
 		}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -30,19 +31,46 @@ import (
 //
 // A line that begins with "! " is of a file that strange, which may be nil, says
 // does not belong there: no package has it and no installation made it.
+//
+// A line "@ inode size changed altered" after one of a file is its stamp; see
+// [Stamp]. Only a Recording writes those.
 func WriteManifest(ctx context.Context, w io.Writer, root string, strange func(path string) bool) error {
+	return Recording{Strange: strange}.Write(ctx, w, root)
+}
+
+// Recording is what a manifest is written with, each part of it where it is set.
+type Recording struct {
+	Strange func(path string) bool // see WriteManifest
+	// Known returns the content of a file that need not be read.
+	Known func(path string, now Stamp) (content string, ok bool)
+	// Stamped tells which files get a stamp.
+	Stamped func(path string) bool
+}
+
+// Write writes the manifest of root.
+func (r Recording) Write(ctx context.Context, w io.Writer, root string) error {
 	out := bufio.NewWriterSize(w, 64<<10)
 	err := Walk(ctx, root, func(rel, path string, st *unix.Stat_t) error {
-		entry, err := describe(path, st, true)
+		content, known := "", false
+		file := st.Mode&unix.S_IFMT == unix.S_IFREG
+		if file && r.Known != nil {
+			content, known = r.Known(rel, stampOf(st))
+		}
+		entry, err := describe(path, st, !known)
 		if err != nil {
 			return err
 		}
-		if strange != nil && strange(rel) {
-			if _, err := out.WriteString(strangeMark); err != nil {
-				return err
-			}
+		if known {
+			entry.Content = content
 		}
-		_, err = out.WriteString(entry.line(rel))
+		line := entry.line(rel)
+		if r.Strange != nil && r.Strange(rel) {
+			line = strangeMark + line
+		}
+		if file && r.Stamped != nil && r.Stamped(rel) {
+			line += stampOf(st).line()
+		}
+		_, err = out.WriteString(line)
 		return err
 	})
 	if err != nil {
@@ -90,6 +118,7 @@ type Entry struct {
 	Content  string // as in the manifest; "" if it was not looked at
 	Xattrs   string // as in the manifest
 	Strange  bool   // it does not belong there
+	Stamp    Stamp  // of a file when it was recorded; the zero value if it has none
 }
 
 // Describe looks at the file at path, without following a link. Content is read
@@ -100,6 +129,47 @@ func Describe(path string, content bool) (Entry, error) {
 		return Entry{}, &fs.PathError{Op: "lstat", Path: path, Err: err}
 	}
 	return describe(path, &st, content)
+}
+
+// Stamp tells a file that was touched from one that was not: a file that still
+// has the stamp of when it was read holds what it did then. Snapshots keep
+// stamps. Whoever can set the clock and write to the disk can forge one, and a
+// medium that forgets changes none: verifying in earnest means to read.
+type Stamp struct {
+	Inode   uint64
+	Size    int64 // bytes
+	Changed int64 // mtime, in nanoseconds since 1970
+	Altered int64 // ctime, likewise
+}
+
+// StampOf looks at the file at path, without following a link; other than files
+// have none.
+func StampOf(path string) (Stamp, error) {
+	var st unix.Stat_t
+	if err := unix.Lstat(path, &st); err != nil {
+		return Stamp{}, &fs.PathError{Op: "lstat", Path: path, Err: err}
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return Stamp{}, nil
+	}
+	return stampOf(&st), nil
+}
+
+func stampOf(st *unix.Stat_t) Stamp {
+	return Stamp{Inode: st.Ino, Size: st.Size, Changed: st.Mtim.Nano(), Altered: st.Ctim.Nano()}
+}
+
+const stampMark = "@ "
+
+func (s Stamp) line() string {
+	return fmt.Sprintf(stampMark+"%d %d %d %d\n", s.Inode, s.Size, s.Changed, s.Altered)
+}
+
+func readStamp(line string) (s Stamp, err error) {
+	if n, err := fmt.Sscanf(line, stampMark+"%d %d %d %d", &s.Inode, &s.Size, &s.Changed, &s.Altered); n != 4 || err != nil {
+		return Stamp{}, fmt.Errorf("%q is not a stamp", line)
+	}
+	return s, nil
 }
 
 func describe(path string, st *unix.Stat_t, content bool) (Entry, error) {
@@ -147,12 +217,26 @@ func ReadManifest(r io.Reader) (map[string]Entry, error) {
 	all := make(map[string]Entry)
 	lines := bufio.NewScanner(r)
 	lines.Buffer(nil, maxManifestLine)
-	for lines.Scan() {
+	last := ""
+	for n := 1; lines.Scan(); n++ {
+		fail := func(err error) (map[string]Entry, error) {
+			return nil, fmt.Errorf("cannot read manifest: line %d: %w", n, err)
+		}
+		if strings.HasPrefix(lines.Text(), stampMark) {
+			e, ok := all[last]
+			stamp, err := readStamp(lines.Text())
+			if err != nil || !ok || e.Kind != 'f' {
+				return fail(errors.Join(errors.New("a stamp that is none, or of no file"), err))
+			}
+			e.Stamp = stamp
+			all[last] = e
+			continue
+		}
 		rel, e, err := readLine(lines.Text())
 		if err != nil {
-			return nil, fmt.Errorf("cannot read manifest: line %d: %w", len(all)+1, err)
+			return fail(err)
 		}
-		all[rel] = e
+		all[rel], last = e, rel
 	}
 	if err := lines.Err(); err != nil {
 		return nil, fmt.Errorf("cannot read manifest: %w", err)

@@ -300,6 +300,7 @@ func TestStateRefusesAPatternThatClimbs(t *testing.T) {
 func TestReadManifest(t *testing.T) {
 	root := t.TempDir()
 	put(t, filepath.Join(root, "b/\"a b\"\n\xff"), "content")
+	put(t, filepath.Join(root, "c"), "four")
 	if err := os.Symlink("a \" b\n", filepath.Join(root, "! link")); err != nil {
 		t.Fatal(err)
 	}
@@ -310,21 +311,30 @@ func TestReadManifest(t *testing.T) {
 		t.Fatal(err)
 	}
 	var text bytes.Buffer
-	if err := rootfs.WriteManifest(t.Context(), &text, root, func(path string) bool { return path == "/! link" }); err != nil {
+	if err := (rootfs.Recording{
+		Strange: func(path string) bool { return path == "/! link" },
+		Known:   func(path string, now rootfs.Stamp) (string, bool) { return "unread", path == "/c" && now.Size == 4 },
+		Stamped: func(path string) bool { return path != "/c" },
+	}).Write(t.Context(), &text, root); err != nil {
 		t.Fatal(err)
 	}
 	got, err := rootfs.ReadManifest(&text)
-	if err != nil || len(got) != 4 {
+	if err != nil || len(got) != 5 {
 		t.Fatalf("%+v, %v", got, err)
 	}
 	for rel, entry := range got {
 		want, err := rootfs.Describe(filepath.Join(root, rel), true)
 		want.Strange = rel == "/! link"
+		if rel == "/c" {
+			want.Content = "unread"
+		} else if err == nil {
+			want.Stamp, err = rootfs.StampOf(filepath.Join(root, rel))
+		}
 		if err != nil || entry != want {
 			t.Errorf("%q is read as %+v, and is %+v (%v)", rel, entry, want, err)
 		}
 	}
-	for _, line := range []string{"", "f", "f 9999 0:0 - - \"/x\"", "f 0644 root - - \"/x\"", "f 0644 0:0 - - /x", "l 0777 0:0 \"x - - \"/x\"", "ff 0644 0:0 - - \"/x\""} {
+	for _, line := range []string{"", "f", "f 9999 0:0 - - \"/x\"", "f 0644 root - - \"/x\"", "f 0644 0:0 - - /x", "l 0777 0:0 \"x - - \"/x\"", "ff 0644 0:0 - - \"/x\"", "@ 1 2 3 4", "d 0755 0:0 - - \"/\"\n@ 1 2 3 4", "f 0755 0:0 - - \"/\"\n@ 1 2 3"} {
 		if got, err := rootfs.ReadManifest(strings.NewReader(line + "\n")); err == nil {
 			t.Errorf("%q is read as %+v", line, got)
 		}
@@ -332,6 +342,7 @@ func TestReadManifest(t *testing.T) {
 }
 
 func FuzzReadManifest(f *testing.F) {
+	f.Add("f 0644 0:0 - - \"/x\"\n@ 257 1 1700000000000000000 1700000000000000000\n")
 	f.Add("d 0755 0:0 - - \"/\"\n! l 0777 0:0 \"a b\" - \"/link\"\n")
 	f.Fuzz(func(t *testing.T, text string) {
 		_, _ = rootfs.ReadManifest(strings.NewReader(text)) // it must not panic

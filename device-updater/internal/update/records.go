@@ -13,6 +13,7 @@ import (
 
 	"aptfleet/device-updater/internal/apt"
 	"aptfleet/device-updater/internal/health"
+	"aptfleet/device-updater/internal/rootfs"
 	"aptfleet/internal/atomicfile"
 	"aptfleet/internal/bom"
 	"aptfleet/internal/protocol"
@@ -109,6 +110,19 @@ func (r Records) Forget(n int) error {
 // Manifest is the path of the list of files of deployment n; Log that of what
 // its installation printed.
 func (r Records) Manifest(n int) string { return r.path("manifests/" + strconv.Itoa(n)) }
+
+// files reads the list of files of deployment n; nil if there is none.
+func (r Records) files(n int) (map[string]rootfs.Entry, error) {
+	f, err := os.Open(r.Manifest(n))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot read record: %w", err)
+	}
+	defer f.Close()
+	return rootfs.ReadManifest(f)
+}
 
 // Log is the path of what the installation of deployment n printed.
 func (r Records) Log(n int) string { return r.path("logs/" + strconv.Itoa(n)) }

@@ -43,7 +43,8 @@ type Source struct {
 	assigned     *assigned                 // what offer was assigned with
 	private      *apt.Private              // for the state opened
 	opened       string
-	found        drift.Report // of the root that was planned for last
+	found        drift.Report            // of the root that was planned for last
+	recorded     map[string]rootfs.Entry // its manifest; nil: it has none
 }
 
 // Offer asks the base, or takes what is assigned.
@@ -191,7 +192,10 @@ func (s *Source) Plan(ctx context.Context, o Offer, root string, d Deployment) (
 	if err != nil {
 		return apt.Plan{}, err
 	}
-	if s.found, err = Compare(ctx, s.Records, root, d.ID); err != nil {
+	if s.recorded, err = s.Records.files(d.ID); err != nil {
+		return apt.Plan{}, err
+	}
+	if s.found, err = drift.Changed(ctx, root, s.recorded); err != nil {
 		return apt.Plan{}, err
 	}
 	plan := apt.MakePlan(list, installed, d.hashes(), native)
@@ -241,7 +245,8 @@ func (s *Source) fits(ctx context.Context, p LocalPackage) error {
 	return nil
 }
 
-// Compare looks for what was changed in root since deployment n was made.
+// Compare reads every file of root and looks for what was changed in it since
+// deployment n was made.
 func Compare(ctx context.Context, records Records, root string, n int) (drift.Report, error) {
 	f, err := os.Open(records.Manifest(n))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -252,6 +257,24 @@ func Compare(ctx context.Context, records Records, root string, n int) (drift.Re
 	}
 	defer f.Close()
 	return drift.Check(ctx, root, f)
+}
+
+// Record writes the manifest of a root that nothing runs in, made from one of
+// which before is the manifest, nil if there is none. What is not damaged gets a
+// stamp.
+func Record(ctx context.Context, manifest io.Writer, root string, before map[string]rootfs.Entry, strange func(path string) bool, damaged []drift.Damage) error {
+	bad := make(map[string]bool)
+	for _, d := range damaged {
+		bad[d.Place()] = true
+	}
+	return rootfs.Recording{
+		Strange: strange,
+		Known: func(path string, now rootfs.Stamp) (string, bool) {
+			was, ok := before[path]
+			return was.Content, ok && was.Stamp == now
+		},
+		Stamped: func(path string) bool { return !bad[path] },
+	}.Write(ctx, manifest, root)
 }
 
 func dpkgStatus(root string) ([]byte, error) {
@@ -306,9 +329,10 @@ func (s *Source) topLevel(o Offer) []string {
 var errDisturbed = errors.New("it was changed on this device while the update was prepared")
 
 // intact judges the files of all packages in root, also by what dpkg itself
-// knows of them. Configuration files are the administrator's.
-func intact(ctx context.Context, root string, plan apt.Plan) (drift.Report, error) {
-	report, err := drift.Check(ctx, root, nil)
+// knows of them. Configuration files are the administrator's. before is the
+// manifest of what root was made from.
+func intact(ctx context.Context, root string, before map[string]rootfs.Entry, plan apt.Plan) (drift.Report, error) {
+	report, err := drift.Installed(ctx, root, before)
 	if err != nil || len(report.Damage) == 0 {
 		return report, err
 	}
@@ -341,7 +365,7 @@ func (s *Source) Verify(ctx context.Context, plan apt.Plan, root string, manifes
 	if err := apt.Audit(ctx, s.Run, root, plan.List); err != nil {
 		return err
 	}
-	report, err := intact(ctx, root, plan)
+	report, err := intact(ctx, root, s.recorded, plan)
 	if err != nil {
 		return err
 	}
@@ -370,7 +394,7 @@ func (s *Source) Verify(ctx context.Context, plan apt.Plan, root string, manifes
 	// What did not belong there before still does not, unless a package has it
 	// now.
 	stray := s.found.Stray()
-	return rootfs.WriteManifest(ctx, manifest, root, func(path string) bool { return stray(path) && !report.Owned(path) })
+	return Record(ctx, manifest, root, s.recorded, func(path string) bool { return stray(path) && !report.Owned(path) }, nil)
 }
 
 // Reachable asks for what is followed, or the server that assigns.
