@@ -56,8 +56,7 @@ func (d *Device) On() error {
 		"-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net,romfile=", "-device", "virtio-rng-pci",
 	}
 	if d.EFI {
-		// Without a memory of its own: it boots what is on the disk.
-		args = append(args, "-bios", "/usr/share/ovmf/OVMF.fd")
+		args = append(args, "-bios", ovmf)
 	}
 	for _, port := range []string{"console", "told"} {
 		args = append(args, "-chardev", "file,append=on,id="+port+",path="+d.path(port), "-device", "isa-serial,chardev="+port)

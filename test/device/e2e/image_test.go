@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -14,6 +15,7 @@ import (
 
 	"aptfleet/internal/bom"
 	"aptfleet/internal/protocol"
+	"aptfleet/test/vm"
 )
 
 // What `builder image` makes of a product has the packages of its bill of
@@ -35,7 +37,7 @@ func TestAnImageOfAProductIsItsBillOfMaterials(t *testing.T) {
 	}
 	image := filepath.Join(t.TempDir(), "device.img")
 	build := exec.CommandContext(t.Context(), program(world.dir, "builder"), "image", "--snapshot", one.ID, "--product", "device",
-		"--archive", world.site.plain, "--output", image, "--efi", "--json")
+		"--archive", world.site.plain, "--output", image, "--efi", "--serial", "--json")
 	build.Env = append(os.Environ(), "APTFLEET_SERVER="+world.site.Admin, "APTFLEET_TOKEN="+token.Secret, "http_proxy=", "no_proxy=*")
 	out, err := build.Output()
 	if err != nil {
@@ -68,6 +70,16 @@ func TestAnImageOfAProductIsItsBillOfMaterials(t *testing.T) {
 	}
 	if files, err := exec.CommandContext(t.Context(), "mdir", "-b", "-i", fmt.Sprintf("%s@@%d", image, at["efi"]), "::/EFI/BOOT").CombinedOutput(); err != nil || !strings.Contains(string(files), "BOOTX64.EFI") {
 		t.Errorf("the EFI system partition has %s, %v", files, err)
+	}
+
+	// Its loader is found by both kinds of firmware, and decides. This product
+	// has no kernel, so nothing starts, and the machine resets.
+	for _, efi := range []bool{false, true} {
+		var console bytes.Buffer
+		machine := vm.Machine{Memory: 256, EFI: efi, Disks: []vm.Disk{{Path: image}}}
+		if err := machine.Run(t.Context(), &console); err != nil || !strings.Contains(console.String(), "aptfleet: boot 1") {
+			t.Errorf("UEFI %v: the loader says (%v)\n%s", efi, err, console.String())
+		}
 	}
 
 	top := t.TempDir()
