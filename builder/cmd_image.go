@@ -25,6 +25,7 @@ import (
 // imageOptions are the flags of image.
 type imageOptions struct {
 	server, token string
+	ca            string
 	archive       string
 	pipeline      string
 	snapshot      string
@@ -72,6 +73,7 @@ bmaptool and qemu-img keep that).`,
 	flags := cmd.Flags()
 	flags.StringVar(&o.server, "server", "", "`URL` of repo-manager's admin listener (default $APTFLEET_SERVER)")
 	flags.StringVar(&o.token, "token", "", "access `TOKEN` (default $APTFLEET_TOKEN)")
+	flags.StringVar(&o.ca, "ca", "", "`FILE` with the certificate of the server's own CA, in PEM (default $APTFLEET_CA)")
 	flags.StringVar(&o.archive, "archive", "", "`URL` of the archive (default: what the server says)")
 	flags.StringVar(&o.pipeline, "pipeline", "", "`NAME` of the pipeline (default: the only one)")
 	flags.StringVar(&o.snapshot, "snapshot", "", "`ID` of a snapshot, or a stage that offers one")
@@ -94,6 +96,9 @@ func (p *program) image(ctx context.Context, o imageOptions) (err error) {
 	}
 	if o.token == "" {
 		o.token = p.getenv("APTFLEET_TOKEN")
+	}
+	if o.ca == "" {
+		o.ca = p.getenv("APTFLEET_CA")
 	}
 	size, sizeErr := parseSize(o.size)
 	switch {
@@ -122,6 +127,11 @@ func (p *program) image(ctx context.Context, o imageOptions) (err error) {
 	plan := image.Plan{Packages: o.packages, Hostname: o.hostname, Size: size, Architecture: debianArchitecture(), EFI: o.efi}
 	if o.serial {
 		plan.Loader = "serial --unit=0 --speed=115200\nterminal_output --append serial"
+	}
+	if o.ca != "" {
+		if plan.CA, err = filepath.Abs(o.ca); err != nil {
+			return fmt.Errorf("cannot make image: %w", err)
+		}
 	}
 	if o.settings != "" {
 		if plan.Settings, err = os.ReadFile(o.settings); err != nil {
@@ -167,7 +177,13 @@ func (p *program) image(ctx context.Context, o imageOptions) (err error) {
 // resolve asks the server about the snapshot and fills the plan in. It returns
 // the archive key's certificate.
 func (p *program) resolve(ctx context.Context, o imageOptions, plan *image.Plan) (certificate string, err error) {
-	c, err := client.New(client.Options{Server: o.server, Token: o.token, UserAgent: "aptfleet-builder"})
+	var ca []byte
+	if plan.CA != "" {
+		if ca, err = os.ReadFile(plan.CA); err != nil {
+			return "", fmt.Errorf("cannot read the CA certificate: %w", err)
+		}
+	}
+	c, err := client.New(client.Options{Server: o.server, Token: o.token, CA: ca, UserAgent: "aptfleet-builder"})
 	if err != nil {
 		return "", &term.UsageError{Text: err.Error()}
 	}

@@ -29,7 +29,7 @@ func (b *builder) vouched(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	root, err := aptroot.New(filepath.Join(b.dir, "apt"), aptroot.Source{URL: b.Base, Distribution: b.Distribution, Components: b.Components, Keyring: b.Keyring})
+	root, err := aptroot.New(filepath.Join(b.dir, "apt"), aptroot.Source{URL: b.Base, Distribution: b.Distribution, Components: b.Components, Keyring: b.Keyring, CA: b.CA})
 	if err != nil {
 		return err
 	}

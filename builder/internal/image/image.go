@@ -39,6 +39,7 @@ type Plan struct {
 	Distribution string   // e.g. trixie
 	Components   []string // of the pipeline
 	Keyring      string   // file with the archive key's certificate, absolute
+	CA           string   // file with the only authority of the archive's certificate, absolute; "": the system's
 	Architecture string   // of the packages; that of this machine
 	Packages     []string // what is wanted beyond Essential, Priority: required and apt; a kernel and device-updater among them
 	BOM          []byte   // the bill of materials that the packages are, as devices get it; nil: apt computes them
@@ -311,13 +312,17 @@ func (b *builder) install(ctx context.Context, top, control string) error {
 // archive is the only source.
 func (b *builder) bootstrap(ctx context.Context, root string) error {
 	source := fmt.Sprintf("deb [signed-by=%s] %s %s %s\n", b.Keyring, b.Base, b.Distribution, strings.Join(b.Components, " "))
-	return b.run(ctx, strings.NewReader(source), "mmdebstrap",
-		"--mode=root", "--format=directory", "--variant=minbase", "--architectures="+b.Architecture, "--include="+strings.Join(b.Packages, ","),
+	args := []string{
+		"--mode=root", "--format=directory", "--variant=minbase", "--architectures=" + b.Architecture, "--include=" + strings.Join(b.Packages, ","),
 		`--aptopt=Acquire::Languages "none"`,
 		`--aptopt=APT::Sandbox::User "root"`, // the keyring may lie where only root can read
 		"--dpkgopt=force-unsafe-io",
 		`--customize-hook=cd "$1/etc" && rm -f apt/sources.list apt/apt.conf.d/99mmdebstrap dpkg/dpkg.cfg.d/99mmdebstrap resolv.conf hostname`,
-		b.Distribution, root, "-")
+	}
+	if b.CA != "" {
+		args = append(args, fmt.Sprintf("--aptopt=Acquire::https::CAInfo %q", b.CA))
+	}
+	return b.run(ctx, strings.NewReader(source), "mmdebstrap", append(args, b.Distribution, root, "-")...)
 }
 
 // run runs a program; its words go to the log, the last ones also into the

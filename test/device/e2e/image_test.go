@@ -37,11 +37,13 @@ func TestAnImageOfAProductIsItsBillOfMaterials(t *testing.T) {
 	}
 	image := filepath.Join(t.TempDir(), "device.img")
 	build := exec.CommandContext(t.Context(), program(world.dir, "builder"), "image", "--snapshot", one.ID, "--product", "device",
-		"--archive", world.site.plain, "--output", image, "--efi", "--serial", "--json")
+		"--ca", filepath.Join(world.site.Data, "keys/ca.pem"), "--output", image, "--efi", "--serial", "--json")
 	build.Env = append(os.Environ(), "APTFLEET_SERVER="+world.site.Admin, "APTFLEET_TOKEN="+token.Secret, "http_proxy=", "no_proxy=*")
+	var complaints strings.Builder
+	build.Stderr = &complaints
 	out, err := build.Output()
 	if err != nil {
-		t.Fatalf("builder image: %v", err)
+		t.Fatalf("builder image: %v\n%s", err, complaints.String())
 	}
 	var said struct{ BOM, State string }
 	if err := json.Unmarshal(out, &said); err != nil || said.BOM != bom.Sum(bill) || said.State != one.State {

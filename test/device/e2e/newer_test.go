@@ -24,7 +24,9 @@ var newer = []struct {
 	then    string // Go: what it does after SETTLE
 }{
 	{"2.0", "Idle", ""},
-	{"2.1", "Health", "select {}"},
+	// Like a program that catches no signal: systemd waits 90 s for one that
+	// does, each time.
+	{"2.1", "Health", "signal.Reset()\n\t\tselect {}"},
 }
 
 // buildNewer compiles them into dir/newer/<version>.
@@ -40,9 +42,10 @@ func buildNewer(ctx context.Context, dir string) error {
 	for _, n := range newer {
 		changed := text
 		for _, c := range [][2]string{
+			{"\nimport (\n", "\t\"os/signal\"\n"},
 			{"\ntype Record struct {\n", "\tFormat  int               `json:\"format\"`\n\tSettled map[string]string `json:\"settled\"`\n"},
 			{"\nfunc (j *Journal) Append(r Record) (Record, error) {\n", "\tr.Format, r.Settled = 2, map[string]string{\"by\": \"" + n.version + "\"}\n" +
-				"\tif r.Phase == " + n.before + " {\n\t\tsettle := r\n\t\tsettle.Phase = \"SETTLE\"\n\t\tif _, err := j.Append(settle); err != nil {\n\t\t\treturn r, err\n\t\t}\n\t\t" + n.then + "\n\t}\n"},
+				"\tif r.Phase == " + n.before + " {\n\t\tsettle := r\n\t\tsettle.Phase = \"SETTLE\"\n\t\tif _, err := j.Append(settle); err != nil {\n\t\t\treturn r, err\n\t\t}\n\t\t" + n.then + "\n\t}\n\t_ = signal.Reset\n"},
 		} {
 			if bytes.Count(changed, []byte(c[0])) != 1 {
 				return fmt.Errorf("cannot make a newer updater: %s has no %q", source, strings.TrimSpace(c[0]))
