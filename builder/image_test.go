@@ -31,8 +31,10 @@ func TestImageRefusals(t *testing.T) {
 		says   string
 	}{
 		{[]string{"--snapshot", "canary", "--package", "x", "--output", output}, 2, "which server"},
-		{[]string{"--server", "http://127.0.0.1:1", "--package", "x", "--output", output}, 2, "--snapshot, --package and --output"},
-		{[]string{"--server", "http://127.0.0.1:1", "--snapshot", "canary", "--output", output}, 2, "--snapshot, --package and --output"},
+		{[]string{"--server", "http://127.0.0.1:1", "--package", "x", "--output", output}, 2, "--snapshot, --product (or --package) and --output"},
+		{[]string{"--server", "http://127.0.0.1:1", "--snapshot", "canary", "--output", output}, 2, "--snapshot, --product (or --package) and --output"},
+		{[]string{"--server", "http://127.0.0.1:1", "--snapshot", "canary", "--product", "p", "--package", "x", "--output", output}, 2, "no others"},
+		{[]string{"--server", "http://127.0.0.1:1", "--snapshot", "canary", "--module", "lte", "--package", "x", "--output", output}, 2, "modules are those of a product"},
 		{[]string{"--server", "http://127.0.0.1:1", "--snapshot", "canary", "--package", "x", "--output", output, "--size", "4X"}, 2, "is no size"},
 		{[]string{"--server", "http://127.0.0.1:1", "--snapshot", "canary", "--package", "x", "--output", output, "--settings", "/does/not/exist"}, 1, "no such file"},
 		{[]string{"--server", "http://127.0.0.1:1", "--snapshot", "canary", "--package", "x", "--output", output, "--pipeline", "demo"}, 1, "127.0.0.1:1"},

@@ -12,17 +12,20 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"aptfleet/device-updater/internal/apt"
 	"aptfleet/device-updater/internal/boot"
 	"aptfleet/device-updater/internal/config"
 	"aptfleet/device-updater/internal/drift"
 	"aptfleet/device-updater/internal/rootfs"
 	"aptfleet/device-updater/internal/update"
 	"aptfleet/internal/atomicfile"
+	"aptfleet/internal/bom"
 	"aptfleet/internal/term"
 )
 
 func (p *program) initCommand() *cobra.Command {
 	var d update.Deployment
+	var bill string
 	cmd := &cobra.Command{
 		Use:   "init",
 		Short: "Make a disk with a first deployment bootable",
@@ -32,16 +35,17 @@ it. It may be repeated; a device that has run is not touched.`,
 		Example: "  device-updater init --sysroot /mnt --boot-control /mnt-boot --deployment 1 --snapshot 20261120T101500Z --state 4f6c…",
 		Args:    usage(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return p.init(cmd.Context(), d)
+			return p.init(cmd.Context(), d, bill)
 		},
 	}
 	cmd.Flags().IntVar(&d.ID, "deployment", 1, "number of the deployment")
 	cmd.Flags().StringVar(&d.State, "state", "", "id of the state that it was made from")
 	cmd.Flags().StringVar(&d.Snapshot, "snapshot", "", "id of the snapshot that it was made from")
+	cmd.Flags().StringVar(&bill, "bom", "", "`FILE` with the bill of materials that its packages are, exactly")
 	return cmd
 }
 
-func (p *program) init(ctx context.Context, d update.Deployment) error {
+func (p *program) init(ctx context.Context, d update.Deployment, bill string) error {
 	roots, err := rootfs.Open(p.sysroot)
 	if err != nil {
 		return err
@@ -70,7 +74,12 @@ func (p *program) init(ctx context.Context, d update.Deployment) error {
 		d.TopLevel = c.Packages
 	}
 	d.Made = time.Now().UTC().Truncate(time.Second)
-	if d.Packages, err = update.InstalledPackages(roots.Path(name)); err != nil {
+	if bill != "" {
+		err = exactly(&d, bill, roots.Path(name))
+	} else {
+		d.Packages, err = update.InstalledPackages(roots.Path(name))
+	}
+	if err != nil {
 		return err
 	}
 	if err := records.PutDeployment(d); err != nil {
@@ -92,6 +101,31 @@ func (p *program) init(ctx context.Context, d update.Deployment) error {
 		return err
 	}
 	return p.control().Commit(d.ID)
+}
+
+// exactly holds what is installed in root against the bill of materials in a
+// file, and records in d that it is that.
+func exactly(d *update.Deployment, file, root string) error {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return fmt.Errorf("cannot read bill of materials: %w", err)
+	}
+	list, err := bom.Decode(text)
+	if err != nil {
+		return err
+	}
+	if list.State != d.State || list.Architecture != architecture() {
+		return fmt.Errorf("cannot commit deployment %d: the bill of materials is of state %s for %s, not of %q for %s", d.ID, list.State, list.Architecture, d.State, architecture())
+	}
+	d.BOM, d.TopLevel = string(text), list.TopLevel
+	for _, item := range list.Packages {
+		d.Packages = append(d.Packages, apt.Package{Name: item.Name, Architecture: item.Architecture, Version: item.Version, SHA256: item.SHA256})
+	}
+	differs, err := update.Mismatch(root, *d)
+	if err == nil && differs != "" {
+		err = fmt.Errorf("cannot commit deployment %d: it is not its bill of materials: %s", d.ID, differs)
+	}
+	return err
 }
 
 // enter tells the loader how the deployment starts, if it has a kernel.

@@ -5,6 +5,8 @@ package manual
 import (
 	"fmt"
 	"os"
+	"runtime/debug"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/cobra/doc"
@@ -13,8 +15,9 @@ import (
 )
 
 // Command returns the hidden command `man DIR`, which writes one page of
-// section 8 for each command of the program. Pages carry today's date, or that
-// of SOURCE_DATE_EPOCH, so that a build can be repeated.
+// section 8 for each command of the program. Pages carry the date of
+// SOURCE_DATE_EPOCH, else of the commit that the program was built from, so that
+// a build can be repeated; today's if neither is known.
 func Command() *cobra.Command {
 	return &cobra.Command{
 		Use:     "man DIR",
@@ -38,8 +41,26 @@ func write(root *cobra.Command, dir string) error {
 	}
 	root.DisableAutoGenTag = true
 	header := &doc.GenManHeader{Section: "8", Source: "Aptfleet", Manual: "Aptfleet"}
+	if os.Getenv("SOURCE_DATE_EPOCH") == "" { // which the generator knows
+		header.Date = committed()
+	}
 	if err := doc.GenManTree(root, header, dir); err != nil {
 		return fmt.Errorf("cannot write manual pages: %w", err)
+	}
+	return nil
+}
+
+// committed is when the commit was made that this program was built from; nil
+// if the Go tool did not record it.
+func committed() *time.Time {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return nil
+	}
+	for _, s := range info.Settings {
+		if at, err := time.Parse(time.RFC3339, s.Value); s.Key == "vcs.time" && err == nil {
+			return &at
+		}
 	}
 	return nil
 }

@@ -134,6 +134,12 @@ func (d *demo) buildUpdater(ctx context.Context) error {
 	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("cannot build the device's programs: %w\n%s", err, out)
 	}
+	// They are in the updater's package.
+	bin := filepath.Join(d.dir, "bin")
+	man := exec.CommandContext(ctx, filepath.Join(bin, "device-updater"), "man", filepath.Join(bin, "man8"))
+	if out, err := man.CombinedOutput(); err != nil {
+		return fmt.Errorf("cannot write the updater's manual pages: %w\n%s", err, out)
+	}
 	return nil
 }
 

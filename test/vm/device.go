@@ -23,6 +23,8 @@ const cpu = "Nehalem-v1,-cx16"
 // loopback as 10.0.2.2. Its first serial port is the console, its second one
 // carries what programs in it tell the test; both go into files that grow.
 type Device struct {
+	EFI bool // its firmware is UEFI, else a BIOS; set while it is off
+
 	dir string
 
 	mu  sync.Mutex
@@ -50,8 +52,11 @@ func (d *Device) On() error {
 	}
 	args := []string{
 		"-accel", "tcg,thread=multi", "-cpu", cpu, "-m", "640", "-nodefaults", "-display", "none", "-monitor", "none",
-		"-drive", "file=" + d.path("disk") + ",format=raw,if=none,id=disk,cache=writeback", "-device", "virtio-blk-pci,drive=disk",
+		"-drive", "file=" + d.path("disk") + ",format=raw,if=none,id=disk,cache=writeback", "-device", "virtio-blk-pci,drive=disk,bootindex=0",
 		"-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net,romfile=", "-device", "virtio-rng-pci",
+	}
+	if d.EFI {
+		args = append(args, "-bios", ovmf)
 	}
 	for _, port := range []string{"console", "told"} {
 		args = append(args, "-chardev", "file,append=on,id="+port+",path="+d.path(port), "-device", "isa-serial,chardev="+port)

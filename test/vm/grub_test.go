@@ -25,7 +25,7 @@ import (
 // it would boot.
 func printing(t *testing.T) Disk {
 	t.Helper()
-	image, err := grub.Make(t.Context(), grub.BIOS, "serial --unit=0 --speed=115200\nterminal_output serial\nset aptfleet_print=1")
+	image, err := grub.Make(t.Context(), grub.BIOS, print)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -40,10 +40,29 @@ func printing(t *testing.T) Disk {
 	return Disk{Path: file.Name()}
 }
 
+// print are lines that make a loader print on the first serial port.
+const print = "serial --unit=0 --speed=115200\nterminal_output serial\nset aptfleet_print=1"
+
+// printingEFI is the same for UEFI, on a disk that is one FAT file system.
+func printingEFI(t *testing.T) Disk {
+	t.Helper()
+	image, err := grub.Make(t.Context(), grub.EFI, print)
+	must(t, err)
+	dir := t.TempDir()
+	core, disk := filepath.Join(dir, "core"), filepath.Join(dir, "loader")
+	must(t, os.WriteFile(core, image.Core, 0o600))
+	must(t, os.WriteFile(disk, nil, 0o600))
+	must(t, os.Truncate(disk, 64<<20))
+	command(t, "mformat", "-i", disk, "-T", "131072", "-F", "::")
+	command(t, "mmd", "-i", disk, "::/EFI", "::/EFI/BOOT")
+	command(t, "mcopy", "-i", disk, core, "::/EFI/BOOT/BOOTX64.EFI")
+	return Disk{Path: disk}
+}
+
 // boots lets GRUB decide once about disks as a vector describes them. It
 // returns what it says it boots, what it printed, and the boot-control files as
 // it leaves them.
-func boots(t *testing.T, loader Disk, v bootcontrol.Vector) (decision, printed string, left map[string][]byte) {
+func boots(t *testing.T, loader Disk, efi bool, v bootcontrol.Vector) (decision, printed string, left map[string][]byte) {
 	t.Helper()
 	dir := t.TempDir()
 	control, system := filepath.Join(dir, "control"), filepath.Join(dir, "system")
@@ -76,10 +95,13 @@ func boots(t *testing.T, loader Disk, v bootcontrol.Vector) (decision, printed s
 	command(t, "mke2fs", "-q", "-t", "ext4", "-O", "^has_journal", "-L", grub.ControlLabel, "-d", control, controlDisk)
 	command(t, "mkfs.btrfs", "-q", "-L", grub.SystemLabel, "-r", system, systemDisk)
 
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	var console bytes.Buffer
-	machine := Machine{Memory: 64, Disks: []Disk{loader, {Path: controlDisk, ReadOnly: v.ReadOnly}, {Path: systemDisk}}}
+	machine := Machine{Memory: 64, EFI: efi, Disks: []Disk{loader, {Path: controlDisk, ReadOnly: v.ReadOnly}, {Path: systemDisk}}}
+	if efi {
+		machine.Memory = 256
+	}
 	if err := machine.Run(ctx, &console); err != nil {
 		t.Fatalf("%v\n%s", err, console.String())
 	}
@@ -142,7 +164,34 @@ func TestGRUBFollowsEveryVector(t *testing.T) {
 	loader := printing(t)
 	for _, v := range vectors {
 		t.Run(v.Name, func(t *testing.T) {
-			decision, printed, left := boots(t, loader, v)
+			decision, printed, left := boots(t, loader, false, v)
+			if decision != v.Boots {
+				t.Errorf("GRUB boots %s, want %s\n%s", decision, v.Boots, printed)
+			}
+			compare(t, left, map[string][]byte{bootcontrol.CommittedFile: v.Committed, bootcontrol.TrialFile: v.Then})
+		})
+	}
+}
+
+// GRUB for UEFI reads the same configuration from the same disks: of each kind of
+// decision one vector. UEFI takes its time.
+func TestGRUBWithUEFIFollowsTheVectors(t *testing.T) {
+	file, err := os.Open("../device/testdata/loader-vectors.txt")
+	must(t, err)
+	defer file.Close()
+	vectors, err := bootcontrol.ReadVectors(file)
+	must(t, err)
+	loader := printingEFI(t)
+	seen := map[string]bool{}
+	for _, v := range vectors {
+		_, trial, _ := strings.Cut(v.Boots, " ")
+		kind := fmt.Sprint(v.Boots == "nothing", trial, v.Trial == nil, v.Committed == nil, v.ReadOnly)
+		if seen[kind] && os.Getenv("APTFLEET_LONG") == "" {
+			continue
+		}
+		seen[kind] = true
+		t.Run(v.Name, func(t *testing.T) {
+			decision, printed, left := boots(t, loader, true, v)
 			if decision != v.Boots {
 				t.Errorf("GRUB boots %s, want %s\n%s", decision, v.Boots, printed)
 			}
@@ -211,7 +260,7 @@ func TestGRUBAgreesWithTheLoader(t *testing.T) {
 			if d, err := bootcontrol.Decide(disk); err == nil {
 				want = strings.TrimPrefix(d.String(), "boot ")
 			}
-			got, printed, left := boots(t, loader, v)
+			got, printed, left := boots(t, loader, false, v)
 			if got != want {
 				t.Errorf("GRUB boots %s, the loader %s: %q %q %v\n%s", got, want, v.Committed, v.Trial, v.Deployments, printed)
 			}

@@ -19,9 +19,14 @@ type Disk struct {
 // Machine is a PC that boots from its first disk and ends with its first
 // reset.
 type Machine struct {
-	Memory int // MiB
+	Memory int  // MiB
+	EFI    bool // its firmware is UEFI, else a BIOS
 	Disks  []Disk
 }
+
+// ovmf is UEFI for a virtual PC. Without a memory of its own, it boots what is
+// on the disk.
+const ovmf = "/usr/share/ovmf/OVMF.fd"
 
 // Run boots the machine, copies its first serial port to console, and returns
 // when it is reset or ctx ends.
@@ -29,6 +34,9 @@ func (m Machine) Run(ctx context.Context, console io.Writer) error {
 	args := []string{
 		"-accel", "tcg,thread=multi", "-m", strconv.Itoa(m.Memory), "-nodefaults", "-no-reboot",
 		"-display", "none", "-monitor", "none", "-serial", "stdio",
+	}
+	if m.EFI {
+		args = append(args, "-bios", ovmf)
 	}
 	for i, d := range m.Disks {
 		drive := fmt.Sprintf("file=%s,format=raw,if=none,id=disk%d", strings.ReplaceAll(d.Path, ",", ",,"), i)

@@ -201,6 +201,7 @@ func updaterPackage(t *testing.T) string {
 	if out, err := compile.CombinedOutput(); err != nil {
 		t.Fatalf("cannot build device-updater: %v\n%s", err, out)
 	}
+	run(t, filepath.Join(bin, "device-updater"), "man", filepath.Join(bin, "man8"))
 	r, err := build.Build(t.Context(), build.Options{
 		Source: "../../../device-updater", Version: "1.0", Output: t.TempDir(),
 		Env: func(name string) (string, bool) { return bin, name == "APTFLEET_BIN" },

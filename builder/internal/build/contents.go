@@ -28,7 +28,8 @@ type place struct {
 	line  int // of the manifest
 }
 
-// collect resolves all contents. Files are looked at, not read.
+// collect resolves all contents. Files are looked at, not read, but for manual
+// pages.
 func collect(m *manifest.Manifest, dir string) (*collector, error) {
 	c := &collector{m: m, dir: dir, taken: map[string]place{}}
 	for _, content := range m.Contents {
@@ -136,13 +137,17 @@ func (c *collector) file(content manifest.Content, source, destination string) e
 		normal = 0o755
 	}
 	c.sources = append(c.sources, source)
-	return c.add(content, debwriter.Entry{
+	entry, err := packManual(debwriter.Entry{
 		Path:     destination,
 		Mode:     mode(content, normal),
 		Size:     info.Size(),
 		Open:     func() (io.ReadCloser, error) { return os.Open(source) },
 		Conffile: content.Type == manifest.TypeConfig,
-	})
+	}, source)
+	if err != nil {
+		return err
+	}
+	return c.add(content, entry)
 }
 
 // add completes an entry. A directory may be given more than once.

@@ -7,6 +7,7 @@
 //	1  BIOS boot       1 MiB   GRUB's core image, with grub.cfg in it
 //	2  aptfleet-boot   8 MiB   ext4 without a journal: committed.env, grubenv
 //	3  aptfleet        rest    btrfs: deployments/1, pristine/1, state, identity, updater
+//	4  efi            64 MiB   at the end, where it is asked for: FAT, with the same loader for UEFI
 //
 // The deployment's own device-updater records and commits it, with the code
 // that later updates the device.
@@ -38,8 +39,10 @@ type Plan struct {
 	Distribution string   // e.g. trixie
 	Components   []string // of the pipeline
 	Keyring      string   // file with the archive key's certificate, absolute
+	CA           string   // file with the only authority of the archive's certificate, absolute; "": the system's
 	Architecture string   // of the packages; that of this machine
 	Packages     []string // what is wanted beyond Essential, Priority: required and apt; a kernel and device-updater among them
+	BOM          []byte   // the bill of materials that the packages are, as devices get it; nil: apt computes them
 
 	State    string // id of the snapshot's state
 	Snapshot string // its name
@@ -48,6 +51,7 @@ type Plan struct {
 	Settings []byte // /etc/aptfleet/device.yaml; nil: none
 	Size     int64  // of the disk, in bytes; the file is sparse
 	Loader   string // lines of GRUB script before the loader's own, e.g. for a serial console
+	EFI      bool   // machines with UEFI boot it, too, as long as they check no signature
 }
 
 // MinSize is the smallest disk, in bytes: a system, its successor, and state.
@@ -61,8 +65,18 @@ const (
 	controlStart = loaderStart + loaderSize
 	controlSize  = 16384
 	systemStart  = controlStart + controlSize
-	gptEnd       = 2048 // for the second partition table, generously
+	efiSize      = 131072 // FAT32 has at least 65525 clusters
+	gptEnd       = 2048   // for the second partition table, generously
 )
+
+// systemEnd is the sector behind the partition with the deployments.
+func (p Plan) systemEnd() int64 {
+	end := p.Size/sector - gptEnd
+	if p.EFI {
+		end -= efiSize
+	}
+	return end
+}
 
 var (
 	hostPattern = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
@@ -135,11 +149,16 @@ func (b *builder) build(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if b.BOM != nil {
+		if err := b.vouched(ctx); err != nil {
+			return err
+		}
+	}
 	if err := b.partition(ctx); err != nil {
 		return err
 	}
 	control, top := filepath.Join(b.dir, "control"), filepath.Join(b.dir, "top")
-	systemSize := b.Size/sector - systemStart - gptEnd
+	systemSize := b.systemEnd() - systemStart
 	// btrfs first: its mkfs refuses a file of which another part is mounted.
 	unmountTop, err := b.format(ctx, top, systemStart, systemSize, "btrfs", "mkfs.btrfs", "--quiet", "--label", grub.SystemLabel)
 	if err != nil {
@@ -154,6 +173,11 @@ func (b *builder) build(ctx context.Context) error {
 	}
 	if err := errors.Join(unmountTop(), unmountControl()); err != nil {
 		return err
+	}
+	if b.EFI {
+		if err := b.installEFI(ctx); err != nil {
+			return err
+		}
 	}
 	file, err := os.OpenFile(b.disk, os.O_RDWR, 0)
 	if err != nil {
@@ -172,10 +196,14 @@ func (b *builder) partition(ctx context.Context) error {
 	if err := errors.Join(file.Truncate(b.Size), file.Close()); err != nil {
 		return err
 	}
+	efi := ""
+	if b.EFI {
+		efi = fmt.Sprintf("4: start=%d, size=%d, type=uefi, name=efi\n", b.systemEnd(), efiSize)
+	}
 	table := fmt.Sprintf("label: gpt\nunit: sectors\n"+
-		"start=%d, size=%d, type=21686148-6449-6E6F-744E-656564454649, name=loader\n"+
-		"start=%d, size=%d, type=linux, name=%s\nstart=%d, size=%d, type=linux, name=%s\n",
-		loaderStart, loaderSize, controlStart, controlSize, grub.ControlLabel, systemStart, b.Size/sector-systemStart-gptEnd, grub.SystemLabel)
+		"1: start=%d, size=%d, type=21686148-6449-6E6F-744E-656564454649, name=loader\n"+
+		"2: start=%d, size=%d, type=linux, name=%s\n3: start=%d, size=%d, type=linux, name=%s\n"+efi,
+		loaderStart, loaderSize, controlStart, controlSize, grub.ControlLabel, systemStart, b.systemEnd()-systemStart, grub.SystemLabel)
 	return b.run(ctx, strings.NewReader(table), "sfdisk", "--quiet", b.disk)
 }
 
@@ -202,10 +230,11 @@ func (b *builder) format(ctx context.Context, dir string, start, size int64, kin
 	return func() error { return unix.Unmount(dir, 0) }, detach()
 }
 
-// fstab mounts what the loader does not.
+// fstab mounts what the loader does not. The disk is there, for the root is on
+// it: a machine that is slow to say so must not end in emergency mode.
 const fstab = `# / is chosen by the boot loader; state is mounted by the updater's own units.
-LABEL=` + grub.SystemLabel + `      /sysroot      btrfs  subvolid=5,noatime  0 0
-LABEL=` + grub.ControlLabel + ` /boot-control ext4   noatime             0 0
+LABEL=` + grub.SystemLabel + `      /sysroot      btrfs  subvolid=5,noatime,x-systemd.device-timeout=15min  0 0
+LABEL=` + grub.ControlLabel + ` /boot-control ext4   noatime,x-systemd.device-timeout=15min              0 0
 `
 
 // install fills deployment 1 and lets its own updater commit it.
@@ -262,6 +291,13 @@ func (b *builder) install(ctx context.Context, top, control string) error {
 	if b.Snapshot != "" {
 		args = append(args, "--snapshot", b.Snapshot)
 	}
+	if b.BOM != nil {
+		bill := filepath.Join(b.dir, "bom")
+		if err := os.WriteFile(bill, b.BOM, 0o600); err != nil {
+			return err
+		}
+		args = append(args, "--bom", bill)
+	}
 	if err := b.run(ctx, nil, updater, args...); err != nil {
 		return err
 	}
@@ -276,13 +312,17 @@ func (b *builder) install(ctx context.Context, top, control string) error {
 // archive is the only source.
 func (b *builder) bootstrap(ctx context.Context, root string) error {
 	source := fmt.Sprintf("deb [signed-by=%s] %s %s %s\n", b.Keyring, b.Base, b.Distribution, strings.Join(b.Components, " "))
-	return b.run(ctx, strings.NewReader(source), "mmdebstrap",
-		"--mode=root", "--format=directory", "--variant=minbase", "--architectures="+b.Architecture, "--include="+strings.Join(b.Packages, ","),
+	args := []string{
+		"--mode=root", "--format=directory", "--variant=minbase", "--architectures=" + b.Architecture, "--include=" + strings.Join(b.Packages, ","),
 		`--aptopt=Acquire::Languages "none"`,
 		`--aptopt=APT::Sandbox::User "root"`, // the keyring may lie where only root can read
 		"--dpkgopt=force-unsafe-io",
 		`--customize-hook=cd "$1/etc" && rm -f apt/sources.list apt/apt.conf.d/99mmdebstrap dpkg/dpkg.cfg.d/99mmdebstrap resolv.conf hostname`,
-		b.Distribution, root, "-")
+	}
+	if b.CA != "" {
+		args = append(args, fmt.Sprintf("--aptopt=Acquire::https::CAInfo %q", b.CA))
+	}
+	return b.run(ctx, strings.NewReader(source), "mmdebstrap", append(args, b.Distribution, root, "-")...)
 }
 
 // run runs a program; its words go to the log, the last ones also into the

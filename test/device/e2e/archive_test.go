@@ -53,7 +53,7 @@ func openArchive(ctx context.Context, dir string) (_ *archive, err error) {
 	if a.site, err = openSite(ctx, program(dir, "repo-manager"), filepath.Join(dir, "data")); err != nil {
 		return nil, err
 	}
-	done := times.start("ship 12 releases")
+	done := times.start("ship 14 releases")
 	if err := a.ship(ctx); err != nil {
 		return nil, err
 	}
@@ -64,7 +64,7 @@ func openArchive(ctx context.Context, dir string) (_ *archive, err error) {
 // ship uploads the releases one after the other and takes a snapshot of each.
 func (a *archive) ship(ctx context.Context) error {
 	out := filepath.Join(a.dir, "packages")
-	updater, err := buildPackage(ctx, program(a.dir, "builder"), filepath.Join(module, "device-updater", "aptfleet.yaml"), "1.0", filepath.Join(out, "device-updater"))
+	updater, err := packUpdater(ctx, a.dir, filepath.Join(a.dir, "bin"), "1.0")
 	if err != nil {
 		return err
 	}
@@ -79,6 +79,15 @@ func (a *archive) ship(ctx context.Context) error {
 		for _, s := range r.packages {
 			group.Go(func() error {
 				deb, err := s.build(ctx, program(a.dir, "builder"), out)
+				if err != nil {
+					return err
+				}
+				return a.upload(ctx, deb)
+			})
+		}
+		if r.updater != "" {
+			group.Go(func() error {
+				deb, err := packUpdater(ctx, a.dir, filepath.Join(a.dir, "newer", r.updater), r.updater)
 				if err != nil {
 					return err
 				}

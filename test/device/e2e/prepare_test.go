@@ -29,6 +29,9 @@ func prepare(ctx context.Context, dir string) error {
 	if err := rig.Build(ctx, filepath.Join(dir, "bin"), "", "repo-manager", "builder", "device-updater", "test/device/loader"); err != nil {
 		return err
 	}
+	if err := buildNewer(ctx, dir); err != nil {
+		return err
+	}
 	return prepareData(ctx, dir)
 }
 

@@ -32,6 +32,7 @@ type sample struct {
 type release struct {
 	name     string
 	packages []sample
+	updater  string // version of a newer one that comes with it; "": none
 }
 
 // The application of the sample device: a service that says which version it
@@ -162,7 +163,7 @@ func releases() []release {
 		script("preinstall", moveConfig).script("postinstall", moveConfig).script("postremove", moveConfig)
 	four.replaces = []string{"demo-app"}
 	all := []release{
-		{"1", append(board("1.0", "demo-app"), product("1.0", "demo-app"), app("demo-app", "1.0").config("/etc/demo-app.conf", "greeting = hello\n"))},
+		{"1", append(board("1.0", "demo-app"), product("1.0", "demo-app"), app("demo-app", "1.0").config("/etc/demo-app.conf", "greeting = hello\n")), ""},
 	}
 	good := app("demo-app", "9.0")
 	bad := map[string]sample{
@@ -179,14 +180,17 @@ func releases() []release {
 		broken := bad[name]
 		// Other bytes need another version: an archive holds one of each.
 		broken.version = "9.0+" + strings.ReplaceAll(name, "-", ".")
-		all = append(all, release{name, []sample{product("9.0", "demo-app"), broken}})
+		all = append(all, release{name, []sample{product("9.0", "demo-app"), broken}, ""})
 	}
 	// The good ones come last, because a rolling repository keeps the packages
-	// that a later release no longer wants.
+	// that a later release no longer wants; and after them those with another
+	// updater.
 	return append(all,
-		release{"2", append(board("2.0", "demo-app"), product("2.0", "demo-app"), two)},
-		release{"3", append(board("3.0", "demo-service"), product("3.0", "demo-service"), three)},
-		release{"4", append(board("4.0", "demo-service"), product("4.0", "demo-service"), four)},
+		release{"2", append(board("2.0", "demo-app"), product("2.0", "demo-app"), two), ""},
+		release{"3", append(board("3.0", "demo-service"), product("3.0", "demo-service"), three), ""},
+		release{"4", append(board("4.0", "demo-service"), product("4.0", "demo-service"), four), ""},
+		release{"updater-newer", []sample{product("5.0", "demo-app"), app("demo-app", "5.0")}, "2.0"},
+		release{"updater-stuck", []sample{product("5.1", "demo-app"), app("demo-app", "5.1")}, "2.1"},
 	)
 }
 
@@ -254,11 +258,11 @@ func (s sample) build(ctx context.Context, builder, dir string) (string, error) 
 	return buildPackage(ctx, builder, path, s.version, filepath.Join(work, "out"))
 }
 
-// buildPackage runs builder on a manifest and returns the .deb it made.
-func buildPackage(ctx context.Context, builder, manifest, version, out string) (string, error) {
-	// The updater's own manifest takes the program from there.
+// buildPackage runs builder on a manifest, with more variables for it, and
+// returns the .deb it made.
+func buildPackage(ctx context.Context, builder, manifest, version, out string, env ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, builder, "build", manifest, "--version", version, "--output", out)
-	cmd.Env = append(os.Environ(), "APTFLEET_BIN="+filepath.Dir(builder))
+	cmd.Env = append(os.Environ(), env...)
 	if text, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("cannot build %s: %w: %s", manifest, err, text)
 	}
