@@ -10,7 +10,7 @@ ifneq ($(shell git rev-parse HEAD >/dev/null 2>&1 || echo no),)
 export GOFLAGS += -buildvcs=false
 endif
 
-.PHONY: help run purge test test-fast test-long faults-server bench bench-fleet bench-device build man fmt
+.PHONY: help run purge test test-fast test-long faults-server faults-device bench bench-fleet bench-device build man fmt
 
 help:
 	@echo 'make run        the pipeline, its page and a device; Ctrl-C stops it'
@@ -21,6 +21,8 @@ help:
 	@echo 'make test-long  make test, and what takes longer'
 	@echo 'make faults-server'
 	@echo '                kill the server N=500 times under load, cut the power of its disk CUTS=200 times; SEED=, TIME=40m, BREAK=fsync|rename-order'
+	@echo 'make faults-device'
+	@echo '                take the power from updating devices, N=1000 times; SEED=, TIME=40m, KEEP=DIR, BREAK=flush|try-sync|boot-sync|journal-sync'
 	@echo 'make bench      Aptfleet beside aptly and reprepro, with 5000 and 20000 packages; SIZE=60000, SIZE=debian'
 	@echo 'make bench-fleet'
 	@echo '                check-ins of DEVICES=100000 devices: how many a second, and what they cost the server'
@@ -47,6 +49,10 @@ test-long:
 faults-server:
 	@$(GO) build $(TAGS) -o bin/faults-server ./test/faults/server
 	@bin/faults-server
+
+faults-device:
+	@$(GO) build $(TAGS) -o bin/faults-device ./test/faults/device
+	@bin/faults-device
 
 SIZE = 20000
 bench:

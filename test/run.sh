@@ -77,7 +77,7 @@ if ! $fast && [ -z "$failed" ]; then
 	limit=1200
 	[ -n "$long" ] && limit=10800
 	step $limit 'the pipeline as a whole' bash -euc 'gotest whole -count=1 -p 2 -timeout "$1" "${@:2}"' - ${limit}s "${outer[@]}"
-	echo '== how often the server was killed, and when'
+	echo '== how often the server was killed, or the power of a device cut, and when'
 	sed -n 's/.*"Output":" *[a-z]*_test\.go:[0-9]*: \(\(kill -9\|power cuts\) .*\)\\n".*/\1/p' "$results/whole.json" || true
 fi
 

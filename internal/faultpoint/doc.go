@@ -7,6 +7,7 @@
 // from outside knows when, and where it was.
 //
 // The build tags break_fsync and break_rename_order leave out one thing that
-// the server's promises rest on. A test that still finds nothing with such a
-// program is blind.
+// the server's promises rest on; break_try_sync, break_boot_sync and
+// break_journal_sync one that the device updater's rest on. A test that still
+// finds nothing with such a program is blind.
 package faultpoint

@@ -1,9 +1,11 @@
 package lossydisk
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"os"
 	"sync"
 )
 
@@ -32,17 +34,21 @@ func (c content) read(p []byte, offset int64) {
 	}
 }
 
-// write puts p at offset.
+// write puts p at offset. It keeps p.
 func (c content) write(p []byte, offset int64) {
 	for len(p) > 0 {
 		number, within := offset/blockSize, offset%blockSize
 		n := min(int64(len(p)), blockSize-within)
-		block := new([blockSize]byte)
-		if before := c[number]; before != nil && n < blockSize {
-			*block = *before
+		if n == blockSize {
+			c[number] = (*[blockSize]byte)(p) // nobody modifies p any more
+		} else {
+			block := new([blockSize]byte)
+			if before := c[number]; before != nil {
+				*block = *before
+			}
+			copy(block[within:], p[:n])
+			c[number] = block
 		}
-		copy(block[within:], p[:n])
-		c[number] = block
 		p, offset = p[n:], offset+n
 	}
 }
@@ -57,6 +63,8 @@ type Disk struct {
 	stable  content // what a power cut cannot take away
 	pending []write // since the last flush, oldest first
 	deaf    bool    // flushes are answered and not done
+
+	recording *Recording // who listens, or nil
 }
 
 // write is one that was answered and not flushed.
@@ -108,15 +116,28 @@ func (d *Disk) WriteAt(p []byte, offset int64, forced bool) error {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.live.write(p, offset)
-	d.pending = append(d.pending, write{data: p, offset: offset, forced: forced && !d.deaf})
+	w := write{data: p, offset: offset, forced: forced}
+	d.take(w)
+	if d.recording != nil {
+		d.recording.events = append(d.recording.events, event{write: w})
+	}
 	return nil
+}
+
+// take does a write. The caller holds mu.
+func (d *Disk) take(w write) {
+	d.live.write(w.data, w.offset)
+	w.forced = w.forced && !d.deaf
+	d.pending = append(d.pending, w)
 }
 
 // Flush makes durable what was written before it.
 func (d *Disk) Flush() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if d.recording != nil {
+		d.recording.events = append(d.recording.events, event{flush: true})
+	}
 	if d.deaf {
 		return
 	}
@@ -142,6 +163,10 @@ func (d *Disk) settle() {
 // The disk itself goes on as if nothing had happened: whoever still uses it
 // lives in a world that does not count any more.
 func (d *Disk) Cut(random *rand.Rand, tear int) (*Disk, Losses) {
+	return d.cut(random, func(int64) int { return tear })
+}
+
+func (d *Disk) cut(random *rand.Rand, tear func(offset int64) int) (*Disk, Losses) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	after := &Disk{size: d.size, stable: maps.Clone(d.stable)}
@@ -152,11 +177,12 @@ func (d *Disk) Cut(random *rand.Rand, tear int) (*Disk, Losses) {
 		switch {
 		case !w.forced && random.Float64() >= share:
 			lost.Lost++
-		case !w.forced && len(w.data) > tear && random.IntN(4) == 0:
+		case !w.forced && len(w.data) > tear(w.offset) && random.IntN(4) == 0:
 			lost.Torn++
-			for at := 0; at < len(w.data); at += tear {
+			piece := tear(w.offset)
+			for at := 0; at < len(w.data); at += piece {
 				if random.IntN(2) == 0 {
-					after.stable.write(w.data[at:min(at+tear, len(w.data))], w.offset+int64(at))
+					after.stable.write(w.data[at:min(at+piece, len(w.data))], w.offset+int64(at))
 				}
 			}
 		default:
@@ -165,6 +191,36 @@ func (d *Disk) Cut(random *rand.Rand, tear int) (*Disk, Losses) {
 	}
 	after.live = maps.Clone(after.stable)
 	return after, lost
+}
+
+// Clone returns a disk that holds the same, all of it durable.
+func (d *Disk) Clone() *Disk {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return &Disk{size: d.size, stable: maps.Clone(d.live), live: maps.Clone(d.live)}
+}
+
+// Save writes a stretch of the disk into a new file, with holes where nothing
+// was ever written.
+func (d *Disk) Save(path string, p Part) (err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	f, err := os.Create(path)
+	if err != nil {
+		return fmt.Errorf("cannot save disk: %w", err)
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	if err := f.Truncate(p.Size); err != nil {
+		return fmt.Errorf("cannot save disk: %w", err)
+	}
+	for number, block := range d.live {
+		if at := number*blockSize - p.Offset; at >= 0 && at < p.Size {
+			if _, err := f.WriteAt(block[:min(blockSize, p.Size-at)], at); err != nil {
+				return fmt.Errorf("cannot save disk: %w", err)
+			}
+		}
+	}
+	return nil
 }
 
 // Losses says what became of the writes that were pending at a cut.

@@ -7,5 +7,9 @@
 // needed besides FUSE and loop. An fsync by whoever uses the file system
 // arrives here as NBD_CMD_FLUSH.
 //
+// A recording of what a disk is told gives, later and as often as one likes, the
+// disk that a cut at any of these moments would have left: so one undisturbed run
+// is as good as many that were cut. A disk may have parts, which share its cache.
+//
 //	file system → /dev/loopN → nbdfuse's file → NBD → Disk
 package lossydisk

@@ -40,6 +40,7 @@ type Device struct {
 	node    string // nbdfuse's file
 	loop    string // the loop device, "" once it is mounted
 	mounted string // mount point, "" if it is not mounted
+	parts   map[Part]*part
 	fuse    *exec.Cmd
 	ended   chan struct{} // closed when nbdfuse has ended
 	served  chan error    // what Serve returned
@@ -49,7 +50,21 @@ type Device struct {
 // devices; dir must not be shared with another device. Close detaches it; it
 // dies with this process.
 func Attach(ctx context.Context, disk *Disk, dir string) (v *Device, err error) {
-	v = &Device{disk: disk, node: filepath.Join(dir, "disk"), ended: make(chan struct{}), served: make(chan error, 1)}
+	if v, err = Expose(ctx, disk, dir); err != nil {
+		return nil, err
+	}
+	out, err := output(ctx, "losetup", "--find", "--show", "--direct-io=on", v.node)
+	if err != nil {
+		return nil, errors.Join(err, v.Close())
+	}
+	v.loop = strings.TrimSpace(out)
+	return v, nil
+}
+
+// Expose is Attach without a block device of the whole disk: its parts get
+// theirs when they are used.
+func Expose(ctx context.Context, disk *Disk, dir string) (_ *Device, err error) {
+	v := &Device{disk: disk, node: filepath.Join(dir, "disk"), ended: make(chan struct{}), served: make(chan error, 1)}
 	if err := os.WriteFile(v.node, nil, 0o600); err != nil {
 		return nil, fmt.Errorf("cannot attach disk: %w", err)
 	}
@@ -74,11 +89,6 @@ func Attach(ctx context.Context, disk *Disk, dir string) (v *Device, err error) 
 			return nil, fmt.Errorf("cannot attach disk: nbdfuse does not get ready: %s", v.fuse.Stderr)
 		}
 	}
-	out, err := output(ctx, "losetup", "--find", "--show", "--direct-io=on", v.node)
-	if err != nil {
-		return nil, err
-	}
-	v.loop = strings.TrimSpace(out)
 	return v, nil
 }
 
@@ -139,15 +149,9 @@ func (v *Device) Mount(fs FileSystem, dir string) error {
 // Close unmounts and detaches the device. What still runs on it must have
 // ended; whatever fails, the rest is done.
 func (v *Device) Close() error {
-	var errs []error
+	errs := []error{v.closeParts()}
 	if v.mounted != "" {
-		err := unix.Unmount(v.mounted, 0)
-		for deadline := time.Now().Add(patience); errors.Is(err, unix.EBUSY) && time.Now().Before(deadline); err = unix.Unmount(v.mounted, 0) {
-			time.Sleep(5 * time.Millisecond) // the kernel closes a killed process's files a moment later
-		}
-		if err != nil {
-			errs = append(errs, fmt.Errorf("cannot unmount %s: %w", v.mounted, err), unix.Unmount(v.mounted, unix.MNT_DETACH))
-		}
+		errs = append(errs, unmount(v.mounted))
 		v.mounted = ""
 	}
 	if v.loop != "" {
@@ -167,6 +171,18 @@ func (v *Device) Close() error {
 	}
 	errs = append(errs, <-v.served)
 	return errors.Join(errs...)
+}
+
+// unmount waits for those who die. What cannot be unmounted is let go of.
+func unmount(dir string) error {
+	err := unix.Unmount(dir, 0)
+	for deadline := time.Now().Add(patience); errors.Is(err, unix.EBUSY) && time.Now().Before(deadline); err = unix.Unmount(dir, 0) {
+		time.Sleep(5 * time.Millisecond) // the kernel closes a killed process's files a moment later
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("cannot unmount %s: %w", dir, err), unix.Unmount(dir, unix.MNT_DETACH))
+	}
+	return nil
 }
 
 func output(ctx context.Context, name string, args ...string) (string, error) {

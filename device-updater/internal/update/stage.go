@@ -14,6 +14,7 @@ import (
 	"aptfleet/device-updater/internal/apt"
 	"aptfleet/device-updater/internal/journal"
 	"aptfleet/internal/atomicfile"
+	"aptfleet/internal/faultpoint"
 	"aptfleet/internal/protocol"
 )
 
@@ -344,7 +345,7 @@ func (m *Machine) try(ctx context.Context, tx journal.Record) error {
 		baseline.Reachable = m.Releases.Reachable(ctx) == nil
 		err = m.Records.PutBaseline(baseline)
 	}
-	if err == nil {
+	if err == nil && !faultpoint.SkipTrySync {
 		err = m.Roots.Sync()
 	}
 	if err == nil {
