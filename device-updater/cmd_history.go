@@ -8,6 +8,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"aptfleet/device-updater/internal/journal"
+	"aptfleet/device-updater/internal/update"
+	"aptfleet/internal/protocol"
 	"aptfleet/internal/term"
 )
 
@@ -15,7 +17,7 @@ func (p *program) historyCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:     "history",
 		Short:   "Show the updates of this device and how they ended",
-		Long:    "history reads the journal, newest update first. --json prints its records, oldest first.",
+		Long:    "history reads the journal, newest update first. --json prints its records, oldest first, with the evidence of those that failed.",
 		Example: "  device-updater history",
 		Args:    usage(cobra.NoArgs),
 		RunE: func(*cobra.Command, []string) error {
@@ -24,11 +26,47 @@ func (p *program) historyCommand() *cobra.Command {
 				return err
 			}
 			if p.io.JSON {
-				return p.io.PrintJSON(records)
+				return p.historyJSON(records)
 			}
 			return p.printHistory(records)
 		},
 	}
+}
+
+// historyRecord is a record of the journal with what is known of why it ended
+// so.
+type historyRecord struct {
+	journal.Record
+	Evidence []protocol.Excerpt `json:"evidence,omitempty"` // FAILED: for as long as the release is remembered
+}
+
+// historyJSON writes all records. A release that failed again is remembered
+// with its last failure alone.
+func (p *program) historyJSON(records []journal.Record) error {
+	store, err := update.OpenRecords(p.updaterDir())
+	if err != nil {
+		return err
+	}
+	failed, err := store.Failed()
+	if err != nil {
+		failed = nil // the journal is what was asked for
+	}
+	last := make(map[string]int) // the last failure of each release
+	for i, r := range records {
+		if r.Phase == journal.Failed {
+			last[r.State+" "+r.Local] = i
+		}
+	}
+	all := make([]historyRecord, len(records))
+	for i, r := range records {
+		all[i].Record = r
+	}
+	for _, f := range failed {
+		if i, ok := last[f.State+" "+f.Overlay]; ok {
+			all[i].Evidence = f.Evidence
+		}
+	}
+	return p.io.PrintJSON(all)
 }
 
 // printHistory writes one line for each transaction: its last record says how

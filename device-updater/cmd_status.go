@@ -14,21 +14,25 @@ import (
 	"aptfleet/device-updater/internal/config"
 	"aptfleet/device-updater/internal/journal"
 	"aptfleet/device-updater/internal/update"
+	"aptfleet/internal/protocol"
 	"aptfleet/internal/term"
 )
 
 func (p *program) statusCommand() *cobra.Command {
-	return &cobra.Command{
+	var evidence bool
+	cmd := &cobra.Command{
 		Use:     "status",
 		Short:   "Show what this device runs, what it should run, and why it does not",
-		Long:    "status reads what the updater wrote down; it needs neither the daemon nor the network.",
-		Example: "  device-updater status --json",
+		Long:    "status reads what the updater wrote down; it needs neither the daemon nor the network. --json has all evidence of failures.",
+		Example: "  device-updater status --evidence\n  device-updater status --json",
 		Args:    usage(cobra.NoArgs),
-		RunE:    func(*cobra.Command, []string) error { return p.status() },
+		RunE:    func(*cobra.Command, []string) error { return p.status(evidence) },
 	}
+	cmd.Flags().BoolVar(&evidence, "evidence", false, "also what logs say about the newest release that failed")
+	return cmd
 }
 
-func (p *program) status() error {
+func (p *program) status(evidence bool) error {
 	c, err := p.load()
 	if err != nil {
 		return err
@@ -53,7 +57,28 @@ func (p *program) status() error {
 	if p.io.JSON {
 		return p.io.PrintJSON(all)
 	}
-	return printView(p.io.Out, all)
+	if err := printView(p.io.Out, all); err != nil || !evidence {
+		return err
+	}
+	return printEvidence(p.io.Out, all.Report.Failed)
+}
+
+// printEvidence writes what is known of why the newest release failed. It comes
+// from logs of that release.
+func printEvidence(out io.Writer, failed []protocol.Failure) error {
+	var b strings.Builder
+	if len(failed) == 0 || len(failed[len(failed)-1].Evidence) == 0 {
+		b.WriteString("\nThere is no evidence of a failure.\n")
+	} else {
+		for _, e := range failed[len(failed)-1].Evidence {
+			fmt.Fprintf(&b, "\n%s:\n", term.Printable(e.From))
+			for line := range strings.Lines(e.Text) {
+				fmt.Fprintf(&b, "  %s\n", term.Printable(strings.TrimRight(line, "\n")))
+			}
+		}
+	}
+	_, err := io.WriteString(out, b.String())
+	return err
 }
 
 // statusView is a device with its server.
@@ -135,6 +160,9 @@ func printView(out io.Writer, v statusView) error {
 			what += " + overlay"
 		}
 		fmt.Fprintf(&b, "failed   %s at %s: %s\n", what, f.At.UTC().Format(time.RFC3339), term.Printable(f.Reason))
+	}
+	if n := len(v.Report.Failed); n > 0 && len(v.Report.Failed[n-1].Evidence) > 0 {
+		b.WriteString("         `device-updater status --evidence` shows what its logs say\n")
 	}
 	_, err := io.WriteString(out, b.String())
 	return err

@@ -66,7 +66,7 @@ func (p *program) checkCommand() *cobra.Command {
 			if err := p.ask(cmd.Context(), daemon.Request{Act: daemon.Check}, true); err != nil {
 				return err
 			}
-			return p.status()
+			return p.status(false)
 		},
 	}
 }

@@ -21,6 +21,7 @@ import (
 	"aptfleet/device-updater/internal/merge"
 	"aptfleet/device-updater/internal/rootfs"
 	"aptfleet/device-updater/internal/sandbox"
+	"aptfleet/device-updater/internal/settings"
 	"aptfleet/device-updater/internal/update"
 	"aptfleet/internal/term"
 )
@@ -93,11 +94,32 @@ func (p *program) open() (_ *device, err error) {
 			Follow: c.Follow, TopLevel: source.TopLevel, RebootAuto: c.Reboot == config.RebootAuto, Tries: c.Trial.Tries,
 			TrialTimeout: c.Trial.Timeout, Observe: c.Trial.Observe, InstallTimeout: installTimeout,
 		},
-		Releases: source, Roots: roots, Boot: d.boot, System: update.Systemd{Run: "/run", Reachable: source.Reachable, Identity: rootfs.State{Root: "/", Sysroot: p.sysroot}.CheckIdentity, Clock: time.Now},
-		Merge: merge.Trees, Journal: log, Records: records, Clock: time.Now,
+		Releases: source, Roots: roots, Boot: d.boot, System: update.Systemd{Run: "/run", Root: "/", Watchdog: watchdog(c.Watchdog), Reachable: source.Reachable, Identity: rootfs.State{Root: "/", Sysroot: p.sysroot}.CheckIdentity, Clock: time.Now},
+		Merge: merge.Trees, Journal: log, Records: records, Clock: time.Now, Secrets: p.secrets,
 	}
 	d.server.begin(d)
 	return d, nil
+}
+
+// watchdog is what the configuration says of the hardware watchdog.
+func watchdog(c config.Watchdog) update.Watchdog {
+	if c.When == config.WatchdogNever {
+		return update.Watchdog{}
+	}
+	return update.Watchdog{Timeout: c.Timeout, Keep: c.When == config.WatchdogAlways}
+}
+
+// secrets are the values of the configuration that nobody may be shown.
+func (p *program) secrets() []string {
+	v, err := settings.Read(p.settingsDir())
+	if err != nil {
+		return nil // then no program has been given any
+	}
+	var all []string
+	for _, key := range v.Secrets {
+		all = append(all, settings.Text(v.Values[key]))
+	}
+	return all
 }
 
 // close gives the device up.

@@ -351,6 +351,7 @@ func (x *describer) report(ctx context.Context) (protocol.Report, error) {
 		return protocol.Report{}, err
 	}
 	r := view.Report
+	r.Failed = update.Reported(r.Failed)
 	contact := d.server.agent.Contact()
 	r.Updater, r.Features, r.Refused, r.Config = term.Version(), features, d.server.store.Refused().Report(), contact.Config
 	if r.LastError == "" {

@@ -203,6 +203,12 @@ func reportFacts(r protocol.Report) []term.Fact {
 	}
 	for _, f := range r.Failed {
 		facts = append(facts, term.Fact{Name: "failed", Value: term.Styled{Text: name(f.Snapshot, f.State) + ": " + f.Reason, Style: term.Bad}})
+		for _, e := range f.Evidence {
+			facts = append(facts, term.Fact{Name: "evidence", Value: e.From + ":"})
+			for line := range strings.Lines(e.Text) {
+				facts = append(facts, term.Fact{Name: "  ", Value: strings.TrimRight(line, "\n")})
+			}
+		}
 	}
 	return facts
 }

@@ -436,4 +436,14 @@ type Failure struct {
 	Overlay  string    `json:"overlay,omitempty"` // id of the local packages with which alone it failed; "" if it needs none to fail
 	Reason   string    `json:"reason"`
 	At       time.Time `json:"at"`
+	Evidence []Excerpt `json:"evidence,omitempty"` // what is known of why; in a report only of the newest failure
 }
+
+// Excerpt is a piece of a log.
+type Excerpt struct {
+	From string `json:"from"` // what it is of: "the journal of app.service"
+	Text string `json:"text"` // its last lines: UTF-8 without control characters but tabs and line feeds
+}
+
+// MaxEvidence bounds the texts of one Failure's evidence, in bytes.
+const MaxEvidence = 8 << 10

@@ -20,6 +20,9 @@ type Config struct {
 	Dir    string // absolute; holds everything of the machine
 	Name   string // host name; no two running machines of a host share it
 	Loader string // the loader program
+	// Bridge is the host's bridge that the machine's network card is plugged
+	// into, anew at each boot; "": it has the host's network.
+	Bridge string
 	// Console additionally receives what the machine prints; nil: only the
 	// file console.log does.
 	Console io.Writer

@@ -201,7 +201,8 @@ func (m *Machine) container(ctx context.Context, p *power, boot Boot, group stri
 }
 
 // nspawnArgs are the hardware: the root the loader chose, the disk's top
-// level, boot control, a serial console, and the host's network namespace.
+// level, boot control, a serial console, and the host's network namespace or a
+// card on a bridge.
 // nspawn must not write into the deployment by itself (resolv.conf, time zone,
 // journal links).
 func (m *Machine) nspawnArgs(boot Boot) []string {
@@ -217,6 +218,9 @@ func (m *Machine) nspawnArgs(boot Boot) []string {
 		"--setenv=TERM=dumb",
 		// What follows is PID 1's "kernel command line".
 		"systemd.journald.forward_to_console=1", "systemd.show_status=0", "systemd.log_color=0",
+	}
+	if m.config.Bridge != "" {
+		args = slices.Insert(args, 0, "--network-bridge="+m.config.Bridge)
 	}
 	if boot.Trial {
 		args = append(args, "aptfleet.trial=1")

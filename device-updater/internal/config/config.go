@@ -41,6 +41,7 @@ type Config struct {
 	Poll         time.Duration `mapstructure:"poll"`         // how often to check; 0: on request only
 	Reboot       string        `mapstructure:"reboot"`       // RebootAuto or RebootManual
 	Trial        Trial         `mapstructure:"trial"`
+	Watchdog     Watchdog      `mapstructure:"watchdog"`
 }
 
 // Trial says how a new deployment proves itself.
@@ -49,6 +50,19 @@ type Trial struct {
 	Timeout time.Duration `mapstructure:"timeout"` // PID 1 ends a boot that was not committed by then
 	Observe time.Duration `mapstructure:"observe"` // health must hold that long without a break
 }
+
+// Watchdog says how a hardware watchdog is used, where there is one.
+type Watchdog struct {
+	When    string        `mapstructure:"when"`    // WatchdogTrial, WatchdogAlways or WatchdogNever
+	Timeout time.Duration `mapstructure:"timeout"` // after which it resets a machine that hangs
+}
+
+// When a hardware watchdog is served. Never leaves it to the administrator.
+const (
+	WatchdogTrial  = "trial"
+	WatchdogAlways = "always"
+	WatchdogNever  = "never"
+)
 
 // FollowAssignment is to run what the server assigns. Archive, pipeline,
 // distribution, components and packages come from the server then, and the
@@ -75,8 +89,11 @@ func Load(path string) (Config, error) {
 	v.SetDefault("poll", "1m")
 	v.SetDefault("reboot", RebootAuto)
 	v.SetDefault("trial.tries", 3)
-	v.SetDefault("trial.timeout", "5m")
+	// An uplink may take four minutes, and the boot some time of its own.
+	v.SetDefault("trial.timeout", "10m")
 	v.SetDefault("trial.observe", "30s")
+	v.SetDefault("watchdog.when", WatchdogTrial)
+	v.SetDefault("watchdog.timeout", "1m")
 	if err := v.ReadInConfig(); err != nil {
 		return Config{}, fmt.Errorf("cannot read configuration %s: %s", path, oneLine(err))
 	}
@@ -194,6 +211,10 @@ func (c Config) checkCommon() error {
 		return fmt.Errorf("trial.timeout: %s is less than 10s", c.Trial.Timeout)
 	case c.Trial.Observe < 0 || c.Trial.Observe > c.Trial.Timeout*3/4:
 		return fmt.Errorf("trial.observe: %s is not within 0 and three quarters of trial.timeout", c.Trial.Observe)
+	case c.Watchdog.When != WatchdogTrial && c.Watchdog.When != WatchdogAlways && c.Watchdog.When != WatchdogNever:
+		return fmt.Errorf("watchdog.when: %q is neither %s nor %s nor %s", c.Watchdog.When, WatchdogTrial, WatchdogAlways, WatchdogNever)
+	case c.Watchdog.Timeout < 10*time.Second || c.Watchdog.Timeout > time.Hour:
+		return fmt.Errorf("watchdog.timeout: %s is not within 10s and 1h", c.Watchdog.Timeout)
 	}
 	for _, name := range c.Components {
 		if !wordPattern.MatchString(name) {

@@ -32,7 +32,8 @@ func TestDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.Poll != time.Minute || c.Reboot != config.RebootAuto || c.Trial != (config.Trial{Tries: 3, Timeout: 5 * time.Minute, Observe: 30 * time.Second}) {
+	if c.Poll != time.Minute || c.Reboot != config.RebootAuto || c.Trial != (config.Trial{Tries: 3, Timeout: 10 * time.Minute, Observe: 30 * time.Second}) ||
+		c.Watchdog != (config.Watchdog{When: config.WatchdogTrial, Timeout: time.Minute}) {
 		t.Errorf("%+v", c)
 	}
 	if c.Archive != "http://127.0.0.1:8080" {
@@ -41,11 +42,11 @@ func TestDefaults(t *testing.T) {
 }
 
 func TestAllKeys(t *testing.T) {
-	c, err := load(t, good+"distribution: trixie\nserver: https://fleet.example/\nca: /etc/aptfleet/ca.pem\ntoken: aft1_x\nserial: SN-1\nrevision: B2\nproduct: gateway\npoll: 0\nreboot: manual\ntrial: {tries: 2, timeout: 20s, observe: 3s}\n")
+	c, err := load(t, good+"distribution: trixie\nserver: https://fleet.example/\nca: /etc/aptfleet/ca.pem\ntoken: aft1_x\nserial: SN-1\nrevision: B2\nproduct: gateway\npoll: 0\nreboot: manual\ntrial: {tries: 2, timeout: 20s, observe: 3s}\nwatchdog: {when: always, timeout: 15s}\n")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.Poll != 0 || c.Reboot != config.RebootManual || c.Trial != (config.Trial{Tries: 2, Timeout: 20 * time.Second, Observe: 3 * time.Second}) || c.Token != "aft1_x" || c.Server != "https://fleet.example" || c.CA != "/etc/aptfleet/ca.pem" || c.Serial != "SN-1" || c.Revision != "B2" || c.Product != "gateway" {
+	if c.Poll != 0 || c.Reboot != config.RebootManual || c.Trial != (config.Trial{Tries: 2, Timeout: 20 * time.Second, Observe: 3 * time.Second}) || c.Watchdog != (config.Watchdog{When: config.WatchdogAlways, Timeout: 15 * time.Second}) || c.Token != "aft1_x" || c.Server != "https://fleet.example" || c.CA != "/etc/aptfleet/ca.pem" || c.Serial != "SN-1" || c.Revision != "B2" || c.Product != "gateway" {
 		t.Errorf("%+v", c)
 	}
 }
@@ -88,6 +89,9 @@ func TestRefused(t *testing.T) {
 		{good + "trial: {timeout: 1s}\n", "trial.timeout"},
 		{good + "trial: {timeout: 20s, observe: 20s}\n", "trial.observe"},
 		{good + "trial: {tries: three}\n", "tries"},
+		{good + "watchdog: {when: sometimes}\n", "watchdog.when"},
+		{good + "watchdog: {timeout: 1s}\n", "watchdog.timeout"},
+		{good + "watchdog: {timeout: 2h}\n", "watchdog.timeout"},
 		{set("archive", "ftp://x"), "archive"},
 		{set("archive", "http://user:pw@x"), "archive"},
 		{set("archive", "''"), "archive"},

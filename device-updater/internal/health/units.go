@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"aptfleet/device-updater/internal/uplink"
 )
 
 // unit is what the service manager says about one unit.
@@ -91,9 +93,11 @@ func systemctl(ctx context.Context, args ...string) (string, error) {
 // Baseline is what was wrong before an update already: none of it is held
 // against the new release.
 type Baseline struct {
-	Failed     []string `json:"failed,omitempty"`     // units
-	Restarting []string `json:"restarting,omitempty"` // units that did not stay up
-	Reachable  bool     `json:"reachable"`            // whether the server answered
+	Failed     []string     `json:"failed,omitempty"`     // units
+	Restarting []string     `json:"restarting,omitempty"` // units that did not stay up
+	Incomplete bool         `json:"incomplete,omitempty"` // boot-complete.target was waited for and not reached
+	Reachable  bool         `json:"reachable"`            // whether the server answered
+	Uplink     *uplink.Path `json:"uplink,omitempty"`     // by which way; nil: it did not, or nobody can tell
 }
 
 // settled is how long a unit that was restarted must be up to be fine again: one
@@ -129,22 +133,41 @@ func Units(ctx context.Context) (Baseline, error) {
 	}
 	slices.Sort(b.Failed)
 	slices.Sort(b.Restarting)
+	b.Incomplete = awaited(all) && !active(all, bootComplete)
 	return b, nil
 }
 
-// broken names a unit that failed or restarts and did not before; restarts
-// holds the restarts of each unit when the observation began.
-func (b Baseline) broken(now []unit, restarts map[string]int) string {
+const (
+	// bootComplete is what units that judge a boot are ordered before and
+	// required by: systemd.special(7), boot-complete.target.
+	bootComplete = "boot-complete.target"
+	// awaitsComplete is our own unit that has it reached in every boot: by itself
+	// nothing does. An old release may lack it.
+	awaitsComplete = "aptfleet-boot-complete.target"
+)
+
+func awaited(all []unit) bool {
+	return slices.ContainsFunc(all, func(u unit) bool { return u.id == awaitsComplete })
+}
+
+func active(all []unit, id string) bool {
+	return slices.ContainsFunc(all, func(u unit) bool { return u.id == id && u.active == "active" })
+}
+
+// broken names a unit that failed or restarts and did not before, and says
+// which of the two; restarts holds the restarts of each unit when the
+// observation began.
+func (b Baseline) broken(now []unit, restarts map[string]int) (id, how string) {
 	for _, u := range now {
 		switch {
 		case slices.Contains(b.Failed, u.id), slices.Contains(b.Restarting, u.id):
 		case u.active == "failed":
-			return u.id + " failed"
+			return u.id, "failed"
 		case u.sub == "auto-restart":
-			return u.id + " does not stay up: it is being restarted"
+			return u.id, "does not stay up: it is being restarted"
 		case u.restarts > restarts[u.id]:
-			return fmt.Sprintf("%s does not stay up: it was restarted %d times", u.id, u.restarts)
+			return u.id, fmt.Sprintf("does not stay up: it was restarted %d times", u.restarts)
 		}
 	}
-	return ""
+	return "", ""
 }

@@ -1,17 +1,20 @@
 // Package health decides whether a deployment on trial is good: the units that
-// were fine before still are, the default target is reached, the release's own
-// checks pass, the server can be reached if it could before, and all of that
-// holds for a while.
+// were fine before still are, the default target and boot-complete.target are
+// reached, the release's own checks pass, the server can be reached if it could
+// before, and all of that holds for a while.
 package health
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
-	"slices"
 	"time"
 
+	"aptfleet/device-updater/internal/evidence"
 	"aptfleet/device-updater/internal/script"
+	"aptfleet/device-updater/internal/uplink"
+	"aptfleet/internal/protocol"
 )
 
 // CheckDir is where a release keeps its checks: executables in required/ and
@@ -20,7 +23,10 @@ import (
 const CheckDir = "/usr/lib/aptfleet/health.d"
 
 // Bad is the verdict that a deployment must not be committed.
-type Bad struct{ Reason string }
+type Bad struct {
+	Reason   string
+	Evidence []protocol.Excerpt // what is known of why; may be empty
+}
 
 func (b *Bad) Error() string { return b.Reason }
 
@@ -32,8 +38,11 @@ type Watcher struct {
 	Limit     time.Duration               // for one run of one check
 	Pause     time.Duration               // between two looks
 	Reachable func(context.Context) error // asks the server; nil: not asked
-	Progress  func(string)                // what is being waited for; may be nil
-	Clock     func() time.Time
+	// Explain finds out why the server does not answer, which did before: see
+	// uplink.Explain. nil: nobody can tell.
+	Explain  func(ctx context.Context, before *uplink.Path, r *uplink.Request, cause error) (uplink.Finding, bool)
+	Progress func(string) // what is being waited for; may be nil
+	Clock    func() time.Time
 }
 
 // Watch returns nil as soon as everything held for Observe, a *Bad as soon as
@@ -43,38 +52,39 @@ type Watcher struct {
 // A unit that failed or keeps restarting is bad at once, for it was fine
 // before. A required check may fail while things start; it is bad when it
 // failed for Observe without passing. A service manager that does not answer
-// may be starting itself anew: it is asked again.
+// may be starting itself anew: it is asked again. The server is waited for
+// beside all that, until ctx ends; what then is shown to be outside of the
+// device is a warning and no verdict.
 func (w *Watcher) Watch(ctx context.Context) (warnings []string, err error) {
+	server := w.seek(ctx)
+	defer server.stop()
 	var good, failing time.Time
 	var restarts map[string]int
-	reached := w.Reachable == nil || !w.Baseline.Reachable
-	waiting := "its health did not hold long enough"
+	wanted := false // its checks have been run
+	waiting := missing{what: "its health did not hold long enough"}
 	for {
-		var bad string
+		var bad *Bad
 		var missing missing
 		if restarts == nil {
 			restarts, err = w.restarts(ctx)
 		}
 		if err == nil {
-			missing, bad, err = w.look(ctx, restarts, &reached)
+			missing, bad, err = w.look(ctx, restarts)
 		}
 		if err != nil {
 			missing.what, err = err.Error(), nil
 		}
 		now := w.Clock()
-		if missing.what != "" && ctx.Err() == nil {
-			waiting = missing.what
-		}
 		switch {
 		case ctx.Err() != nil:
-		case bad != "":
-			return nil, &Bad{bad}
+		case bad != nil:
+			return nil, bad
 		case missing.check:
 			good = time.Time{}
 			if failing.IsZero() {
 				failing = now
 			} else if now.Sub(failing) >= w.Observe {
-				return nil, &Bad{missing.what}
+				return nil, &Bad{missing.what, missing.evidence}
 			}
 		case missing.what != "":
 			good = time.Time{}
@@ -84,18 +94,44 @@ func (w *Watcher) Watch(ctx context.Context) (warnings []string, err error) {
 				good = now
 			}
 			if now.Sub(good) >= w.Observe {
-				return w.wanted(ctx), nil
+				if !wanted {
+					warnings, wanted = w.wanted(ctx), true
+				}
+				if server.reached() {
+					return warnings, nil
+				}
+				missing.what, missing.server = server.missing(), true
 			}
+		}
+		if missing.what != "" && ctx.Err() == nil {
+			waiting = missing
 		}
 		if w.Progress != nil {
 			w.Progress(missing.what)
 		}
 		select {
 		case <-ctx.Done():
-			return nil, &Bad{waiting + " when the time for the trial was up"}
+			// What held until the time was up was only without the server.
+			if waiting.server && !good.IsZero() {
+				return server.verdict(warnings)
+			}
+			return nil, w.late(ctx, waiting)
+		case <-server.news():
 		case <-time.After(w.Pause):
 		}
 	}
+}
+
+// late is the verdict when the time is up and something was missing. Soon PID 1
+// ends the trial: evidence must not take the time that the reason needs.
+func (w *Watcher) late(ctx context.Context, m missing) *Bad {
+	bad := &Bad{m.what + " when the time for the trial was up", m.evidence}
+	if bad.Evidence == nil {
+		short, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		bad.Evidence = evidence.Jobs(short)
+	}
+	return bad
 }
 
 // restarts returns how often units were restarted before the observation:
@@ -114,51 +150,61 @@ func (w *Watcher) restarts(ctx context.Context) (map[string]int, error) {
 
 // missing is something that is not good yet.
 type missing struct {
-	what  string
-	check bool // a required check failed
+	what     string
+	check    bool // a required check failed
+	server   bool // it is the server, and nothing else
+	evidence []protocol.Excerpt
 }
 
-func (w *Watcher) look(ctx context.Context, restarts map[string]int, reached *bool) (m missing, bad string, err error) {
+func (w *Watcher) look(ctx context.Context, restarts map[string]int) (m missing, bad *Bad, err error) {
 	all, err := units(ctx)
 	if err != nil {
-		return missing{}, "", err
+		return missing{}, nil, err
 	}
-	if broken := w.Baseline.broken(all, restarts); broken != "" {
-		return missing{}, broken, nil
+	if id, how := w.Baseline.broken(all, restarts); id != "" {
+		return missing{}, &Bad{id + " " + how, evidence.Unit(ctx, id)}, nil
 	}
 	target, err := defaultTarget(ctx)
 	if err != nil {
-		return missing{}, "", err
+		return missing{}, nil, err
 	}
-	if !slices.ContainsFunc(all, func(u unit) bool { return u.id == target && u.active == "active" }) {
-		return missing{what: target + " was not reached"}, "", nil
+	if !active(all, target) {
+		return missing{what: target + " was not reached"}, nil, nil
 	}
-	if reason := w.run(ctx, "required"); len(reason) > 0 {
-		return missing{reason[0], true}, "", nil
+	if awaited(all) && !active(all, bootComplete) && !w.Baseline.Incomplete {
+		return missing{what: bootComplete + " was not reached"}, nil, nil
 	}
-	if !*reached {
-		if err := w.Reachable(ctx); err != nil {
-			return missing{what: fmt.Sprintf("the server could not be reached (%v)", err)}, "", nil
-		}
-		*reached = true
+	if failed := w.run(ctx, "required"); len(failed) > 0 {
+		return failed[0], nil, nil
 	}
-	return missing{}, "", nil
+	return missing{}, nil, nil
 }
 
-func (w *Watcher) wanted(ctx context.Context) []string { return w.run(ctx, "wanted") }
+func (w *Watcher) wanted(ctx context.Context) []string {
+	var reasons []string
+	for _, m := range w.run(ctx, "wanted") {
+		reasons = append(reasons, m.what)
+	}
+	return reasons
+}
 
 // run runs the checks of one kind in the order of their names and returns why
 // those that did not pass did not.
-func (w *Watcher) run(ctx context.Context, kind string) []string {
+func (w *Watcher) run(ctx context.Context, kind string) []missing {
 	checks, err := script.Executables(filepath.Join(w.Dir, kind))
 	if err != nil {
-		return []string{fmt.Sprintf("the %s checks cannot be read: %v", kind, err)}
+		return []missing{{what: fmt.Sprintf("the %s checks cannot be read: %v", kind, err), check: true}}
 	}
-	var reasons []string
+	var failed []missing
 	for _, check := range checks {
 		if err := script.Run(ctx, w.Limit, nil, check); err != nil {
-			reasons = append(reasons, fmt.Sprintf("%s check %s: %v", kind, filepath.Base(check), err))
+			name := kind + " check " + filepath.Base(check)
+			m := missing{what: fmt.Sprintf("%s: %v", name, err), check: true}
+			if f := (*script.Failed)(nil); errors.As(err, &f) {
+				m.evidence = evidence.Take("the output of "+name, f.Output)
+			}
+			failed = append(failed, m)
 		}
 	}
-	return reasons
+	return failed
 }

@@ -35,7 +35,7 @@ type Result struct {
 }
 
 // generated are files that programs make from others: each root keeps its own.
-var generated = []string{"ld.so.cache", ".updated", ".pwd.lock", "systemd/system/aptfleet-trial.timer.d"}
+var generated = []string{"ld.so.cache", ".updated", ".pwd.lock", "systemd/system/aptfleet-trial.timer.d", "systemd/system.conf.d/00-aptfleet-watchdog.conf"}
 
 func isGenerated(path string) bool {
 	for _, g := range generated {

@@ -38,10 +38,21 @@ func Executables(dir string) ([]string, error) {
 	return all, nil
 }
 
+// Failed is the error of an executable that failed.
+type Failed struct {
+	Cause  error  // the last line that it printed, else how it ended
+	Output string // the last 8 KiB that it printed, as they were
+}
+
+func (f *Failed) Error() string { return f.Cause.Error() }
+
+// Unwrap returns the cause.
+func (f *Failed) Unwrap() error { return f.Cause }
+
 // Run runs an executable for at most limit, with what of the environment is
-// added to ours. The error of one that fails is the last line that it printed,
-// if it printed any. When the time is up, or ctx ends, it is killed with all its
-// children.
+// added to ours. The error of one that fails is a *Failed: the last line that it
+// printed, if it printed any. When the time is up, or ctx ends, it is killed
+// with all its children.
 func Run(ctx context.Context, limit time.Duration, env []string, path string, args ...string) error {
 	late := fmt.Errorf("it took more than %s", limit)
 	limited, cancel := context.WithTimeoutCause(ctx, limit, late)
@@ -57,27 +68,34 @@ func Run(ctx context.Context, limit time.Duration, env []string, path string, ar
 	err := cmd.Run()
 	switch {
 	case limited.Err() != nil:
-		return context.Cause(limited)
+		err = context.Cause(limited)
 	case err == nil:
 		return nil
 	case out.last() != "":
-		return errors.New(out.last())
+		err = errors.New(out.last())
 	}
-	return err
+	return &Failed{err, string(out.text)}
 }
 
-// tail keeps the last 500 bytes that are written to it.
+// Bytes of an output that are kept, and of its last line.
+const (
+	keepOutput = 8 << 10
+	keepLine   = 500
+)
+
+// tail keeps the last bytes that are written to it.
 type tail struct{ text []byte }
 
 func (t *tail) Write(p []byte) (int, error) {
 	t.text = append(t.text, p...)
-	if over := len(t.text) - 500; over > 0 {
+	if over := len(t.text) - keepOutput; over > 0 {
 		t.text = t.text[over:]
 	}
 	return len(p), nil
 }
 
 func (t *tail) last() string {
-	lines := strings.Split(strings.TrimSpace(string(t.text)), "\n")
-	return strings.ToValidUTF8(lines[len(lines)-1], "?")
+	text := strings.TrimSpace(string(t.text))
+	text = text[strings.LastIndexByte(text, '\n')+1:]
+	return strings.ToValidUTF8(strings.TrimSpace(text[max(0, len(text)-keepLine):]), "?")
 }

@@ -22,6 +22,7 @@ import (
 	"aptfleet/device-updater/internal/journal"
 	"aptfleet/device-updater/internal/merge"
 	"aptfleet/internal/bom"
+	"aptfleet/internal/protocol"
 	"aptfleet/test/device/bootcontrol"
 )
 
@@ -49,9 +50,11 @@ type world struct {
 
 	asked    func(*Machine) error // what a person asks the next session for
 	offered  string
-	bad      map[string]string // release → why its trial fails
-	install  map[string]error  // release → why it does not install
-	conflict error             // of the /etc merge
+	bad      map[string]string  // release → why its trial fails
+	evidence []protocol.Excerpt // of that
+	secrets  []string           // of the configuration
+	install  map[string]error   // release → why it does not install
+	conflict error              // of the /etc merge
 	offerErr error
 	against  string   // why nothing may be begun
 	list     *bom.BOM // of what is offered
@@ -289,7 +292,7 @@ func (w *world) Uptime(context.Context) (time.Duration, error) { return time.Sec
 func (w *world) Watch(context.Context, health.Baseline, time.Duration, func(string)) ([]string, error) {
 	w.step("watch", func() {})
 	if why := w.bad[w.trees[deployment(w.current)].release]; why != "" {
-		return nil, &health.Bad{Reason: why}
+		return nil, &health.Bad{Reason: why, Evidence: w.evidence}
 	}
 	return nil, nil
 }
@@ -412,7 +415,8 @@ func (w *world) machine() (*Machine, func()) {
 			w.step("merge", func() {})
 			return merge.Result{}, w.conflict
 		},
-		Clock: func() time.Time { return time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC) },
+		Clock:   func() time.Time { return time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC) },
+		Secrets: func() []string { return w.secrets },
 	}
 	return m, func() {
 		if err := log.Close(); err != nil {

@@ -123,6 +123,9 @@ type System interface {
 	Uptime(ctx context.Context) (time.Duration, error)
 	// Baseline says what is wrong with the running units.
 	Baseline(ctx context.Context) (health.Baseline, error)
+	// LastWords returns what is left of the boots since a time, other than the
+	// boot notThis: a deployment that never came to its updater is judged by it.
+	LastWords(ctx context.Context, since time.Time, notThis string) []protocol.Excerpt
 	// Watch judges the running deployment; see health.Watcher.
 	Watch(ctx context.Context, b health.Baseline, observe time.Duration, progress func(string)) (warnings []string, err error)
 }
@@ -153,6 +156,8 @@ type Machine struct {
 	Clock    func() time.Time
 	// Notify is told about every change of the status; it must not block.
 	Notify func(Status)
+	// Secrets are looked for in evidence, and taken out; nil: there are none.
+	Secrets func() []string
 
 	pause  pause
 	mu     sync.Mutex

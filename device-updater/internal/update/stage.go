@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"aptfleet/device-updater/internal/apt"
+	"aptfleet/device-updater/internal/evidence"
 	"aptfleet/device-updater/internal/journal"
 	"aptfleet/internal/atomicfile"
 	"aptfleet/internal/faultpoint"
@@ -237,6 +238,7 @@ func (m *Machine) abort(ctx context.Context, tx journal.Record, reason error) er
 	m.whyNot(reason)
 	ctx = context.WithoutCancel(ctx)
 	if forGood {
+		m.keepEvidence(tx, evidence.File("the installation's log", m.Records.Log(tx.Deployment)))
 		if err := m.blame(tx, reason.Error()); err != nil {
 			return errors.Join(reason, err)
 		}
@@ -249,7 +251,9 @@ func (m *Machine) abort(ctx context.Context, tx journal.Record, reason error) er
 
 // remember keeps that the release of tx failed.
 func (m *Machine) remember(tx journal.Record, reason string) error {
-	return m.Records.Fail(protocol.Failure{State: tx.State, Snapshot: tx.Snapshot, Overlay: tx.Local, Reason: reason, At: m.Clock().UTC().Truncate(time.Second)})
+	return m.Records.Fail(protocol.Failure{
+		State: tx.State, Snapshot: tx.Snapshot, Overlay: tx.Local, Reason: reason, At: m.Clock().UTC().Truncate(time.Second), Evidence: m.evidenceOf(tx),
+	})
 }
 
 // discard throws away a transaction that was not tried.
@@ -342,7 +346,7 @@ func (m *Machine) prepareTrial(ctx context.Context, tx journal.Record) error {
 func (m *Machine) try(ctx context.Context, tx journal.Record) error {
 	baseline, err := m.System.Baseline(ctx)
 	if err == nil {
-		baseline.Reachable = m.Releases.Reachable(ctx) == nil
+		baseline.AskServer(ctx, time.Second, m.Releases.Reachable)
 		err = m.Records.PutBaseline(baseline)
 	}
 	if err == nil && !faultpoint.SkipTrySync {

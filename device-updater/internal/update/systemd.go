@@ -13,12 +13,17 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"aptfleet/device-updater/internal/evidence"
 	"aptfleet/device-updater/internal/health"
+	"aptfleet/device-updater/internal/uplink"
+	"aptfleet/internal/protocol"
 )
 
 // Systemd is the System of a machine whose PID 1 is systemd.
 type Systemd struct {
 	Run       string // "/run": what lies there ends with the boot
+	Root      string // "/": the running deployment; "": its watchdog is not looked after
+	Watchdog  Watchdog
 	Reachable func(context.Context) error
 	Identity  func() error // whether this still is the machine it was
 	Clock     func() time.Time
@@ -54,8 +59,8 @@ func (Systemd) Reboot(ctx context.Context) error {
 }
 
 // ArmTrial writes the time limit of the trial beside the timer that the
-// deployment ships.
-func (Systemd) ArmTrial(root string, timeout time.Duration) error {
+// deployment ships, and has PID 1 serve a hardware watchdog.
+func (s Systemd) ArmTrial(root string, timeout time.Duration) error {
 	dir, err := os.OpenRoot(root)
 	if err != nil {
 		return fmt.Errorf("cannot limit the trial: %w", err)
@@ -67,6 +72,9 @@ func (Systemd) ArmTrial(root string, timeout time.Duration) error {
 	limit := fmt.Sprintf("[Timer]\nOnStartupSec=\nOnStartupSec=%ds\n", int(timeout.Seconds()))
 	if err := dir.WriteFile(trialDropIn+"/timeout.conf", []byte(limit), 0o644); err != nil {
 		return fmt.Errorf("cannot limit the trial: %w", err)
+	}
+	if err := s.Watchdog.arm(dir); err != nil {
+		return fmt.Errorf("cannot use a watchdog in the trial: %w", err)
 	}
 	return nil
 }
@@ -80,6 +88,23 @@ func (s Systemd) DisarmTrial(ctx context.Context) error {
 	}
 	if err := systemctl(ctx, "stop", trialTimer); err != nil {
 		return fmt.Errorf("cannot stop the time limit of the trial: %w", err)
+	}
+	return s.endWatchdog()
+}
+
+// endWatchdog lets the next boots of the running deployment do without the
+// watchdog, unless it is to stay.
+func (s Systemd) endWatchdog() error {
+	if s.Root == "" || s.Watchdog.Keep && s.Watchdog.Timeout > 0 {
+		return nil
+	}
+	root, err := os.OpenRoot(s.Root)
+	if err != nil {
+		return fmt.Errorf("cannot end the watchdog of the trial: %w", err)
+	}
+	defer root.Close()
+	if err := s.Watchdog.disarm(root); err != nil {
+		return fmt.Errorf("cannot end the watchdog of the trial: %w", err)
 	}
 	return nil
 }
@@ -111,9 +136,20 @@ func (s Systemd) Watch(ctx context.Context, b health.Baseline, observe time.Dura
 	}
 	w := health.Watcher{
 		Dir: health.CheckDir, Baseline: b, Observe: observe, Limit: 30 * time.Second, Pause: max(time.Second, observe/10),
-		Reachable: s.Reachable, Progress: progress, Clock: s.Clock,
+		Reachable: s.Reachable, Explain: uplink.Explain, Progress: progress, Clock: s.Clock,
 	}
 	return w.Watch(ctx)
+}
+
+// LastWords takes what the journal and the kernel kept of the boots since the
+// one that set the trial.
+func (Systemd) LastWords(ctx context.Context, since time.Time, notThis string) []protocol.Excerpt {
+	words := evidence.Kernel("/", since)
+	boot, err := evidence.Boot(ctx, notThis)
+	if err != nil {
+		boot = evidence.Take("the journal", "it has nothing of a boot of this deployment")
+	}
+	return evidence.Bound(append(words, boot...))
 }
 
 func systemctl(ctx context.Context, args ...string) error {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -43,6 +44,7 @@ func (m *Machine) trial(ctx context.Context, tx journal.Record) error {
 	var bad *health.Bad
 	switch {
 	case errors.As(err, &bad):
+		m.keepEvidence(tx, bad.Evidence)
 		return m.giveUp(ctx, tx, bad.Reason)
 	case err != nil:
 		return m.giveUp(ctx, tx, err.Error())
@@ -114,6 +116,7 @@ func (m *Machine) commit(ctx context.Context, tx journal.Record) error {
 func (m *Machine) rolledBack(ctx context.Context, tx journal.Record) error {
 	reason := tx.Reason
 	if !tx.Bad {
+		m.keepEvidence(tx, slices.Concat(m.triesOf(tx), m.System.LastWords(ctx, tx.At, tx.Boot)))
 		switch tx.Phase {
 		case journal.Trial, journal.Health:
 			reason = "its trial was ended from outside before it was healthy: the time was up, or the power went, until no tries were left"

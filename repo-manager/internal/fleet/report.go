@@ -29,6 +29,7 @@ func ParseReport(text []byte) (*protocol.Report, error) {
 		for _, s := range []*string{&f.State, &f.Snapshot, &f.Reason} {
 			share(s)
 		}
+		f.Evidence = bounded(f.Evidence)
 	}
 	for _, all := range [][]string{r.Features, r.Overlay} {
 		for i := range all {
@@ -36,6 +37,19 @@ func ParseReport(text []byte) (*protocol.Report, error) {
 		}
 	}
 	return &r, nil
+}
+
+// bounded leaves out excerpts beyond what a failure may bring along: all devices'
+// reports are in memory.
+func bounded(evidence []protocol.Excerpt) []protocol.Excerpt {
+	const names = 1 << 10 // what the sources' names may need
+	left := protocol.MaxEvidence + names
+	for i, e := range evidence {
+		if left -= len(e.From) + len(e.Text); left < 0 {
+			return evidence[:i]
+		}
+	}
+	return evidence
 }
 
 func share(s *string) { *s = unique.Make(*s).Value() }

@@ -187,7 +187,7 @@ func (page *devicePage) report(now time.Time, d fleet.View) {
 	}
 	for _, f := range r.Failed {
 		o := offer{State: f.State, Snapshot: f.Snapshot}
-		page.Failures = append(page.Failures, failure{Offer: o, Reason: f.Reason, When: at(now, f.At), Now: o.sameAs(page.Device.Should)})
+		page.Failures = append(page.Failures, failure{Offer: o, Reason: f.Reason, When: at(now, f.At), Now: o.sameAs(page.Device.Should), Evidence: f.Evidence})
 	}
 }
 

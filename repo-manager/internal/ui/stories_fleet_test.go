@@ -153,10 +153,10 @@ func fleetStories() []story {
 		{name: "device-behind", tell: lines, path: devices + "/gw-lab", as: "otto", says: []string{"It does not run what it should.", "maintenance window", "connection reset", "Nothing is configured"}},
 		{name: "device-failed", tell: func(w *world) {
 			released(w, func(r *protocol.Report) {
-				r.Failed = []protocol.Failure{{State: r.Wanted, Snapshot: r.WantedName, At: w.now, Reason: "required health check 10-demo-app failed 3 times"}}
+				r.Failed = []protocol.Failure{{State: r.Wanted, Snapshot: r.WantedName, At: w.now, Reason: "required health check 10-demo-app failed 3 times", Evidence: []protocol.Excerpt{{From: "the output of required check 10-demo-app", Text: "pump 1 <b>ok</b>\npump 2 does not answer"}}}}
 				r.Deployments = append(r.Deployments, protocol.Deployment{ID: 2, State: strings.Repeat("ab", 32), Snapshot: "20261118T080000Z", Role: "rollback", Version: "0.9"})
 			})
-		}, path: devices + "/demo", as: "otto", says: []string{"failed here:", "Releases that failed on it", "rollback", "went back from"}},
+		}, path: devices + "/demo", as: "otto", says: []string{"failed here:", "Releases that failed on it", "rollback", "went back from", "the output of required check 10-demo-app", "pump 1 &lt;b&gt;ok&lt;/b&gt;"}},
 		{name: "device-held", tell: lines, path: devices + "/gw-fair", as: "otto", says: []string{"Take the hold off…", "trade fair in Hanover", "until 22 November 2026"}},
 		{name: "device-pinned", tell: func(w *world) {
 			pending(w)

@@ -69,6 +69,8 @@ type failure struct {
 	Reason string
 	When   moment
 	Now    bool // it is what the device should run
+
+	Evidence []protocol.Excerpt // only on the device's own page
 }
 
 // holdView keeps a device as it is.

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -79,6 +80,13 @@ func TestAReleaseThatDeletesTheUpdaterGoesBackUnattended(t *testing.T) {
 	t.Parallel()
 	d, _ := shipBroken(t, "updater-deleted", impatient)
 	d.saysWhyNot("updater-deleted")
+	// Nobody watched: the loader and the journal of its last boot are witnesses.
+	said := fmt.Sprint(d.status().Failed[0].Evidence)
+	for _, words := range []string{"0 of 2 tries were left", "the journal of its last boot"} {
+		if !strings.Contains(said, words) {
+			t.Errorf("the evidence has no %q: %s", words, said)
+		}
+	}
 }
 
 func TestAReleaseWhoseUpdaterExitsAtOnceGoesBackUnattended(t *testing.T) {

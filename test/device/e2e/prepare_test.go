@@ -21,7 +21,7 @@ const module = "../../.."
 
 // mirrored are the base system's packages beyond Essential, Priority: required
 // and apt.
-var mirrored = []string{"systemd-sysv"}
+var mirrored = []string{"systemd-sysv", "nftables"}
 
 // prepare fills dir with what the tests need of the network: the programs
 // (dir/bin) and a server's data directory with the base system in it (dir/data).

@@ -67,6 +67,12 @@ func added(m map[string]string, path, content string) map[string]string {
 	return m
 }
 
+// needs returns the sample with one more dependency.
+func (s sample) needs(name string) sample {
+	s.depends = append(slices.Clone(s.depends), name)
+	return s
+}
+
 func (s sample) file(path, content string) sample {
 	s.files = added(s.files, path, content)
 	return s
@@ -175,6 +181,13 @@ func releases() []release {
 		"updater-deleted": good.file("/usr/lib/systemd/system/demo-breaker.service", breaker("/bin/rm /usr/bin/device-updater")),
 		"updater-exits":   good.file(updaterDropIn, dropIn("/bin/true")),
 		"updater-hangs":   good.file(updaterDropIn, dropIn("/bin/sleep infinity")),
+		"firewall": good.needs("nftables").file("/usr/share/demo-app/rules.nft", "table inet app {\n\tchain out {\n\t\ttype filter hook output priority 0; policy drop;\n\t\toif lo accept\n\t}\n}\n").
+			file("/usr/lib/systemd/system/demo-breaker.service", breaker("/usr/sbin/nft -f /usr/share/demo-app/rules.nft")),
+		"boot-check": good.file("/usr/lib/systemd/system/demo-check.service", strings.Join([]string{
+			"[Unit]", "Description=Check of a boot", "After=multi-user.target", "Before=boot-complete.target",
+			"[Service]", "Type=oneshot", "RemainAfterExit=yes", "ExecStart=/bin/sh -c 'echo the valve is stuck; exit 1'",
+			"[Install]", "RequiredBy=boot-complete.target", "",
+		}, "\n")),
 	}
 	for _, name := range slices.Sorted(maps.Keys(bad)) {
 		broken := bad[name]
