@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/pem"
@@ -26,7 +27,7 @@ func (p *program) identityCommand() *cobra.Command {
 		Long:    "identity reads what lies on the disk: it makes nothing and asks nobody.",
 		Example: "  device-updater identity --json",
 		Args:    usage(cobra.NoArgs),
-		RunE:    func(*cobra.Command, []string) error { return p.showIdentity() },
+		RunE:    func(cmd *cobra.Command, _ []string) error { return p.showIdentity(cmd.Context()) },
 	}
 }
 
@@ -51,8 +52,8 @@ type identityView struct {
 	Password      bool      `json:"password"`                 // the archive is private
 }
 
-func (p *program) showIdentity() error {
-	v, err := p.lookIdentity()
+func (p *program) showIdentity(ctx context.Context) error {
+	v, err := p.lookIdentity(ctx)
 	if err != nil {
 		return err
 	}
@@ -83,7 +84,7 @@ func (p *program) showIdentity() error {
 	return w.Flush()
 }
 
-func (p *program) lookIdentity() (identityView, error) {
+func (p *program) lookIdentity(ctx context.Context) (identityView, error) {
 	dir := p.identity()
 	c, err := p.settings()
 	if err != nil {
@@ -99,7 +100,7 @@ func (p *program) lookIdentity() (identityView, error) {
 	default:
 		v.Key, v.Sealing = keys.ID(), protocol.KeyID(keys.Sealing())
 	}
-	if v.Revision, err = (identity.Configured{Dir: dir, Revised: c.Revision}).Revision(); err != nil {
+	if v.Revision, err = p.board(c).Revision(ctx); err != nil {
 		return identityView{}, err
 	}
 	e, enrolled, err := dir.Enrolment()

@@ -17,6 +17,8 @@ import (
 	"aptfleet/device-updater/internal/boot"
 	"aptfleet/device-updater/internal/config"
 	"aptfleet/device-updater/internal/daemon"
+	"aptfleet/device-updater/internal/firmware"
+	"aptfleet/device-updater/internal/hardware"
 	"aptfleet/device-updater/internal/journal"
 	"aptfleet/device-updater/internal/merge"
 	"aptfleet/device-updater/internal/rootfs"
@@ -94,10 +96,16 @@ func (p *program) open() (_ *device, err error) {
 			TrialTimeout: c.Trial.Timeout, Observe: c.Trial.Observe, InstallTimeout: installTimeout,
 		},
 		Releases: source, Roots: roots, Boot: d.boot, System: update.Systemd{Run: "/run", Reachable: source.Reachable, Identity: rootfs.State{Root: "/", Sysroot: p.sysroot}.CheckIdentity, Clock: time.Now},
-		Merge: merge.Trees, Journal: log, Records: records, Clock: time.Now,
+		Firmware: &firmware.Converger{Root: "/", Dir: p.updaterDir(), Revision: p.board(c).Revision, Clock: time.Now},
+		Merge:    merge.Trees, Journal: log, Records: records, Clock: time.Now,
 	}
 	d.server.begin(d)
 	return d, nil
+}
+
+// board is the hardware of this device.
+func (p *program) board(c config.Config) *hardware.Board {
+	return &hardware.Board{Root: "/", Factory: p.identity().FactoryRevision, Configured: c.Revision}
 }
 
 // close gives the device up.
@@ -166,7 +174,7 @@ func (d *device) do(ctx context.Context, r daemon.Request, follow func(update.St
 		return nil, &update.Refused{Reason: "the device is about to reboot"}
 	}
 	defer d.tell()
-	if ask := d.server.ask(); ask != nil && r.Act != daemon.Rollback {
+	if ask := d.server.ask(); ask != nil && r.Act != daemon.Rollback && r.Act != daemon.Firmware {
 		if err := ask(ctx); err != nil {
 			return nil, err
 		}

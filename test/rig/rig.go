@@ -18,7 +18,7 @@ import (
 func Build(ctx context.Context, dir, tags string, programs ...string) error {
 	for _, program := range programs {
 		cmd := exec.CommandContext(ctx, "go", "build", "-tags", "nomsgpack "+tags, "-o", filepath.Join(dir, filepath.Base(program)), "aptfleet/"+program)
-		if program == "device-updater" {
+		if program == "device-updater" || program == "test/microcontroller/flash" {
 			cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 		}
 		if out, err := cmd.CombinedOutput(); err != nil {

@@ -53,7 +53,7 @@ func openArchive(ctx context.Context, dir string) (_ *archive, err error) {
 	if a.site, err = openSite(ctx, program(dir, "repo-manager"), filepath.Join(dir, "data")); err != nil {
 		return nil, err
 	}
-	done := times.start("ship 12 releases")
+	done := times.start("ship 16 releases")
 	if err := a.ship(ctx); err != nil {
 		return nil, err
 	}
@@ -73,7 +73,12 @@ func (a *archive) ship(ctx context.Context) error {
 			return err
 		}
 	}
-	for _, r := range releases() {
+	firmwares, err := firmwareReleases(program(a.dir, "flash"))
+	if err != nil {
+		return err
+	}
+	// Last come those of releases, as they say.
+	for _, r := range append(firmwares, releases()...) {
 		// Uploads that come together are published together.
 		var group errgroup.Group
 		for _, s := range r.packages {
