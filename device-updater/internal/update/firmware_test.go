@@ -70,13 +70,14 @@ func TestFirmwareFollowsWhatIsBooted(t *testing.T) {
 		{name: "not taken", chip: errors.New("cannot bring mcu to firmware 2: no answer"), want: "old"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			play := func(at int, before bool) *world {
+			play := func(at int, before bool) (steps int) {
 				w := newWorld(t)
 				chip := &chip{w: w, runs: "old", bad: map[string]error{"new": c.chip}}
 				w.firmware = chip
 				w.offered, w.bad["new"], w.cutAt, w.before = "new", c.bad, at, before
 				w.powerOn()
 				err := w.settle()
+				steps = len(w.steps)
 				checkEnd(t, w, c.want == "old", err)
 				if chip.runs != c.want {
 					t.Errorf("cut at %d (%v): the chip runs %s, want %s; it was asked %v", at, before, chip.runs, c.want, chip.asks)
@@ -90,10 +91,9 @@ func TestFirmwareFollowsWhatIsBooted(t *testing.T) {
 						t.Errorf("%+v, %v", failed, err)
 					}
 				}
-				return w
+				return steps
 			}
-			steps := play(0, false).steps
-			for at := range steps {
+			for at := range play(0, false) {
 				play(at+1, true)
 				play(at+1, false)
 			}
@@ -106,16 +106,11 @@ func TestFirmwareThatFailsAfterTheCommit(t *testing.T) {
 	w := newWorld(t)
 	w.firmware = &chip{w: w, runs: "old", bad: map[string]error{"old": errors.New("no answer")}}
 	w.powerOn()
-	if err := w.settle(); err != nil {
-		t.Error(err)
+	m, done := w.machine()
+	if err := m.Recover(t.Context()); err != nil || m.Status().LastError != "no answer" {
+		t.Errorf("%+v, %v", m.Status(), err)
 	}
-	records, err := OpenRecords(w.dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if s, err := records.Status(); err != nil || s.LastError != "no answer" {
-		t.Errorf("%+v, %v", s, err)
-	}
+	done()
 	w.offered = "new"
 	if err := w.settle(); err != nil {
 		t.Error(err)
