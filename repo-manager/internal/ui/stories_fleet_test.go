@@ -174,7 +174,7 @@ func fleetStories() []story {
 			r.LastError = "cannot check in: " + hostile
 			r.Holds = []protocol.Hold{{Reason: "the owner works on it"}}
 			w.device("demo", "demo", r)
-		}, path: devices + "/demo", as: "otto", says: []string{"It refused its assignment", "on the device itself"}, never: []string{"Should have"}},
+		}, path: devices + "/demo", as: "otto", says: []string{"It refused its assignment", "on the device itself"}},
 		{name: "device-firmware", tell: func(w *world) {
 			demo(w)
 			r := w.report("demo", "production", "1.0")
