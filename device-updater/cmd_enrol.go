@@ -188,7 +188,8 @@ func (p *program) enroller(ctx context.Context, c config.Config, o enrolment) (*
 		return nil, term.WithHint(err, "device-updater enrol --serial NUMBER, or `serial` in the configuration")
 	}
 	if r.Revision, err = p.board(c).Revision(ctx); err != nil {
-		return nil, err
+		// The report will say so, too, once there is somebody to report to.
+		p.io.Note("%s: enrolling without it", term.Printable(err.Error()))
 	}
 	if r.Boot, err = identity.BootID(os.DirFS("/")); err != nil {
 		return nil, err

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -35,6 +36,7 @@ func (p *program) identityCommand() *cobra.Command {
 type identityView struct {
 	Serial   string   `json:"serial,omitempty"`
 	Revision string   `json:"revision,omitempty"` // of the hardware
+	Unsure   string   `json:"unsure,omitempty"`   // why the revision is not known, if something is wrong about it
 	Machine  string   `json:"machine"`            // hash of the hardware
 	Facts    []string `json:"facts"`              // that the hash is made of; none: nothing is known
 	Key      string   `json:"key,omitempty"`      // KeyID of the device's key; "": it has none yet
@@ -69,7 +71,7 @@ func (p *program) showIdentity(ctx context.Context) error {
 	w := tabwriter.NewWriter(p.io.Out, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(w, "device\t%s\n", none(v.Device, "not enrolled"))
 	fmt.Fprintf(w, "serial\t%s\n", none(v.Serial, "unknown"))
-	fmt.Fprintf(w, "hardware revision\t%s\n", none(v.Revision, "unknown"))
+	fmt.Fprintf(w, "hardware revision\t%s\n", none(v.Revision, cmp.Or(v.Unsure, "unknown")))
 	fmt.Fprintf(w, "machine\t%s\n", v.Machine)
 	fmt.Fprintf(w, "made of\t%s\n", none(strings.Join(v.Facts, ", "), "nothing: only its boots tell it from a clone"))
 	fmt.Fprintf(w, "key\t%s\n", none(v.Key, "none yet"))
@@ -101,7 +103,7 @@ func (p *program) lookIdentity(ctx context.Context) (identityView, error) {
 		v.Key, v.Sealing = keys.ID(), protocol.KeyID(keys.Sealing())
 	}
 	if v.Revision, err = p.board(c).Revision(ctx); err != nil {
-		return identityView{}, err
+		v.Unsure = err.Error()
 	}
 	e, enrolled, err := dir.Enrolment()
 	if err != nil {
