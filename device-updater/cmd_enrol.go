@@ -108,7 +108,7 @@ func (p *program) enrol(ctx context.Context, o enrolment) error {
 		}
 		o.server, o.insecure, o.ca, c.CA = was.Server, was.Insecure, "", ""
 	}
-	client, err := p.enroller(c, o)
+	client, err := p.enroller(ctx, c, o)
 	if err != nil {
 		return err
 	}
@@ -130,7 +130,7 @@ func (p *program) enrol(ctx context.Context, o enrolment) error {
 	}
 	p.io.Result(e.Device, "enrolled as %s, product %s of pipeline %s, at %s", term.Printable(e.Device), e.Product, e.Pipeline, e.Server)
 	if p.io.JSON {
-		if err := p.showIdentity(); err != nil {
+		if err := p.showIdentity(ctx); err != nil {
 			return err
 		}
 	}
@@ -169,7 +169,7 @@ func (p *program) await(ctx context.Context, client *enrol.Client, noWait bool) 
 
 // enroller is who asks the server that the configuration and the person name.
 // It makes the identity where there is none.
-func (p *program) enroller(c config.Config, o enrolment) (*enrol.Client, error) {
+func (p *program) enroller(ctx context.Context, c config.Config, o enrolment) (*enrol.Client, error) {
 	dir := p.identity()
 	r := enrol.Request{
 		Server: strings.TrimRight(cmp.Or(o.server, c.Server), "/"), Token: cmp.Or(o.token, c.Token), Product: c.Product, Architecture: architecture(),
@@ -187,8 +187,9 @@ func (p *program) enroller(c config.Config, o enrolment) (*enrol.Client, error) 
 	if r.Serial, err = dir.Serial(cmp.Or(o.serial, c.Serial), o.hardware); err != nil {
 		return nil, term.WithHint(err, "device-updater enrol --serial NUMBER, or `serial` in the configuration")
 	}
-	if r.Revision, err = (identity.Configured{Dir: dir, Revised: c.Revision}).Revision(); err != nil {
-		return nil, err
+	if r.Revision, err = p.board(c).Revision(ctx); err != nil {
+		// The report will say so, too, once there is somebody to report to.
+		p.io.Note("%s: enrolling without it", term.Printable(err.Error()))
 	}
 	if r.Boot, err = identity.BootID(os.DirFS("/")); err != nil {
 		return nil, err

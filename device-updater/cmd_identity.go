@@ -1,6 +1,8 @@
 package main
 
 import (
+	"cmp"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/pem"
@@ -26,7 +28,7 @@ func (p *program) identityCommand() *cobra.Command {
 		Long:    "identity reads what lies on the disk: it makes nothing and asks nobody.",
 		Example: "  device-updater identity --json",
 		Args:    usage(cobra.NoArgs),
-		RunE:    func(*cobra.Command, []string) error { return p.showIdentity() },
+		RunE:    func(cmd *cobra.Command, _ []string) error { return p.showIdentity(cmd.Context()) },
 	}
 }
 
@@ -34,6 +36,7 @@ func (p *program) identityCommand() *cobra.Command {
 type identityView struct {
 	Serial   string   `json:"serial,omitempty"`
 	Revision string   `json:"revision,omitempty"` // of the hardware
+	Unsure   string   `json:"unsure,omitempty"`   // why the revision is not known, if something is wrong about it
 	Machine  string   `json:"machine"`            // hash of the hardware
 	Facts    []string `json:"facts"`              // that the hash is made of; none: nothing is known
 	Key      string   `json:"key,omitempty"`      // KeyID of the device's key; "": it has none yet
@@ -51,8 +54,8 @@ type identityView struct {
 	Password      bool      `json:"password"`                 // the archive is private
 }
 
-func (p *program) showIdentity() error {
-	v, err := p.lookIdentity()
+func (p *program) showIdentity(ctx context.Context) error {
+	v, err := p.lookIdentity(ctx)
 	if err != nil {
 		return err
 	}
@@ -68,7 +71,7 @@ func (p *program) showIdentity() error {
 	w := tabwriter.NewWriter(p.io.Out, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(w, "device\t%s\n", none(v.Device, "not enrolled"))
 	fmt.Fprintf(w, "serial\t%s\n", none(v.Serial, "unknown"))
-	fmt.Fprintf(w, "hardware revision\t%s\n", none(v.Revision, "unknown"))
+	fmt.Fprintf(w, "hardware revision\t%s\n", none(v.Revision, cmp.Or(v.Unsure, "unknown")))
 	fmt.Fprintf(w, "machine\t%s\n", v.Machine)
 	fmt.Fprintf(w, "made of\t%s\n", none(strings.Join(v.Facts, ", "), "nothing: only its boots tell it from a clone"))
 	fmt.Fprintf(w, "key\t%s\n", none(v.Key, "none yet"))
@@ -83,7 +86,7 @@ func (p *program) showIdentity() error {
 	return w.Flush()
 }
 
-func (p *program) lookIdentity() (identityView, error) {
+func (p *program) lookIdentity(ctx context.Context) (identityView, error) {
 	dir := p.identity()
 	c, err := p.settings()
 	if err != nil {
@@ -99,8 +102,8 @@ func (p *program) lookIdentity() (identityView, error) {
 	default:
 		v.Key, v.Sealing = keys.ID(), protocol.KeyID(keys.Sealing())
 	}
-	if v.Revision, err = (identity.Configured{Dir: dir, Revised: c.Revision}).Revision(); err != nil {
-		return identityView{}, err
+	if v.Revision, err = p.board(c).Revision(ctx); err != nil {
+		v.Unsure = err.Error()
 	}
 	e, enrolled, err := dir.Enrolment()
 	if err != nil {

@@ -154,6 +154,7 @@ func printView(out io.Writer, v statusView) error {
 	if len(v.Overlay) > 0 {
 		b.WriteString("         so it is not equal to its release; `device-updater rejoin` makes it so\n")
 	}
+	b.WriteString(firmwareLines(v.Report.Firmware))
 	for _, f := range v.Report.Failed {
 		what := release(f.Snapshot, f.State)
 		if f.Overlay != "" {

@@ -17,6 +17,8 @@ import (
 	"aptfleet/device-updater/internal/boot"
 	"aptfleet/device-updater/internal/config"
 	"aptfleet/device-updater/internal/daemon"
+	"aptfleet/device-updater/internal/firmware"
+	"aptfleet/device-updater/internal/hardware"
 	"aptfleet/device-updater/internal/journal"
 	"aptfleet/device-updater/internal/merge"
 	"aptfleet/device-updater/internal/rootfs"
@@ -95,7 +97,8 @@ func (p *program) open() (_ *device, err error) {
 			TrialTimeout: c.Trial.Timeout, Observe: c.Trial.Observe, InstallTimeout: installTimeout,
 		},
 		Releases: source, Roots: roots, Boot: d.boot, System: update.Systemd{Run: "/run", Root: "/", Watchdog: watchdog(c.Watchdog), Reachable: source.Reachable, Identity: rootfs.State{Root: "/", Sysroot: p.sysroot}.CheckIdentity, Clock: time.Now},
-		Merge: merge.Trees, Journal: log, Records: records, Clock: time.Now, Secrets: p.secrets,
+		Firmware: &firmware.Converger{Root: "/", Dir: p.updaterDir(), Revision: p.board(c).Revision, Clock: time.Now},
+		Merge:    merge.Trees, Journal: log, Records: records, Clock: time.Now, Secrets: p.secrets,
 	}
 	d.server.begin(d)
 	return d, nil
@@ -120,6 +123,11 @@ func (p *program) secrets() []string {
 		all = append(all, settings.Text(v.Values[key]))
 	}
 	return all
+}
+
+// board is the hardware of this device.
+func (p *program) board(c config.Config) *hardware.Board {
+	return &hardware.Board{Root: "/", Factory: p.identity().FactoryRevision, Configured: c.Revision}
 }
 
 // close gives the device up.
@@ -188,7 +196,7 @@ func (d *device) do(ctx context.Context, r daemon.Request, follow func(update.St
 		return nil, &update.Refused{Reason: "the device is about to reboot"}
 	}
 	defer d.tell()
-	if ask := d.server.ask(); ask != nil && r.Act != daemon.Rollback {
+	if ask := d.server.ask(); ask != nil && r.Act != daemon.Rollback && r.Act != daemon.Firmware {
 		if err := ask(ctx); err != nil {
 			return nil, err
 		}

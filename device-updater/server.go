@@ -25,6 +25,7 @@ import (
 	"aptfleet/device-updater/internal/daemon"
 	"aptfleet/device-updater/internal/enrol"
 	"aptfleet/device-updater/internal/exchange"
+	"aptfleet/device-updater/internal/hardware"
 	"aptfleet/device-updater/internal/health"
 	"aptfleet/device-updater/internal/identity"
 	"aptfleet/device-updater/internal/settings"
@@ -146,7 +147,7 @@ func (s *server) begin(d *device) {
 	if s.store == nil {
 		return
 	}
-	describe := describer{device: d, revisions: identity.Configured{Dir: s.program.identity(), Revised: s.config.Revision}}
+	describe := describer{device: d, board: s.program.board(s.config)}
 	s.agent = agent.New(agent.Settings{
 		Server: s.enrolment.Server, Device: s.enrolment.Device, HTTP: exchange.NewClient(s.transport),
 		Identity: signer{s.keys, s.program.identity()}, Assignments: s.store, Config: s.settings, Machine: s.hardware.Machine, Boot: s.boot, Interval: s.config.Poll,
@@ -236,7 +237,7 @@ func (s *server) enrol(ctx context.Context) {
 	}
 	backoff := exchange.Backoff{First: firstAsk, Last: lastAsk, Random: rand.Float64}
 	for ctx.Err() == nil {
-		client, err := s.program.enroller(s.config, enrolment{hardware: s.hardware, records: s.records})
+		client, err := s.program.enroller(ctx, s.config, enrolment{hardware: s.hardware, records: s.records})
 		var e identity.Enrolment
 		if err == nil {
 			e, err = client.Until(ctx, backoff, tell)
@@ -333,12 +334,12 @@ func architecture() string {
 
 // describer says how a device is.
 type describer struct {
-	device    *device
-	revisions identity.Revisions
-	mu        sync.Mutex
-	free      int64 // that was told
-	health    *protocol.Health
-	looked    time.Time // at the health
+	device *device
+	board  *hardware.Board
+	mu     sync.Mutex
+	free   int64 // that was told
+	health *protocol.Health
+	looked time.Time // at the health
 }
 
 // healthAge is how old an answer of the service manager may be.
@@ -357,7 +358,7 @@ func (x *describer) report(ctx context.Context) (protocol.Report, error) {
 	if r.LastError == "" {
 		r.LastError = contact.Failed
 	}
-	if r.Revision, err = x.revisions.Revision(); err != nil && r.LastError == "" {
+	if r.Revision, err = x.board.Revision(ctx); err != nil && r.LastError == "" {
 		r.LastError = err.Error()
 	}
 	x.mu.Lock()

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -194,6 +195,9 @@ func reportFacts(r protocol.Report) []term.Fact {
 	for _, h := range r.Holds {
 		facts = append(facts, term.Fact{Name: "its own hold", Value: holdText(&h)})
 	}
+	for _, f := range r.Firmware {
+		facts = append(facts, term.Fact{Name: "firmware", Value: firmwareText(f)})
+	}
 	for _, deployment := range r.Deployments {
 		text := name(deployment.Snapshot, deployment.State)
 		if deployment.Version != "" {
@@ -211,6 +215,22 @@ func reportFacts(r protocol.Report) []term.Fact {
 		}
 	}
 	return facts
+}
+
+// firmwareText says what a component runs, and why that is not what it should.
+func firmwareText(f protocol.Firmware) term.Styled {
+	text := cmp.Or(f.Version, "unknown")
+	if f.Component != "" {
+		text = f.Component + " " + text
+	}
+	if f.Wanted != "" && f.Wanted != f.Version {
+		text += ", should have " + f.Wanted
+	}
+	style := term.Plain
+	if f.Reason != "" {
+		text, style = text+": "+f.Reason, term.Warning
+	}
+	return term.Styled{Text: text, Style: style}
 }
 
 func healthText(d protocol.Device) string {

@@ -404,6 +404,16 @@ type Report struct {
 	Updater   string   `json:"updater,omitempty"`    // version of device-updater
 	Features  []string `json:"features,omitempty"`
 	Refused   *Refused `json:"refused,omitempty"` // the last assignment, if it was refused
+
+	Firmware []Firmware `json:"firmware,omitempty"` // of what runs beside its processor, sorted by component
+}
+
+// Firmware is what one component of a device runs, such as a microcontroller.
+type Firmware struct {
+	Component string `json:"component,omitempty"` // "": Reason is about all of them
+	Version   string `json:"version,omitempty"`   // that it runs; "": none, or nobody knows
+	Wanted    string `json:"wanted,omitempty"`    // what the booted release has for it on this hardware revision; "": nothing
+	Reason    string `json:"reason,omitempty"`    // why it does not run that, a sentence
 }
 
 // Health is whether what runs does what it should.

@@ -26,6 +26,10 @@ type Config struct {
 	// Console additionally receives what the machine prints; nil: only the
 	// file console.log does.
 	Console io.Writer
+	// Devices are what is connected to it: the name that a thing has in the
+	// running system (/dev/mcu) → a device or a file of the host. Links are
+	// followed when it boots; what does not exist then is not connected.
+	Devices map[string]string
 }
 
 // diskSize is the size of a new machine's disk in bytes. The file is sparse.

@@ -216,9 +216,16 @@ func (m *Machine) nspawnArgs(boot Boot) []string {
 		// By itself nspawn would take the id on the disk for the machine's.
 		"--bind-ro=" + m.number() + ":/run/host/container-uuid",
 		"--setenv=TERM=dumb",
+	}
+	for name, host := range m.config.Devices {
+		if real, err := filepath.EvalSymlinks(host); err == nil {
+			args = append(args, "--bind="+real+":"+name)
+		}
+	}
+	args = append(args,
 		// What follows is PID 1's "kernel command line".
 		"systemd.journald.forward_to_console=1", "systemd.show_status=0", "systemd.log_color=0",
-	}
+	)
 	if m.config.Bridge != "" {
 		args = slices.Insert(args, 0, "--network-bridge="+m.config.Bridge)
 	}

@@ -47,7 +47,7 @@ func BuildUpdater(ctx context.Context, dir string, flags ...string) error {
 func compile(ctx context.Context, dir, program string, flags ...string) error {
 	args := append(append([]string{"build"}, flags...), "-o", filepath.Join(dir, filepath.Base(program)), "aptfleet/"+program)
 	cmd := exec.CommandContext(ctx, "go", args...)
-	if program == "device-updater" {
+	if program == "device-updater" || program == "test/microcontroller/flash" {
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	}
 	if out, err := cmd.CombinedOutput(); err != nil {

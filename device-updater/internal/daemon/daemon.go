@@ -26,6 +26,7 @@ const (
 	Retry    Act = "retry"
 	Try      Act = "try"
 	Rejoin   Act = "rejoin"
+	Firmware Act = "firmware"
 	// Reload ends Run, so that the daemon begins anew with what has changed
 	// about the device: it was enrolled.
 	Reload Act = "reload"
@@ -36,9 +37,11 @@ type Request struct {
 	Act    Act      `json:"act"`
 	Reboot bool     `json:"reboot,omitempty"`  // Update, Try, Rejoin: boot the result in any case
 	Retry  bool     `json:"retry,omitempty"`   // Update: also what failed before
-	DryRun bool     `json:"dry_run,omitempty"` // Try, Rejoin: only say what would change
+	DryRun bool     `json:"dry_run,omitempty"` // Try, Rejoin, Firmware: only say what would change
 	Files  []string `json:"files,omitempty"`   // Try: absolute paths of .debs
 	By     string   `json:"by,omitempty"`      // Try: who brought them
+	// Component is what Firmware is applied to; "": all of them.
+	Component string `json:"component,omitempty"`
 
 	patient bool // nobody asked: it is time to check
 }
@@ -55,6 +58,7 @@ type Machine interface {
 	PreviewTry(ctx context.Context, files []string) ([]apt.Change, error)
 	Rejoin(ctx context.Context, o update.Options) error
 	PreviewRejoin(ctx context.Context) ([]apt.Change, error)
+	ApplyFirmware(ctx context.Context, component string, dryRun bool) ([]apt.Change, error)
 	Rebooting() bool
 	Unfinished() bool
 	Cancel() bool
@@ -62,7 +66,7 @@ type Machine interface {
 }
 
 // Do carries a request out on a machine that has recovered. changes are the
-// answer to Preview and dry runs.
+// answer to Preview, Firmware and dry runs.
 func Do(ctx context.Context, m Machine, r Request) (changes []apt.Change, err error) {
 	switch r.Act {
 	case Try:
@@ -75,6 +79,8 @@ func Do(ctx context.Context, m Machine, r Request) (changes []apt.Change, err er
 			return m.PreviewRejoin(ctx)
 		}
 		err = m.Rejoin(ctx, update.Options{Reboot: r.Reboot})
+	case Firmware:
+		return m.ApplyFirmware(ctx, r.Component, r.DryRun)
 	case Check:
 		_, err = m.Check(ctx)
 	case Preview:
@@ -207,7 +213,7 @@ func (d *Daemon) Run(ctx context.Context) {
 
 // do carries a request out, and asks the server first if a person wants to know.
 func (d *Daemon) do(ctx context.Context, r Request) ([]apt.Change, error) {
-	if d.Ask != nil && !r.patient && r.Act != Rollback {
+	if d.Ask != nil && !r.patient && r.Act != Rollback && r.Act != Firmware {
 		if err := d.Ask(ctx); err != nil {
 			return nil, err
 		}

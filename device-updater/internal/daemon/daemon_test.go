@@ -81,6 +81,9 @@ func (m *machine) Rejoin(ctx context.Context, o update.Options) error {
 func (m *machine) PreviewRejoin(ctx context.Context) ([]apt.Change, error) {
 	return []apt.Change{{Name: "app", Old: "2~local"}}, m.do(ctx, "preview of rejoin")
 }
+func (m *machine) ApplyFirmware(ctx context.Context, component string, dryRun bool) ([]apt.Change, error) {
+	return []apt.Change{{Name: component, New: "2"}}, m.do(ctx, fmt.Sprint("firmware ", dryRun))
+}
 func (m *machine) Retry() error { return m.do(context.Background(), "retry") }
 func (m *machine) Rebooting() bool {
 	m.mu.Lock()

@@ -176,39 +176,9 @@ func BootID(root fs.FS) (string, error) {
 	return strings.TrimSpace(string(text)), nil
 }
 
-// Revisions tells the revision of the hardware.
-type Revisions interface {
-	// Revision returns the hardware revision, "" if nobody knows it. Sources
-	// that disagree are an error.
-	Revision() (string, error)
-}
-
-// Configured are the Revisions of a device whose factory or owner wrote the
-// revision down.
-type Configured struct {
-	Dir     Dir
-	Revised string // of the configuration; "": it says nothing
-}
-
-var revisionPattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$`)
-
-// Revision returns what the factory's file says, or the configuration.
-func (c Configured) Revision() (string, error) {
-	factory, err := c.Dir.word(revisionFile)
-	if err != nil {
-		return "", err
-	}
-	if factory != "" && c.Revised != "" && factory != c.Revised {
-		return "", fmt.Errorf("cannot tell the hardware revision: the factory says %q, the configuration %q", factory, c.Revised)
-	}
-	if factory == "" {
-		factory = c.Revised
-	}
-	if factory != "" && !revisionPattern.MatchString(factory) {
-		return "", fmt.Errorf("cannot tell the hardware revision: %q is none", factory)
-	}
-	return factory, nil
-}
+// FactoryRevision returns the hardware revision that the factory wrote, "" for
+// none.
+func (d Dir) FactoryRevision() (string, error) { return d.word(revisionFile) }
 
 // Serial returns the serial number of the device: what was asked for, else what
 // the factory wrote, else what the hardware knows.

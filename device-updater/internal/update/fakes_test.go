@@ -71,6 +71,7 @@ type world struct {
 	noReboot   error           // the service manager refuses
 	armed      []string        // roots whose trial was limited
 	free       int64
+	firmware   Firmware // nil: there is none
 	current    int
 	trialBoot  bool
 	boots      int
@@ -410,7 +411,7 @@ func (w *world) machine() (*Machine, func()) {
 	}
 	m := &Machine{
 		Settings: Settings{Follow: "production", TopLevel: []string{"app"}, RebootAuto: true, Tries: 2, TrialTimeout: time.Minute, InstallTimeout: time.Minute},
-		Releases: w, Roots: w, Boot: control{boot.New(blocks{w}), w}, System: w, Journal: log, Records: records,
+		Releases: w, Roots: w, Boot: control{boot.New(blocks{w}), w}, System: w, Firmware: w.firmware, Journal: log, Records: records,
 		Merge: func(_, _, target string) (merge.Result, error) {
 			w.step("merge", func() {})
 			return merge.Result{}, w.conflict

@@ -150,6 +150,7 @@ type Machine struct {
 	Roots    Roots
 	Boot     Boot
 	System   System
+	Firmware Firmware // nil: there is none
 	Merge    func(base, running, target string) (merge.Result, error)
 	Journal  *journal.Journal
 	Records  Records
@@ -277,6 +278,9 @@ func (m *Machine) against(offer Offer) (why, trouble string) {
 // to the reboot if that is wanted. It returns nil if there is nothing to do. A
 // release that failed before is refused.
 func (m *Machine) Update(ctx context.Context, o Options) error {
+	if o.Patient {
+		m.keepFirmware(ctx, true)
+	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	m.setCancel(cancel)

@@ -65,6 +65,7 @@ func (m *Machine) Recover(ctx context.Context) error {
 		return err
 	}
 	m.tidy(ctx)
+	m.keepFirmware(ctx, false)
 	return nil
 }
 

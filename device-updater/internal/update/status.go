@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"aptfleet/device-updater/internal/boot"
+	"aptfleet/device-updater/internal/firmware"
 	"aptfleet/device-updater/internal/journal"
 	"aptfleet/internal/protocol"
 )
@@ -78,6 +79,11 @@ func Look(b Boot, r Records, last journal.Record, follow string) (View, error) {
 	if v.Report.Failed, err = r.Failed(); err != nil {
 		return View{}, err
 	}
+	book, err := firmware.Read(r.dir)
+	if err != nil {
+		v.Report.LastError = err.Error()
+	}
+	v.Report.Firmware = book.Report()
 	roles := []struct {
 		n    int
 		role string

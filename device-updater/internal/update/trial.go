@@ -35,6 +35,9 @@ func (m *Machine) trial(ctx context.Context, tx journal.Record) error {
 	margin := max(m.Settings.TrialTimeout/10, 2*time.Second)
 	limited, cancel := context.WithTimeout(ctx, m.Settings.TrialTimeout-margin-gone)
 	defer cancel()
+	if err := m.tryFirmware(limited); err != nil {
+		return m.firmwareFailed(ctx, tx, err)
+	}
 	warnings, err := m.System.Watch(limited, baseline, m.Settings.Observe, func(waiting string) {
 		m.say(func(s *Status) { s.Progress = waiting })
 	})

@@ -399,13 +399,18 @@ func TestHistory(t *testing.T) {
 		d.Report.Overlay = overlay
 		w.checkIn(d)
 	}
+	for _, f := range []protocol.Firmware{{Version: "1.0", Wanted: "2.0", Reason: "no answer"}, {Version: "2.0", Wanted: "2.0"}, {Version: "2.0", Wanted: "2.0"}} {
+		f.Component = "mcu"
+		d.Report.Firmware = []protocol.Firmware{f}
+		w.checkIn(d)
+	}
 	_, events, err := w.Show(t.Context(), "SN-1")
 	must(t, err)
 	var texts []string
 	for _, e := range events {
 		texts = append(texts, e.Text[:min(40, len(e.Text))])
 	}
-	want := []string{"has its release alone again", "has packages of its own on top of its release: app 1~local"[:40], "is healthy", "reports an error: " + strings.Repeat("x", 22), "went back from " + snapshot2 + ": no boot", "is not healthy: demo-app is down", "is healthy", "runs " + snapshot1}
+	want := []string{"has firmware 2.0 on mcu", "has not the firmware that it should on mcu: no answer"[:40], "has firmware 1.0 on mcu", "has its release alone again", "has packages of its own on top of its release: app 1~local"[:40], "is healthy", "reports an error: " + strings.Repeat("x", 22), "went back from " + snapshot2 + ": no boot", "is not healthy: demo-app is down", "is healthy", "runs " + snapshot1}
 	if fmt.Sprint(texts) != fmt.Sprint(want) {
 		t.Errorf("the history is %q, want %q", texts, want)
 	}

@@ -31,6 +31,12 @@ func ParseReport(text []byte) (*protocol.Report, error) {
 		}
 		f.Evidence = bounded(f.Evidence)
 	}
+	for i := range r.Firmware {
+		f := &r.Firmware[i]
+		for _, s := range []*string{&f.Component, &f.Version, &f.Wanted, &f.Reason} {
+			share(s)
+		}
+	}
 	for _, all := range [][]string{r.Features, r.Overlay} {
 		for i := range all {
 			share(&all[i])
@@ -97,6 +103,7 @@ func changes(before, after *protocol.Report) []string {
 	default:
 		all = append(all, "has packages of its own on top of its release: "+on)
 	}
+	all = append(all, flashed(before.Firmware, after.Firmware)...)
 	if after.LastError != "" && after.LastError != before.LastError {
 		all = append(all, "reports an error: "+after.LastError)
 	}
@@ -108,6 +115,28 @@ func changes(before, after *protocol.Report) []string {
 	}
 	if after.Revision != before.Revision {
 		all = append(all, "says that its hardware revision is "+after.Revision)
+	}
+	return all
+}
+
+// flashed says what has become of the firmware of a device.
+func flashed(before, after []protocol.Firmware) []string {
+	was := make(map[string]protocol.Firmware, len(before))
+	for _, f := range before {
+		was[f.Component] = f
+	}
+	var all []string
+	for _, f := range after {
+		old, what := was[f.Component], f.Component
+		if what == "" {
+			what = "its components"
+		}
+		if f.Version != "" && f.Version != old.Version {
+			all = append(all, "has firmware "+f.Version+" on "+what)
+		}
+		if f.Reason != "" && f.Reason != old.Reason {
+			all = append(all, "has not the firmware that it should on "+what+": "+f.Reason)
+		}
 	}
 	return all
 }

@@ -90,6 +90,7 @@ type devicePage struct {
 	Facts       []fact
 	Deployments []deploymentView
 	Failures    []failure
+	Firmware    []protocol.Firmware
 	Config      []configLine
 	ConfigState string // how far the configuration has come
 	ConfigHelp  string // command
@@ -178,7 +179,7 @@ func (page *devicePage) report(now time.Time, d fleet.View) {
 	if r == nil {
 		return
 	}
-	page.LastError, page.Refused = r.LastError, r.Refused
+	page.LastError, page.Refused, page.Firmware = r.LastError, r.Refused, r.Firmware
 	if page.Device.Problem != "" {
 		page.LastError = "" // the head of the page says it
 	}

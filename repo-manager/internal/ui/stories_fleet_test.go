@@ -175,6 +175,16 @@ func fleetStories() []story {
 			r.Holds = []protocol.Hold{{Reason: "the owner works on it"}}
 			w.device("demo", "demo", r)
 		}, path: devices + "/demo", as: "otto", says: []string{"It refused its assignment", "on the device itself"}},
+		{name: "device-firmware", tell: func(w *world) {
+			demo(w)
+			r := w.report("demo", "production", "1.0")
+			r.Firmware = []protocol.Firmware{
+				{Component: "mcu", Version: "2.0", Wanted: "2.0"},
+				{Component: "modem", Version: "1.1", Wanted: "1.2", Reason: "it waits until the release is committed"},
+				{Component: "pump", Reason: "hardware revision C3 is not supported: this release has firmware for A1, B2"},
+			}
+			w.device("demo", "demo", r)
+		}, path: devices + "/demo", as: "vera", says: []string{"Should have", "waits until the release", "C3 is not supported"}},
 		{name: "device-unknown", tell: lines, path: devices + "/" + url.PathEscape(hostile), as: "otto", status: 404},
 		{name: "device-of-another-pipeline", tell: func(w *world) {
 			lines(w)
@@ -190,6 +200,7 @@ func fleetStories() []story {
 			r.Refused = &protocol.Refused{Reason: hostile, Text: hostile}
 			r.Holds = []protocol.Hold{{Reason: hostile, By: hostile}}
 			r.Failed = []protocol.Failure{{State: "x", Reason: hostile, At: w.now}}
+			r.Firmware = []protocol.Firmware{{Component: hostile, Version: hostile, Wanted: hostile, Reason: hostile}, {Reason: hostile}}
 			w.device(long, "demo", r)
 			w.config[long] = []configuration.Effective{{Entry: configuration.Entry{Scope: configuration.Scope{Pipeline: "demo", Kind: configuration.OfDevice, Name: long}, Key: "motd", Value: configuration.Value{Type: configuration.String, JSON: fmt.Sprintf("%q", "<script>alert(1)</script>")}}}}
 		}, path: devices + "/" + long, as: hostile},

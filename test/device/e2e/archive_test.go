@@ -74,7 +74,12 @@ func (a *archive) ship(ctx context.Context) error {
 			return err
 		}
 	}
-	for _, r := range releases() {
+	firmwares, err := firmwareReleases(program(a.dir, "flash"))
+	if err != nil {
+		return err
+	}
+	// Last come those of releases, as they say.
+	for _, r := range append(firmwares, releases()...) {
 		// Uploads that come together are published together.
 		var group errgroup.Group
 		for _, s := range r.packages {

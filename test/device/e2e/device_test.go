@@ -41,8 +41,9 @@ type fielded struct {
 	reboot  string // auto or manual
 	trial   trial
 
-	revision string // of the hardware; "": the factory wrote none
-	bridge   string // that its network card is plugged into; "": it has the network of the tests
+	revision string            // of the hardware; "": the factory wrote none
+	bridge   string            // that its network card is plugged into; "": it has the network of the tests
+	devices  map[string]string // that are connected to the machine
 }
 
 // belonging is how a device comes to what it should run.
@@ -92,7 +93,7 @@ func (d *fielded) clone(from *device.Machine, name string) {
 	d.t.Helper()
 	dir := filepath.Join(world.dir, "devices", name)
 	var err error
-	if d.Machine, err = from.Clone(d.t.Context(), device.Config{Dir: dir, Name: name, Loader: program(world.dir, "loader"), Bridge: d.bridge}); err != nil {
+	if d.Machine, err = from.Clone(d.t.Context(), device.Config{Dir: dir, Name: name, Loader: program(world.dir, "loader"), Bridge: d.bridge, Devices: d.devices}); err != nil {
 		d.t.Fatal(err)
 	}
 	d.t.Cleanup(func() {

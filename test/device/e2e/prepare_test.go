@@ -12,6 +12,7 @@ import (
 
 	"aptfleet/internal/protocol"
 	"aptfleet/test/debian"
+	"aptfleet/test/microcontroller/bench"
 	"aptfleet/test/rig"
 )
 
@@ -26,7 +27,8 @@ var mirrored = []string{"systemd-sysv", "nftables"}
 // prepare fills dir with what the tests need of the network: the programs
 // (dir/bin) and a server's data directory with the base system in it (dir/data).
 func prepare(ctx context.Context, dir string) error {
-	if err := rig.Build(ctx, filepath.Join(dir, "bin"), "", "repo-manager", "builder", "device-updater", "test/device/loader"); err != nil {
+	programs := append([]string{"repo-manager", "builder", "device-updater", "test/device/loader"}, bench.Programs...)
+	if err := rig.Build(ctx, filepath.Join(dir, "bin"), "", programs...); err != nil {
 		return err
 	}
 	if err := buildNewer(ctx, dir); err != nil {

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -19,6 +20,7 @@ import (
 // by their content.
 type sample struct {
 	name, version string
+	arch          string // "": all
 	depends       []string
 	replaces      []string // also Conflicts with and Provides it: the package has a new name
 	files         map[string]string
@@ -211,7 +213,7 @@ func releases() []release {
 func (s sample) build(ctx context.Context, builder, dir string) (string, error) {
 	work := filepath.Join(dir, fmt.Sprintf("%s-%s", s.name, s.version))
 	manifest := map[string]any{
-		"name": s.name, "version": s.version, "arch": "all", "section": "misc", "priority": "optional",
+		"name": s.name, "version": s.version, "arch": cmp.Or(s.arch, "all"), "section": "misc", "priority": "optional",
 		"maintainer": "Aptfleet Tests <tests@aptfleet.example>", "description": "sample of a release\n Made by a test.",
 		"depends": s.depends,
 	}
