@@ -17,11 +17,13 @@ import (
 	"aptfleet/device-updater/internal/boot"
 	"aptfleet/device-updater/internal/config"
 	"aptfleet/device-updater/internal/daemon"
+	"aptfleet/device-updater/internal/inhibit"
 	"aptfleet/device-updater/internal/journal"
 	"aptfleet/device-updater/internal/merge"
 	"aptfleet/device-updater/internal/rootfs"
 	"aptfleet/device-updater/internal/sandbox"
 	"aptfleet/device-updater/internal/update"
+	"aptfleet/device-updater/internal/window"
 	"aptfleet/internal/term"
 )
 
@@ -88,13 +90,18 @@ func (p *program) open() (_ *device, err error) {
 		source.Assignments, source.TopLevel = d.server.assignments, nil
 	}
 	d.server.lend(source, c)
+	times, err := window.Parse(c.Window)
+	if err != nil {
+		return nil, errors.Join(err, log.Close())
+	}
 	d.machine = &update.Machine{
 		Settings: update.Settings{
 			Follow: c.Follow, TopLevel: source.TopLevel, RebootAuto: c.Reboot == config.RebootAuto, Tries: c.Trial.Tries,
 			TrialTimeout: c.Trial.Timeout, Observe: c.Trial.Observe, InstallTimeout: installTimeout,
+			Window: times, InhibitMax: c.Inhibit.Max, Keep: c.Keep,
 		},
 		Releases: source, Roots: roots, Boot: d.boot, System: update.Systemd{Run: "/run", Reachable: source.Reachable, Identity: rootfs.State{Root: "/", Sysroot: p.sysroot}.CheckIdentity, Clock: time.Now},
-		Merge: merge.Trees, Journal: log, Records: records, Clock: time.Now,
+		Merge: merge.Trees, Journal: log, Records: records, Clock: time.Now, Locks: locks,
 	}
 	d.server.begin(d)
 	return d, nil
@@ -166,12 +173,19 @@ func (d *device) do(ctx context.Context, r daemon.Request, follow func(update.St
 		return nil, &update.Refused{Reason: "the device is about to reboot"}
 	}
 	defer d.tell()
-	if ask := d.server.ask(); ask != nil && r.Act != daemon.Rollback {
+	if ask := d.server.ask(); ask != nil && r.AsksServer() {
 		if err := ask(ctx); err != nil {
 			return nil, err
 		}
 	}
 	return daemon.Do(ctx, d.machine, r)
+}
+
+// locks are all that an application may hold against a reboot. One that cannot
+// be read keeps nothing: a device must not stay as it is for that.
+func locks(ctx context.Context) []inhibit.Lock {
+	own, _ := inhibit.List(inhibit.Dir)
+	return append(own, inhibit.Logind(ctx)...)
 }
 
 // buildTime is the time of the commit that this program was built from: a
