@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"aptfleet/device-updater/internal/daemon"
+	"aptfleet/device-updater/internal/inhibit"
 )
 
 func (p *program) daemonCommand() *cobra.Command {
@@ -43,6 +44,10 @@ func (p *program) serve(ctx context.Context) error {
 	}
 	if err := os.MkdirAll(filepath.Dir(p.socket), 0o755); err != nil {
 		return errors.Join(err, d.close())
+	}
+	// Where nobody can take a lock the device is updated all the same.
+	if err := inhibit.Prepare(inhibit.Dir); err != nil {
+		log.Warn(err.Error())
 	}
 	worker := daemon.New(d.machine, d.config.Poll, d.tell, log)
 	worker.Ask = d.server.ask()

@@ -53,7 +53,7 @@ func (p *program) status(evidence bool) error {
 	if err != nil {
 		return err
 	}
-	all := statusView{View: view, Server: p.lookServer(c)}
+	all := statusView{View: view, Server: p.lookServer(c), now: p.io.Now()}
 	if p.io.JSON {
 		return p.io.PrintJSON(all)
 	}
@@ -85,6 +85,8 @@ func printEvidence(out io.Writer, failed []protocol.Failure) error {
 type statusView struct {
 	update.View
 	Server *serverView `json:"server,omitempty"` // nil: it has none
+
+	now time.Time // holds that have ended are not shown
 }
 
 // serverView is a device's server as the device knows it.
@@ -129,6 +131,9 @@ func printView(out io.Writer, v statusView) error {
 		if d.Role == "trial" {
 			role = "booted, on trial"
 		}
+		if d.Pinned && d.Role != "pinned" {
+			role += ", pinned"
+		}
 		fmt.Fprintf(w, "%d\t%s\t%s\t%s\n", d.ID, role, release(d.Snapshot, d.State), d.Version)
 	}
 	if err := w.Flush(); err != nil {
@@ -141,6 +146,14 @@ func printView(out io.Writer, v statusView) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "\nfollows  %s\nwanted   %s\nphase    %s\n", v.Report.Follow, wanted, term.Printable(strings.TrimSuffix(v.Report.Phase+": "+v.Report.Progress, ": ")))
 	b.WriteString(v.Server.lines())
+	for _, h := range v.Report.Holds {
+		if h.Until.IsZero() || v.now.Before(h.Until) {
+			fmt.Fprintf(&b, "held     here%s; `device-updater unhold` ends it\n", whose(h))
+		}
+	}
+	if v.Develop != nil {
+		fmt.Fprintf(&b, "develops it follows nothing%s; `device-updater rejoin` ends it\n", whose(*v.Develop))
+	}
 	if v.Report.WhyNot != "" {
 		fmt.Fprintf(&b, "why not  %s\n", term.Printable(v.Report.WhyNot))
 	}
@@ -209,6 +222,15 @@ func (v *serverView) lines() string {
 		fmt.Fprintf(&b, "clock    %s ahead of the server\n", -v.Skew)
 	}
 	return b.String()
+}
+
+// whose says by whom, until when and why.
+func whose(h protocol.Hold) string {
+	said := term.Printable(by(h.By))
+	if !h.Until.IsZero() {
+		said += " until " + h.Until.UTC().Format(time.RFC3339)
+	}
+	return said + ": " + term.Printable(h.Reason)
 }
 
 func by(who string) string {

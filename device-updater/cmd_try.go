@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -40,7 +39,7 @@ A device that an operator holds stays as it is: try and rejoin are refused then.
 				}
 				request.Files = append(request.Files, path)
 			}
-			request.By, request.DryRun = cmp.Or(os.Getenv("SUDO_USER"), os.Getenv("USER"), "root"), dryRun
+			request.By, request.DryRun = person(), dryRun
 			if dryRun {
 				return p.preview(cmd.Context(), request)
 			}
@@ -60,7 +59,9 @@ func (p *program) rejoinCommand() *cobra.Command {
 		Long: `rejoin installs exactly the release that the server wants here: what was put on
 top with "device-updater try" goes, and packages of which files were changed on
 this device are installed again. It is one update like any other, on trial. If
-the server wants no release, or one that failed here, it is the booted one.`,
+the server wants no release, or one that failed here, it is the booted one. A
+device that follows nothing ("device-updater develop") follows again once that
+is staged.`,
 		Example: "  device-updater rejoin --dry-run",
 		Args:    usage(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {

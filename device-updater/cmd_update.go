@@ -31,9 +31,19 @@ the running system changes before the reboot. While an operator holds the device
 and without a valid assignment where it follows one, nothing is begun.
 
 A running daemon is asked to do it; --wait follows it to the reboot. Without a
-daemon this process does it.`,
-		Example: "  device-updater update --reboot --wait",
-		Args:    usage(cobra.NoArgs),
+daemon this process does it.
+
+What is staged and is to be booted waits for the maintenance window ("window" in
+the configuration), and for locks of applications (device-updater inhibit), and
+the daemon goes on by itself when they are over. --reboot does not wait for the
+window.
+
+With --wait and --json each change is one JSON object a line:
+  {"phase":"DOWNLOAD","progress":"3 of 12 packages, 4.1 of 30.2 MB","done":4100000,"total":30200000,"unit":"bytes","percent":13}
+The unit is bytes while it downloads and packages while it installs.`,
+		Example: `  device-updater update --reboot --wait
+  device-updater update --wait --json | jq --unbuffered .percent`,
+		Args: usage(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if dryRun {
 				return p.preview(cmd.Context(), daemon.Request{Act: daemon.Preview})
@@ -102,14 +112,19 @@ func (p *program) retryCommand() *cobra.Command {
 func (p *program) cancelCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "cancel",
-		Short: "Stop the update that is under way",
-		Long: `cancel stops an update that has not been staged. What was downloaded stays. The
-daemon does not begin it again by itself until another release is offered or
-the device starts anew.`,
+		Short: "Stop the update that is under way, or give up what is staged",
+		Long: `cancel stops an update that is under way, or gives up one that is staged and
+waits. What was downloaded stays. The release is left alone until another one is
+offered, or a person asks for it: device-updater update. What was tried with
+"device-updater try" and not booted yet is given up with it. From FINALISE on it
+is too late: "device-updater rollback" goes back.`,
 		Example: "  device-updater cancel",
 		Args:    usage(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			stopped, err := daemon.NewClient(p.socket).Cancel(cmd.Context())
+			if errors.Is(err, daemon.ErrNoDaemon) && p.staged() {
+				return p.ask(cmd.Context(), daemon.Request{Act: daemon.Cancel}, true)
+			}
 			if errors.Is(err, daemon.ErrNoDaemon) {
 				return term.WithHint(errors.New("cannot cancel: the daemon is not running"), "an update in another terminal is stopped with Ctrl-C there")
 			}
@@ -124,13 +139,21 @@ the device starts anew.`,
 // ask has a request carried out. Unless wait is set it does not wait for a
 // daemon.
 func (p *program) ask(ctx context.Context, r daemon.Request, wait bool) error {
-	_, err := p.carryOut(ctx, r, wait)
+	show, end := p.follow(r.Act)
+	defer end()
+	if !wait {
+		_, err := p.carryOut(ctx, r, nil, show)
+		return err
+	}
+	_, err := p.carryOut(ctx, r, show, show)
 	return err
 }
 
 // preview shows what a request that changes nothing says would change.
 func (p *program) preview(ctx context.Context, r daemon.Request) error {
-	changes, err := p.carryOut(ctx, r, true)
+	show, end := p.follow(daemon.Preview)
+	changes, err := p.carryOut(ctx, r, show, show)
+	end()
 	if err != nil {
 		return err
 	}
@@ -144,12 +167,9 @@ func (p *program) preview(ctx context.Context, r daemon.Request) error {
 }
 
 // carryOut has a request carried out: by the daemon, or if there is none by
-// this process.
-func (p *program) carryOut(ctx context.Context, r daemon.Request, wait bool) ([]apt.Change, error) {
-	var follow func(update.Status)
-	if wait {
-		follow = p.follow()
-	}
+// this process. follow is told what the daemon does, nil not to wait for it; own
+// what this process does.
+func (p *program) carryOut(ctx context.Context, r daemon.Request, follow, own func(update.Status)) ([]apt.Change, error) {
 	changes, err := daemon.NewClient(p.socket).Ask(ctx, r, follow)
 	if !errors.Is(err, daemon.ErrNoDaemon) {
 		return changes, err
@@ -158,23 +178,8 @@ func (p *program) carryOut(ctx context.Context, r daemon.Request, wait bool) ([]
 	if err != nil {
 		return nil, err
 	}
-	changes, err = d.do(ctx, r, p.follow())
+	changes, err = d.do(ctx, r, own)
 	return changes, errors.Join(err, d.close())
-}
-
-// follow returns what shows a status on standard error, once each.
-func (p *program) follow() func(update.Status) {
-	last := ""
-	return func(s update.Status) {
-		line := strings.ToLower(s.Phase)
-		if s.Progress != "" {
-			line += ": " + s.Progress
-		}
-		if line != last && s.Phase != string(journal.Idle) && !p.io.JSON {
-			fmt.Fprintln(p.io.Err, term.Printable(line))
-		}
-		last = line
-	}
 }
 
 // staged reports whether the last update waits for a reboot.

@@ -19,12 +19,14 @@ import (
 	"aptfleet/device-updater/internal/daemon"
 	"aptfleet/device-updater/internal/firmware"
 	"aptfleet/device-updater/internal/hardware"
+	"aptfleet/device-updater/internal/inhibit"
 	"aptfleet/device-updater/internal/journal"
 	"aptfleet/device-updater/internal/merge"
 	"aptfleet/device-updater/internal/rootfs"
 	"aptfleet/device-updater/internal/sandbox"
 	"aptfleet/device-updater/internal/settings"
 	"aptfleet/device-updater/internal/update"
+	"aptfleet/device-updater/internal/window"
 	"aptfleet/internal/term"
 )
 
@@ -91,14 +93,19 @@ func (p *program) open() (_ *device, err error) {
 		source.Assignments, source.TopLevel = d.server.assignments, nil
 	}
 	d.server.lend(source, c)
+	times, err := window.Parse(c.Window)
+	if err != nil {
+		return nil, errors.Join(err, log.Close())
+	}
 	d.machine = &update.Machine{
 		Settings: update.Settings{
 			Follow: c.Follow, TopLevel: source.TopLevel, RebootAuto: c.Reboot == config.RebootAuto, Tries: c.Trial.Tries,
 			TrialTimeout: c.Trial.Timeout, Observe: c.Trial.Observe, InstallTimeout: installTimeout,
+			Window: times, InhibitMax: c.Inhibit.Max, Keep: c.Keep,
 		},
 		Releases: source, Roots: roots, Boot: d.boot, System: update.Systemd{Run: "/run", Root: "/", Watchdog: watchdog(c.Watchdog), Reachable: source.Reachable, Identity: rootfs.State{Root: "/", Sysroot: p.sysroot}.CheckIdentity, Clock: time.Now},
 		Firmware: &firmware.Converger{Root: "/", Dir: p.updaterDir(), Revision: p.board(c).Revision, Clock: time.Now},
-		Merge:    merge.Trees, Journal: log, Records: records, Clock: time.Now, Secrets: p.secrets,
+		Merge:    merge.Trees, Journal: log, Records: records, Clock: time.Now, Secrets: p.secrets, Locks: locks,
 	}
 	d.server.begin(d)
 	return d, nil
@@ -196,12 +203,19 @@ func (d *device) do(ctx context.Context, r daemon.Request, follow func(update.St
 		return nil, &update.Refused{Reason: "the device is about to reboot"}
 	}
 	defer d.tell()
-	if ask := d.server.ask(); ask != nil && r.Act != daemon.Rollback && r.Act != daemon.Firmware {
+	if ask := d.server.ask(); ask != nil && r.AsksServer() {
 		if err := ask(ctx); err != nil {
 			return nil, err
 		}
 	}
 	return daemon.Do(ctx, d.machine, r)
+}
+
+// locks are all that an application may hold against a reboot. One that cannot
+// be read keeps nothing: a device must not stay as it is for that.
+func locks(ctx context.Context) []inhibit.Lock {
+	own, _ := inhibit.List(inhibit.Dir)
+	return append(own, inhibit.Logind(ctx)...)
 }
 
 // buildTime is the time of the commit that this program was built from: a

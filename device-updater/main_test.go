@@ -217,8 +217,9 @@ func TestLockedByAnotherProcess(t *testing.T) {
 
 func TestPrintView(t *testing.T) {
 	previous := 1
+	now := time.Date(2026, 11, 20, 10, 0, 0, 0, time.UTC)
 	var out bytes.Buffer
-	err := printView(&out, statusView{View: update.View{
+	err := printView(&out, statusView{now: now, View: update.View{
 		Current: 3, Committed: 2, Previous: &previous, Trial: &boot.Trial{Deployment: 3, Tries: 1},
 		Checked: time.Date(2026, 11, 20, 10, 0, 0, 0, time.UTC),
 		Report: protocol.Report{
@@ -226,18 +227,27 @@ func TestPrintView(t *testing.T) {
 			Wanted: strings.Repeat("cd", 32), WantedName: "20261120T094500Z", WhyNot: "it is on trial",
 			Deployments: []protocol.Deployment{
 				{ID: 3, Snapshot: "20261120T094500Z", Role: "trial", Version: "3.0"},
-				{ID: 2, State: strings.Repeat("ab", 32), Role: "rollback"},
+				{ID: 2, State: strings.Repeat("ab", 32), Role: "rollback", Pinned: true},
+				{ID: 1, State: strings.Repeat("ef", 32), Role: "pinned", Pinned: true},
 			},
 			Failed: []protocol.Failure{{Snapshot: "20261120T090000Z", At: time.Date(2026, 11, 20, 9, 30, 0, 0, time.UTC), Reason: "app.service failed\x1b[2J"}},
+			Holds: []protocol.Hold{
+				{Reason: "at the fair", By: "ann", Until: now.Add(time.Hour)},
+				{Reason: "over", Until: now},
+			},
 		},
+		Develop: &protocol.Hold{Reason: "a new pump"},
 	}})
 	want := `DEPLOYMENT  ROLE              RELEASE             VERSION
 3           booted, on trial  20261120T094500Z    3.0
-2           rollback          state abababababab  
+2           rollback, pinned  state abababababab  
+1           pinned            state efefefefefef  
 
 follows  production
 wanted   20261120T094500Z, asked 2026-11-20T10:00:00Z
 phase    HEALTH: graphical.target was not reached
+held     here by ann until 2026-11-20T11:00:00Z: at the fair; ` + "`device-updater unhold`" + ` ends it
+develops it follows nothing: a new pump; ` + "`device-updater rejoin`" + ` ends it
 why not  it is on trial
 failed   20261120T090000Z at 2026-11-20T09:30:00Z: app.service failed\x1b[2J
 `

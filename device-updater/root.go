@@ -70,7 +70,8 @@ update, 130 interrupted.`,
 	})
 	root.AddCommand(
 		p.daemonCommand(), p.statusCommand(), p.checkCommand(), p.updateCommand(), p.cancelCommand(), p.rollbackCommand(),
-		p.retryCommand(), p.tryCommand(), p.rejoinCommand(), p.verifyCommand(), p.historyCommand(), p.firmwareCommand(), p.enrolCommand(), p.identityCommand(),
+		p.retryCommand(), p.holdCommand(), p.unholdCommand(), p.pinCommand(), p.unpinCommand(), p.inhibitCommand(),
+		p.tryCommand(), p.rejoinCommand(), p.developCommand(), p.verifyCommand(), p.historyCommand(), p.firmwareCommand(), p.enrolCommand(), p.identityCommand(),
 		p.configCommand(), p.initCommand(), p.mountStateCommand(),
 		manual.Command(),
 	)

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -102,7 +101,7 @@ func newDeviceHoldCommand(c *cli) *cobra.Command {
 		if reason == "" {
 			return protocol.Device{}, &term.UsageError{Text: "repo-manager device hold needs --reason WHY", Hint: "repo-manager device hold --help"}
 		}
-		at, err := moment(until, time.Now())
+		at, err := term.Moment(until, time.Now())
 		if err != nil {
 			return protocol.Device{}, err
 		}
@@ -111,27 +110,6 @@ func newDeviceHoldCommand(c *cli) *cobra.Command {
 	cmd.Flags().StringVar(&reason, "reason", "", "`why`; the device shows it")
 	cmd.Flags().StringVar(&until, "until", "", "`time` at which the hold ends; without it, it has to be taken off")
 	return cmd
-}
-
-// moment reads a time, a date, or a duration from now; "" is the zero time.
-func moment(text string, now time.Time) (time.Time, error) {
-	if text == "" {
-		return time.Time{}, nil
-	}
-	for _, layout := range []string{time.RFC3339, "2006-01-02"} {
-		if t, err := time.Parse(layout, text); err == nil {
-			return t, nil
-		}
-	}
-	days, isDays := strings.CutSuffix(text, "d")
-	var n int
-	if _, err := fmt.Sscanf(days, "%d", &n); isDays && err == nil && fmt.Sprint(n) == days {
-		return now.Add(time.Duration(n) * 24 * time.Hour), nil
-	}
-	if d, err := time.ParseDuration(text); err == nil {
-		return now.Add(d), nil
-	}
-	return time.Time{}, &term.UsageError{Text: fmt.Sprintf("cannot use %q as a time", text), Hint: "2026-12-01T06:00:00Z, 2026-12-01, 36h or 14d"}
 }
 
 func newDeviceUnholdCommand(c *cli) *cobra.Command {

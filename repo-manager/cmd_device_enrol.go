@@ -227,7 +227,7 @@ unless --expires says otherwise, a year at most.`,
 			if err := needs(cmd, "product", "stage"); err != nil {
 				return err
 			}
-			if t.Expires, err = moment(expires, time.Now()); err != nil {
+			if t.Expires, err = term.Moment(expires, time.Now()); err != nil {
 				return err
 			}
 			api, pipeline, err := c.inPipeline(cmd.Context())

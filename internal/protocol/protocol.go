@@ -435,7 +435,8 @@ type Deployment struct {
 	State    string `json:"state"`
 	Snapshot string `json:"snapshot,omitempty"`
 	BOM      string `json:"bom,omitempty"`     // SHA-256 of the bill of materials that it was made of, if it was
-	Role     string `json:"role"`              // "booted", "staged", "trial", "rollback", "pinned"
+	Role     string `json:"role"`              // "booted", "staged", "trial", "rollback"; of others "pinned" or "kept"
+	Pinned   bool   `json:"pinned,omitempty"`  // it stays whatever its role
 	Version  string `json:"version,omitempty"` // version of the first wanted package
 }
 

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -177,7 +178,7 @@ func TestDownload(t *testing.T) {
 		t.Fatal(err)
 	}
 	var seen []string
-	if err := p.Download(t.Context(), plan, nil, func(done, total int) { seen = append(seen, fmt.Sprint(done, "/", total)) }); err != nil {
+	if err := p.Download(t.Context(), plan, nil, func(f apt.Fetched) { seen = append(seen, fmt.Sprint(f.Files, "/", f.AllFiles)) }); err != nil {
 		t.Fatal(err)
 	}
 	if len(seen) == 0 || seen[len(seen)-1] != "2/2" {
@@ -254,8 +255,14 @@ func TestInstall(t *testing.T) {
 		s.add(stage, base, packages...)
 		return s.install(root, stage, topLevel)
 	}
-	if out, err := move("1", "app", app("app", "1", "Depends: lib\n"), pkg{name: "lib", version: "1"}); err != nil {
+	out, err := move("1", "app", app("app", "1", "Depends: lib\n"), pkg{name: "lib", version: "1"})
+	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
+	}
+	for _, done := range []string{"app", "lib"} { // apt says how far it is, a line each
+		if !regexp.MustCompile(`(?m)^pmstatus:` + done + `:[0-9.]+:Installed ` + done + ` \(.*\)$`).MatchString(out) {
+			t.Errorf("it does not say that %s is installed:\n%s", done, out)
+		}
 	}
 	s.has(root, "usr/share/app/version", "1\n")
 	if err := os.WriteFile(filepath.Join(root, "etc/app.conf"), []byte("local\n"), 0o644); err != nil {

@@ -34,7 +34,8 @@ type Run func(ctx context.Context, c sandbox.Command, out io.Writer) error
 // Install turns root, which has the dpkg status that the plan was made for,
 // into the plan's list with the apt and dpkg of that root. Configuration files
 // that were changed locally stay. What apt and the packages' scripts print
-// goes to out. After an error root is good for nothing.
+// goes to out, with the lines in which apt tells its progress (APT::Status-Fd).
+// After an error root is good for nothing.
 func (p *Private) Install(ctx context.Context, run Run, root string, plan Plan, topLevel []string, out io.Writer) error {
 	status, err := readStatus(root)
 	if err != nil {
@@ -43,6 +44,9 @@ func (p *Private) Install(ctx context.Context, run Run, root string, plan Plan, 
 	c := sandbox.Command{
 		Root: root,
 		Env:  []string{"APT_CONFIG=" + insideConf},
+		// Not standard output itself: apt closes it for dpkg, whose first file,
+		// the lock, would then be what it prints into.
+		Status: true,
 		Binds: []sandbox.Bind{
 			{Source: p.Path("lists"), Target: insideLists},
 			{Source: p.Path("archives"), Target: insideDebs},
@@ -146,6 +150,7 @@ Dir::Cache::archives "` + insideArchives + `";
 Dir::Log "` + insideLog + `";
 Dpkg::Options { "--force-confdef"; "--force-confold"; "--force-unsafe-io"; "--log=/dev/null"; };
 Dpkg::Use-Pty "false";
+APT::Status-Fd "3";
 `
 
 // traces are files that say when and by which way packages were installed:

@@ -64,6 +64,9 @@ type Plan struct {
 	Native string      // the device's architecture
 	Mend   bool        // something must be mended that no package can: a directory's mode, a hold
 
+	Here      int64            // bytes of Fetch that are on the disk already; see Measure
+	Installed map[string]int64 // bytes that packages of Fetch take when they are installed, by their String; one that is missing does not say
+
 	old map[string]string // version that is installed now, by slot
 }
 

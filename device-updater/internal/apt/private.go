@@ -45,9 +45,8 @@ func NewPrivate(dir string, source Source) (*Private, error) {
 // Download fetches what the plan needs and is not here yet, and checks every
 // file against its hash. status is the dpkg status that the plan was made for:
 // apt proves on the way that the transaction can be done. Files that are not
-// needed any more are deleted. progress is told how many files of how many are
-// here; it may be nil.
-func (p *Private) Download(ctx context.Context, plan Plan, status []byte, progress func(done, total int)) error {
+// needed any more are deleted. progress is told how much is here; it may be nil.
+func (p *Private) Download(ctx context.Context, plan Plan, status []byte, progress func(Fetched)) error {
 	if err := atomicfile.Write(p.Path("state/status"), status, 0o600); err != nil {
 		return fmt.Errorf("cannot prepare apt: %w", err)
 	}
@@ -102,6 +101,24 @@ func (p *Private) sweep(plan Plan) error {
 			return fmt.Errorf("cannot delete old download: %w", err)
 		}
 	}
+	return p.sweepPartial(need)
+}
+
+// sweepPartial deletes what is here of files that nobody needs any more. Of
+// others apt asks for the rest alone.
+func (p *Private) sweepPartial(need map[string]Package) error {
+	entries, err := os.ReadDir(p.Path("archives/partial"))
+	if err != nil {
+		return fmt.Errorf("cannot look through downloads: %w", err)
+	}
+	for _, e := range entries {
+		if _, ok := need[e.Name()]; ok || e.IsDir() {
+			continue
+		}
+		if err := os.Remove(p.Path("archives/partial/" + e.Name())); err != nil {
+			return fmt.Errorf("cannot delete old download: %w", err)
+		}
+	}
 	return nil
 }
 
@@ -146,19 +163,26 @@ func (p *Private) file(want Package) string {
 	return p.Path("archives/" + want.File)
 }
 
+// Fetched is how far a download is.
+type Fetched struct {
+	Files, AllFiles int
+	Bytes, AllBytes int64
+}
+
 // watch tells progress about files as they arrive, until stop.
-func (p *Private) watch(ctx context.Context, plan Plan, progress func(done, total int)) (stop func()) {
+func (p *Private) watch(ctx context.Context, plan Plan, progress func(Fetched)) (stop func()) {
 	if progress == nil {
 		return func() {}
 	}
 	count := func() {
-		done := 0
+		now := Fetched{AllFiles: len(plan.Fetch), AllBytes: plan.FetchSize()}
 		for _, f := range plan.Fetch {
-			if info, err := os.Stat(p.file(f)); err == nil && info.Size() == f.Size {
-				done++
+			here := p.here(f)
+			if now.Bytes += here; here == f.Size {
+				now.Files++
 			}
 		}
-		progress(done, len(plan.Fetch))
+		progress(now)
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	finished := make(chan struct{})

@@ -195,12 +195,22 @@ func (c *Client) verify(base string, raw []byte, floor, seen time.Time) (Offer, 
 		now = offer.Date
 	}
 	if !offer.validUntil.IsZero() && !now.Before(offer.validUntil) {
-		return Offer{}, &Error{Expired, what, fmt.Errorf("it was valid until %s", offer.validUntil.Format(time.RFC3339))}
+		return Offer{}, &Error{Expired, what, c.expired(offer.validUntil)}
 	}
 	if offer.Date.Before(seen) {
 		return Offer{}, &Error{Older, what, fmt.Errorf("it is of %s, and one of %s was seen", offer.Date.Format(time.RFC3339), seen.Format(time.RFC3339))}
 	}
 	return offer, nil
+}
+
+// expired says why a text is not valid any more. A device cannot tell a clock
+// that stands in the future from a server that does not renew: its owner can.
+func (c *Client) expired(until time.Time) error {
+	if now := c.Clock(); !now.Before(until) {
+		return fmt.Errorf("it was valid until %s, and the clock of this device says %s: if that is wrong, set it (timedatectl set-time), else the server has not renewed it",
+			until.Format(time.RFC3339), now.UTC().Format(time.DateOnly))
+	}
+	return fmt.Errorf("it was valid until %s, and the server has not renewed it", until.Format(time.RFC3339))
 }
 
 func (c *Client) parse(text []byte, base string) (Offer, error) {

@@ -158,6 +158,15 @@ func TestClocks(t *testing.T) {
 	if _, err := s.client.Check(t.Context(), "p/production", now.Add(2*time.Hour), time.Time{}); !errors.As(err, &refused) || refused.Kind != archive.Expired {
 		t.Errorf("a floor behind Valid-Until: %v", err)
 	}
+	if strings.Contains(refused.Error(), "clock") {
+		t.Errorf("the clock stands in the past: %v", refused)
+	}
+	// A clock in the far future refuses everything: only a person can tell.
+	s.client.Clock = func() time.Time { return now.AddDate(30, 0, 0) }
+	_, err := s.client.Check(t.Context(), "p/production", time.Time{}, time.Time{})
+	if !errors.As(err, &refused) || refused.Kind != archive.Expired || !strings.Contains(err.Error(), "the clock of this device says "+now.AddDate(30, 0, 0).Format(time.DateOnly)) || !strings.Contains(err.Error(), "timedatectl set-time") {
+		t.Errorf("a clock in the future: %v", err)
+	}
 }
 
 // TestAPinIsHeld: a device that follows a snapshot or a state takes no other for

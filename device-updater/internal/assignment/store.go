@@ -219,7 +219,13 @@ func (s *Store) Current() (a *protocol.Assignment, against string) {
 func untimely(a protocol.Assignment, clock Clock) string {
 	switch {
 	case !clock.latest(a).Before(a.Expires):
-		return fmt.Sprintf("its assignment expired at %s, and the server has not renewed it", a.Expires.UTC().Format(time.RFC3339))
+		why := fmt.Sprintf("its assignment expired at %s, and the server has not renewed it", a.Expires.UTC().Format(time.RFC3339))
+		if !clock.Now.Before(a.Expires) {
+			// The server renews by its own clock. A day, so that the reason does not
+			// change at each look.
+			why += "; the clock of this device says " + clock.Now.UTC().Format(time.DateOnly) + ": if that is wrong, set it (timedatectl set-time)"
+		}
+		return why
 	case clock.Synchronised && a.Issued.After(clock.Now.Add(maxAhead)):
 		return fmt.Sprintf("its assignment was issued at %s, which has not come yet", a.Issued.UTC().Format(time.RFC3339))
 	}

@@ -187,6 +187,14 @@ func TestRenewal(t *testing.T) {
 	if a, against := open(t, s.dir, &clock).Current(); a == nil || against == "" {
 		t.Errorf("%+v %q", a, against)
 	}
+	// What a wrong clock may have to do with it, the same all day.
+	clock = Clock{Now: clock.Now.AddDate(30, 0, 0)}
+	_, first := open(t, s.dir, &clock).Current()
+	clock.Now = clock.Now.Add(time.Minute)
+	_, second := open(t, s.dir, &clock).Current()
+	if !strings.Contains(first, "the clock of this device says "+clock.Now.Format(time.DateOnly)) || first != second {
+		t.Errorf("%q, then %q", first, second)
+	}
 }
 
 func TestHolds(t *testing.T) {

@@ -15,6 +15,7 @@ import (
 	"github.com/go-viper/mapstructure/v2"
 	"github.com/spf13/viper"
 
+	"aptfleet/device-updater/internal/window"
 	"aptfleet/internal/deb"
 )
 
@@ -40,6 +41,9 @@ type Config struct {
 	Packages     []string      `mapstructure:"packages"`     // top-level packages
 	Poll         time.Duration `mapstructure:"poll"`         // how often to check; 0: on request only
 	Reboot       string        `mapstructure:"reboot"`       // RebootAuto or RebootManual
+	Window       string        `mapstructure:"window"`       // when a staged deployment is booted by itself, as package window reads it; "": always
+	Keep         int           `mapstructure:"keep"`         // deployments that stay: the booted, the previous, and the newest others; pinned ones besides
+	Inhibit      Inhibit       `mapstructure:"inhibit"`
 	Trial        Trial         `mapstructure:"trial"`
 	Watchdog     Watchdog      `mapstructure:"watchdog"`
 }
@@ -63,6 +67,10 @@ const (
 	WatchdogAlways = "always"
 	WatchdogNever  = "never"
 )
+// Inhibit says what locks of applications may do.
+type Inhibit struct {
+	Max time.Duration `mapstructure:"max"` // how long at most they keep a staged deployment from being booted; 0: not at all
+}
 
 // FollowAssignment is to run what the server assigns. Archive, pipeline,
 // distribution, components and packages come from the server then, and the
@@ -74,6 +82,16 @@ const (
 	RebootAuto   = "auto"
 	RebootManual = "manual"
 )
+
+// Of deployments there are always the booted one and the one to go back to.
+const (
+	minKeep = 2
+	maxKeep = 20
+)
+
+// maxInhibit is how long a lock may be waited for: a device that is never
+// rebooted is never updated.
+const maxInhibit = 7 * 24 * time.Hour
 
 var (
 	wordPattern   = regexp.MustCompile(`^[a-z0-9][a-z0-9.+-]*$`)
@@ -88,6 +106,8 @@ func Load(path string) (Config, error) {
 	v.SetConfigType("yaml")
 	v.SetDefault("poll", "1m")
 	v.SetDefault("reboot", RebootAuto)
+	v.SetDefault("keep", minKeep)
+	v.SetDefault("inhibit.max", "1h")
 	v.SetDefault("trial.tries", 3)
 	// An uplink may take four minutes, and the boot some time of its own.
 	v.SetDefault("trial.timeout", "10m")
@@ -205,6 +225,10 @@ func (c Config) checkCommon() error {
 		return fmt.Errorf("poll: %s is negative", c.Poll)
 	case c.Reboot != RebootAuto && c.Reboot != RebootManual:
 		return fmt.Errorf("reboot: %q is neither %s nor %s", c.Reboot, RebootAuto, RebootManual)
+	case c.Keep < minKeep || c.Keep > maxKeep:
+		return fmt.Errorf("keep: %d is not within %d to %d deployments", c.Keep, minKeep, maxKeep)
+	case c.Inhibit.Max < 0 || c.Inhibit.Max > maxInhibit:
+		return fmt.Errorf("inhibit.max: %s is not within 0 and %s", c.Inhibit.Max, maxInhibit)
 	case c.Trial.Tries < 1 || c.Trial.Tries > 9:
 		return fmt.Errorf("trial.tries: %d is not within 1 to 9", c.Trial.Tries)
 	case c.Trial.Timeout < 10*time.Second:
@@ -215,6 +239,9 @@ func (c Config) checkCommon() error {
 		return fmt.Errorf("watchdog.when: %q is neither %s nor %s nor %s", c.Watchdog.When, WatchdogTrial, WatchdogAlways, WatchdogNever)
 	case c.Watchdog.Timeout < 10*time.Second || c.Watchdog.Timeout > time.Hour:
 		return fmt.Errorf("watchdog.timeout: %s is not within 10s and 1h", c.Watchdog.Timeout)
+	}
+	if _, err := window.Parse(c.Window); err != nil {
+		return fmt.Errorf("window: %w", err)
 	}
 	for _, name := range c.Components {
 		if !wordPattern.MatchString(name) {

@@ -39,14 +39,18 @@ func TestDefaults(t *testing.T) {
 	if c.Archive != "http://127.0.0.1:8080" {
 		t.Errorf("archive %q keeps its slash", c.Archive)
 	}
+	if c.Window != "" || c.Keep != 2 || c.Inhibit.Max != time.Hour {
+		t.Errorf("%+v", c)
+	}
 }
 
 func TestAllKeys(t *testing.T) {
-	c, err := load(t, good+"distribution: trixie\nserver: https://fleet.example/\nca: /etc/aptfleet/ca.pem\ntoken: aft1_x\nserial: SN-1\nrevision: B2\nproduct: gateway\npoll: 0\nreboot: manual\ntrial: {tries: 2, timeout: 20s, observe: 3s}\nwatchdog: {when: always, timeout: 15s}\n")
+	c, err := load(t, good+"distribution: trixie\nserver: https://fleet.example/\nca: /etc/aptfleet/ca.pem\ntoken: aft1_x\nserial: SN-1\nrevision: B2\nproduct: gateway\npoll: 0\nreboot: manual\nwindow: mon-fri 22:00-02:00; sat,sun 00:00-24:00\nkeep: 4\ninhibit: {max: 0}\ntrial: {tries: 2, timeout: 20s, observe: 3s}\nwatchdog: {when: always, timeout: 15s}\n")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.Poll != 0 || c.Reboot != config.RebootManual || c.Trial != (config.Trial{Tries: 2, Timeout: 20 * time.Second, Observe: 3 * time.Second}) || c.Watchdog != (config.Watchdog{When: config.WatchdogAlways, Timeout: 15 * time.Second}) || c.Token != "aft1_x" || c.Server != "https://fleet.example" || c.CA != "/etc/aptfleet/ca.pem" || c.Serial != "SN-1" || c.Revision != "B2" || c.Product != "gateway" {
+	if c.Poll != 0 || c.Reboot != config.RebootManual || c.Trial != (config.Trial{Tries: 2, Timeout: 20 * time.Second, Observe: 3 * time.Second}) || c.Watchdog != (config.Watchdog{When: config.WatchdogAlways, Timeout: 15 * time.Second}) || c.Token != "aft1_x" || c.Server != "https://fleet.example" || c.CA != "/etc/aptfleet/ca.pem" || c.Serial != "SN-1" || c.Revision != "B2" || c.Product != "gateway" ||
+		c.Window != "mon-fri 22:00-02:00; sat,sun 00:00-24:00" || c.Keep != 4 || c.Inhibit.Max != 0 {
 		t.Errorf("%+v", c)
 	}
 }
@@ -84,6 +88,15 @@ func TestRefused(t *testing.T) {
 		{good + "poll: soon\n", "poll"},
 		{good + "poll: -1s\n", "poll"},
 		{good + "reboot: maybe\n", "reboot"},
+		{good + "window: at night\n", "window"},
+		{good + "window: [02:00-04:00]\n", "window"},
+		{good + "keep: 1\n", "keep"},
+		{good + "keep: 21\n", "keep"},
+		{good + "keep: all\n", "keep"},
+		{good + "inhibit: 1h\n", "inhibit"},
+		{good + "inhibit: {max: -1s}\n", "inhibit.max"},
+		{good + "inhibit: {max: 169h}\n", "inhibit.max"},
+		{good + "inhibit: {min: 1h}\n", "min"},
 		{good + "trial: {tries: 0}\n", "trial.tries"},
 		{good + "trial: {tries: 10}\n", "trial.tries"},
 		{good + "trial: {timeout: 1s}\n", "trial.timeout"},

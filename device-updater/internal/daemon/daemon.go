@@ -27,6 +27,9 @@ const (
 	Try      Act = "try"
 	Rejoin   Act = "rejoin"
 	Firmware Act = "firmware"
+	Cancel   Act = "cancel" // what is staged
+	Pin      Act = "pin"
+	Unpin    Act = "unpin"
 	// Reload ends Run, so that the daemon begins anew with what has changed
 	// about the device: it was enrolled.
 	Reload Act = "reload"
@@ -39,9 +42,11 @@ type Request struct {
 	Retry  bool     `json:"retry,omitempty"`   // Update: also what failed before
 	DryRun bool     `json:"dry_run,omitempty"` // Try, Rejoin, Firmware: only say what would change
 	Files  []string `json:"files,omitempty"`   // Try: absolute paths of .debs
-	By     string   `json:"by,omitempty"`      // Try: who brought them
-	// Component is what Firmware is applied to; "": all of them.
-	Component string `json:"component,omitempty"`
+	By     string   `json:"by,omitempty"`      // Try, Pin: who brought them, or who wants it
+
+	Component  string `json:"component,omitempty"`  // what Firmware is applied to; "": all of them
+	Deployment int    `json:"deployment,omitempty"` // Pin, Unpin
+	Reason     string `json:"reason,omitempty"`     // Pin
 
 	patient bool // nobody asked: it is time to check
 }
@@ -59,10 +64,21 @@ type Machine interface {
 	Rejoin(ctx context.Context, o update.Options) error
 	PreviewRejoin(ctx context.Context) ([]apt.Change, error)
 	ApplyFirmware(ctx context.Context, component string, dryRun bool) ([]apt.Change, error)
+	Withdraw(ctx context.Context) error
+	Pin(deployment int, by, reason string) error
+	Unpin(deployment int) error
 	Rebooting() bool
 	Unfinished() bool
+	Waits() bool
+	Ready(ctx context.Context) bool
 	Cancel() bool
 	Status() update.Status
+}
+
+// AsksServer reports whether a request wants to know first what the server has
+// to say.
+func (r Request) AsksServer() bool {
+	return !r.patient && r.Act != Rollback && r.Act != Cancel && r.Act != Pin && r.Act != Unpin && r.Act != Firmware
 }
 
 // Do carries a request out on a machine that has recovered. changes are the
@@ -93,6 +109,12 @@ func Do(ctx context.Context, m Machine, r Request) (changes []apt.Change, err er
 		if err = m.Retry(); err == nil {
 			err = m.Update(ctx, update.Options{})
 		}
+	case Cancel:
+		err = m.Withdraw(ctx)
+	case Pin:
+		err = m.Pin(r.Deployment, r.By, r.Reason)
+	case Unpin:
+		err = m.Unpin(r.Deployment)
 	default:
 		err = errors.New("cannot do " + string(r.Act) + ": no such act")
 	}
@@ -173,7 +195,7 @@ func (d *Daemon) Run(ctx context.Context) {
 	tick := d.next(recovered, 0)
 	for {
 		var next job
-		byItself := false
+		byItself, goesOn := false, false
 		select {
 		case <-ctx.Done():
 			return
@@ -182,6 +204,11 @@ func (d *Daemon) Run(ctx context.Context) {
 			byItself = true
 		case <-d.news:
 			byItself = true
+		case <-d.ready(recovered):
+			if !d.machine.Ready(ctx) {
+				continue
+			}
+			byItself, goesOn = true, true
 		}
 		if byItself {
 			next = job{Request{Act: Update, patient: true}, make(chan outcome, 1)}
@@ -196,7 +223,7 @@ func (d *Daemon) Run(ctx context.Context) {
 		switch {
 		case !recovered:
 			next.done <- outcome{err: errors.New("cannot start: what was interrupted could not be brought to an end; see the log of aptfleet-updater.service")}
-		case byItself && d.poll == 0:
+		case byItself && d.poll == 0 && !goesOn:
 			// It only recovered.
 		case d.machine.Rebooting():
 			next.done <- outcome{err: &update.Refused{Reason: "the device is about to reboot"}}
@@ -213,7 +240,7 @@ func (d *Daemon) Run(ctx context.Context) {
 
 // do carries a request out, and asks the server first if a person wants to know.
 func (d *Daemon) do(ctx context.Context, r Request) ([]apt.Change, error) {
-	if d.Ask != nil && !r.patient && r.Act != Rollback && r.Act != Firmware {
+	if d.Ask != nil && r.AsksServer() {
 		if err := d.Ask(ctx); err != nil {
 			return nil, err
 		}
@@ -231,6 +258,17 @@ func (d *Daemon) next(recovered bool, pause time.Duration) <-chan time.Time {
 		return time.After(recoverPause)
 	case d.poll > 0:
 		return time.After(pause)
+	}
+	return nil
+}
+
+// readyPause is how often it is looked whether what is staged may be booted now.
+const readyPause = 2 * time.Second
+
+// ready returns what says when to look whether what is staged must still wait.
+func (d *Daemon) ready(recovered bool) <-chan time.Time {
+	if recovered && d.machine.Waits() {
+		return time.After(readyPause)
 	}
 	return nil
 }

@@ -26,7 +26,10 @@ type machine struct {
 	did       []string
 	status    update.Status
 	rebooting bool
-	half      bool    // an act stopped half-way
+	half      bool // an act stopped half-way
+	waits     bool // what is staged waits, until it was looked at
+	readyAt   int  // so many times
+	looks     int
 	recover   []error // of the first calls
 	act       func(ctx context.Context, what string) error
 	cancelled chan struct{}
@@ -83,6 +86,23 @@ func (m *machine) PreviewRejoin(ctx context.Context) ([]apt.Change, error) {
 }
 func (m *machine) ApplyFirmware(ctx context.Context, component string, dryRun bool) ([]apt.Change, error) {
 	return []apt.Change{{Name: component, New: "2"}}, m.do(ctx, fmt.Sprint("firmware ", dryRun))
+}
+func (m *machine) Withdraw(ctx context.Context) error { return m.do(ctx, "withdraw") }
+func (m *machine) Pin(n int, by, reason string) error {
+	return m.do(context.Background(), fmt.Sprintf("pin %d of %s: %s", n, by, reason))
+}
+func (m *machine) Unpin(n int) error { return m.do(context.Background(), fmt.Sprintf("unpin %d", n)) }
+func (m *machine) Waits() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.waits
+}
+func (m *machine) Ready(context.Context) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.looks++
+	m.waits = m.looks < m.readyAt
+	return !m.waits
 }
 func (m *machine) Retry() error { return m.do(context.Background(), "retry") }
 func (m *machine) Rebooting() bool {
@@ -183,8 +203,16 @@ func TestActs(t *testing.T) {
 			t.Errorf("%+v: %v, %v", c.r, changes, err)
 		}
 	}
+	for _, r := range []daemon.Request{{Act: daemon.Pin, Deployment: 3, By: "ann", Reason: "acceptance"}, {Act: daemon.Unpin, Deployment: 3}} {
+		if r.AsksServer() {
+			t.Errorf("%s needs the server", r.Act)
+		}
+		if _, err := client.Ask(t.Context(), r, func(update.Status) {}); err != nil {
+			t.Error(err)
+		}
+	}
 	if got := strings.Join(m.did, ", "); got != "recover, check, update, update reboot retry, rollback, retry, update, preview, "+
-		"try [/a.deb /b.deb] of ann, reboot true, preview of [/a.deb], rejoin, reboot true, preview of rejoin" {
+		"try [/a.deb /b.deb] of ann, reboot true, preview of [/a.deb], rejoin, reboot true, preview of rejoin, pin 3 of ann: acceptance, unpin 3" {
 		t.Errorf("it did %s", got)
 	}
 	if _, err := client.Ask(t.Context(), daemon.Request{Act: "fly"}, func(update.Status) {}); err == nil {
@@ -274,8 +302,26 @@ func TestNotWaiting(t *testing.T) {
 func TestCancel(t *testing.T) {
 	m := &machine{}
 	_, client := start(t, m, 0)
+	m.mu.Lock()
+	m.act = func(context.Context, string) error { return update.ErrNothingUnderWay }
+	m.mu.Unlock()
 	if did, err := client.Cancel(t.Context()); err != nil || did {
 		t.Errorf("nothing runs: %v, %v", did, err)
+	}
+	m.mu.Lock()
+	m.act = func(context.Context, string) error { return errors.New("the disk is broken") }
+	m.mu.Unlock()
+	if did, err := client.Cancel(t.Context()); err == nil || err.Error() != "cannot cancel: the disk is broken" || did {
+		t.Errorf("%v, %v", did, err)
+	}
+	m.mu.Lock()
+	m.act = nil
+	m.mu.Unlock()
+	if did, err := client.Cancel(t.Context()); err != nil || !did {
+		t.Errorf("something is staged: %v, %v", did, err)
+	}
+	if got := strings.Join(m.did, ", "); got != "recover, withdraw, withdraw, withdraw" {
+		t.Errorf("it did %s", got)
 	}
 	m.cancelled = make(chan struct{})
 	if did, err := client.Cancel(t.Context()); err != nil || !did {
@@ -373,6 +419,35 @@ func TestNothingBeginsBeforeAReboot(t *testing.T) {
 	var refused *update.Refused
 	if _, err := client.Ask(t.Context(), daemon.Request{Act: daemon.Update}, func(update.Status) {}); !errors.As(err, &refused) {
 		t.Errorf("%v", err)
+	}
+}
+
+// TestWhatIsStagedGoesOn when it need not wait any more, also where nothing is
+// checked from time to time: a person asked for it.
+func TestWhatIsStagedGoesOn(t *testing.T) {
+	t.Parallel()
+	second := make(chan struct{})
+	n := 0
+	m := &machine{readyAt: 2}
+	m.act = func(_ context.Context, what string) error {
+		if what != "update" {
+			return nil
+		}
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		if n++; n == 2 {
+			close(second)
+		}
+		m.waits = n < 2
+		return nil
+	}
+	_, client := start(t, m, 0)
+	if _, err := client.Ask(t.Context(), daemon.Request{Act: daemon.Update}, func(update.Status) {}); err != nil {
+		t.Fatal(err)
+	}
+	<-second
+	if m.looks != 2 {
+		t.Errorf("looked %d times", m.looks)
 	}
 }
 

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -41,11 +42,7 @@ func (d *Daemon) Serve(ctx context.Context, path string) error {
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /v1/act", d.act)
-	mux.HandleFunc("POST /v1/cancel", func(w http.ResponseWriter, _ *http.Request) {
-		if !d.machine.Cancel() {
-			w.WriteHeader(http.StatusNotFound)
-		}
-	})
+	mux.HandleFunc("POST /v1/cancel", d.cancel)
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
 	context.AfterFunc(ctx, func() {
 		// Those who wait get the end of their act for a moment, then the
@@ -60,6 +57,30 @@ func (d *Daemon) Serve(ctx context.Context, path string) error {
 		return fmt.Errorf("cannot serve: %w", err)
 	}
 	return nil
+}
+
+// cancel stops what is under way, else gives up what is staged.
+func (d *Daemon) cancel(w http.ResponseWriter, r *http.Request) {
+	if d.machine.Cancel() {
+		return
+	}
+	next := job{Request{Act: Cancel}, make(chan outcome, 1)}
+	select {
+	case d.queue <- next:
+	default:
+		http.Error(w, "too many requests wait", http.StatusServiceUnavailable)
+		return
+	}
+	select {
+	case <-r.Context().Done():
+	case o := <-next.done:
+		switch {
+		case errors.Is(o.err, update.ErrNothingUnderWay):
+			w.WriteHeader(http.StatusNotFound)
+		case o.err != nil:
+			http.Error(w, o.err.Error(), http.StatusConflict)
+		}
+	}
 }
 
 // maxRequest bounds a request in bytes: it may name many files.
@@ -170,15 +191,20 @@ func (c Client) Ask(ctx context.Context, r Request, follow func(update.Status)) 
 	}
 }
 
-// Cancel stops what the daemon is doing and reports whether there was
-// something to stop.
+// Cancel stops what the daemon is doing, else gives up what is staged, and
+// reports whether there was either.
 func (c Client) Cancel(ctx context.Context) (bool, error) {
 	answer, err := c.post(ctx, "http://updater/v1/cancel", struct{}{})
 	if err != nil {
 		return false, err
 	}
 	defer answer.Body.Close()
-	return answer.StatusCode == http.StatusOK, nil
+	switch answer.StatusCode {
+	case http.StatusOK, http.StatusNotFound:
+		return answer.StatusCode == http.StatusOK, nil
+	}
+	said, err := io.ReadAll(io.LimitReader(answer.Body, 4096))
+	return false, errors.Join(fmt.Errorf("cannot cancel: %s", bytes.TrimSpace(said)), err)
 }
 
 func (c Client) post(ctx context.Context, url string, body any) (*http.Response, error) {

@@ -34,6 +34,10 @@ type Command struct {
 	Binds []Bind   // in this order
 	Files []File   // written below /run
 	Links []Link   // symbolic links made below /run
+
+	// Status makes file descriptor 3 another name of standard output, for a
+	// program that tells its progress there and closes it for those it starts.
+	Status bool
 }
 
 // Bind shows Source, a file or directory outside, as Target inside, read-only.
@@ -224,9 +228,11 @@ func runAndReap(c Command) (int, error) {
 		"PATH=" + path, "HOME=/root", "LC_ALL=C.UTF-8", "SYSTEMD_OFFLINE=1", "SYSTEMD_TMPFILES_FORCE_SUBVOL=0",
 		"DEBIAN_FRONTEND=noninteractive", "DEBCONF_NONINTERACTIVE_SEEN=true", "UCF_FORCE_CONFFOLD=1", "TMPDIR=/tmp",
 	}, c.Env...)
-	pid, err := syscall.ForkExec(program, c.Argv, &syscall.ProcAttr{
-		Dir: "/", Env: env, Files: []uintptr{null.Fd(), 1, 2}, Sys: &syscall.SysProcAttr{Setsid: true},
-	})
+	files := []uintptr{null.Fd(), 1, 2}
+	if c.Status {
+		files = append(files, 1)
+	}
+	pid, err := syscall.ForkExec(program, c.Argv, &syscall.ProcAttr{Dir: "/", Env: env, Files: files, Sys: &syscall.SysProcAttr{Setsid: true}})
 	if err != nil {
 		return 0, fmt.Errorf("cannot start %s: %w", program, err)
 	}

@@ -143,3 +143,16 @@ func TestSetupError(t *testing.T) {
 		}
 	}
 }
+
+// TestStatus: a program that tells its progress has a file descriptor for it,
+// others have not.
+func TestStatus(t *testing.T) {
+	root := tinyRoot(t)
+	for _, status := range []bool{true, false} {
+		var out bytes.Buffer
+		err := sandbox.Run(t.Context(), sandbox.Command{Root: root, Argv: []string{"sh", "-c", "echo progress >&3"}, Status: status}, &out)
+		if (err == nil) != status || strings.HasPrefix(out.String(), "progress\n") != status {
+			t.Errorf("status %v: %v, %q", status, err, &out)
+		}
+	}
+}

@@ -150,7 +150,7 @@ func (d *exactDevice) move(b *bom.BOM, overlay ...LocalPackage) (string, error) 
 	if err != nil || plan.Empty() {
 		return "", err
 	}
-	if err := d.source.Download(ctx, o, plan, d.root, func(string) {}); err != nil {
+	if err := d.source.Download(ctx, o, plan, d.root, func(Progress) {}); err != nil {
 		return "", err
 	}
 	var log bytes.Buffer

@@ -49,6 +49,7 @@ type world struct {
 	lose bool
 
 	asked    func(*Machine) error // what a person asks the next session for
+	tune     func(*Machine)       // changes each session's machine; nil: nothing
 	offered  string
 	bad      map[string]string  // release → why its trial fails
 	evidence []protocol.Excerpt // of that
@@ -230,8 +231,8 @@ func (w *world) Plan(_ context.Context, o Offer, root string, _ Deployment) (apt
 	return apt.Plan{List: list, Fetch: list}, nil
 }
 
-func (w *world) Download(_ context.Context, _ Offer, _ apt.Plan, _ string, progress func(string)) error {
-	w.step("download", func() { progress("1 of 1 packages") })
+func (w *world) Download(_ context.Context, _ Offer, _ apt.Plan, _ string, progress func(Progress)) error {
+	w.step("download", func() { progress(Progress{Text: "1 of 1 packages", Done: 1 << 20, Total: 1 << 20, Unit: "bytes"}) })
 	if w.atDownload != nil {
 		w.atDownload()
 	}
@@ -418,6 +419,9 @@ func (w *world) machine() (*Machine, func()) {
 		},
 		Clock:   func() time.Time { return time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC) },
 		Secrets: func() []string { return w.secrets },
+	}
+	if w.tune != nil {
+		w.tune(m)
 	}
 	return m, func() {
 		if err := log.Close(); err != nil {

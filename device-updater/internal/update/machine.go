@@ -28,8 +28,10 @@ import (
 	"aptfleet/device-updater/internal/apt"
 	"aptfleet/device-updater/internal/boot"
 	"aptfleet/device-updater/internal/health"
+	"aptfleet/device-updater/internal/inhibit"
 	"aptfleet/device-updater/internal/journal"
 	"aptfleet/device-updater/internal/merge"
+	"aptfleet/device-updater/internal/window"
 	"aptfleet/internal/bom"
 	"aptfleet/internal/protocol"
 )
@@ -74,7 +76,7 @@ type Releases interface {
 	Plan(ctx context.Context, o Offer, root string, d Deployment) (apt.Plan, error)
 	// Download fetches what the plan needs and verifies it. Interrupted, it
 	// keeps what it has.
-	Download(ctx context.Context, o Offer, plan apt.Plan, root string, progress func(string)) error
+	Download(ctx context.Context, o Offer, plan apt.Plan, root string, progress func(Progress)) error
 	// Install turns root into what the plan says; what it prints goes to log.
 	Install(ctx context.Context, o Offer, plan apt.Plan, root string, log io.Writer) error
 	// Verify judges root after Install and writes the list of its files.
@@ -139,6 +141,9 @@ type Settings struct {
 	TrialTimeout   time.Duration
 	Observe        time.Duration
 	InstallTimeout time.Duration
+	Window         window.Window // when a staged deployment is booted by itself
+	InhibitMax     time.Duration // how long locks keep it from being booted; 0: not at all
+	Keep           int           // deployments that stay, besides pinned ones; below 2: the booted and the previous one
 }
 
 // Machine is the state machine of one device. One process at a time may run
@@ -155,15 +160,18 @@ type Machine struct {
 	Journal  *journal.Journal
 	Records  Records
 	Clock    func() time.Time
+	// Locks are held by applications that do not want a reboot now; nil: none.
+	Locks func(context.Context) []inhibit.Lock
 	// Notify is told about every change of the status; it must not block.
 	Notify func(Status)
 	// Secrets are looked for in evidence, and taken out; nil: there are none.
 	Secrets func() []string
 
-	pause  pause
-	mu     sync.Mutex
-	status Status
-	cancel context.CancelCauseFunc
+	pause   pause
+	waiting waiting
+	mu      sync.Mutex
+	status  Status
+	cancel  context.CancelCauseFunc
 }
 
 // ErrCancelled is the cause of a transaction that a person stopped.
@@ -236,6 +244,10 @@ func (m *Machine) Check(ctx context.Context) (Offer, error) {
 		m.say(func(s *Status) { s.WhyNot, s.LastError, s.Checked = err.Error(), err.Error(), m.Clock() })
 		return Offer{}, err
 	}
+	m.stays(&offer)
+	if offer.State != "" && offer.State != m.pause.state {
+		m.forgetCancelled()
+	}
 	why, trouble := m.against(offer)
 	m.say(func(s *Status) {
 		s.Wanted, s.WantedName, s.WhyNot, s.LastError, s.Checked = offer.State, offer.Snapshot, why, trouble, m.Clock()
@@ -263,9 +275,14 @@ func (m *Machine) against(offer Offer) (why, trouble string) {
 	if refused := m.failedBefore(offer); refused != nil {
 		return refused.Error(), ""
 	}
-	if tx := m.Journal.Last(); tx.Phase == journal.Staged && !m.Settings.RebootAuto {
+	if tx := m.Journal.Last(); tx.Phase == journal.Staged {
 		if staged, err := m.Records.Deployment(tx.Deployment); err == nil && m.is(staged, offer) {
-			return stagedWaits, ""
+			if !m.Settings.RebootAuto && !m.asked(tx) {
+				return stagedWaits, ""
+			}
+			if m.Waits() {
+				return m.waiting.why, ""
+			}
 		}
 	}
 	if m.resting(offer.State) {
@@ -297,8 +314,14 @@ func (m *Machine) Update(ctx context.Context, o Options) error {
 	if err != nil {
 		return m.whyNot(err)
 	}
+	if tx := m.Journal.Last(); offer.Against != "" && o.Patient && m.ownWaits(tx, booted) {
+		return m.bootStaged(ctx, tx)
+	}
 	if offer.Against != "" {
 		return m.keepStill(offer, booted, o)
+	}
+	if !o.Patient {
+		m.forgetCancelled()
 	}
 	tx := m.Journal.Last()
 	if tx.Open() && tx.Phase != journal.Staged {
@@ -346,9 +369,12 @@ func (m *Machine) Update(ctx context.Context, o Options) error {
 			return m.whyNot(&Refused{Reason: "it is staged, and something else is assigned now"})
 		}
 	}
-	if !o.Reboot && !m.Settings.RebootAuto {
+	if !o.Reboot && !m.Settings.RebootAuto && !m.asked(tx) {
 		m.say(func(s *Status) { s.WhyNot = stagedWaits })
 		return nil
+	}
+	if waits, err := m.waits(ctx, tx, o.Reboot); waits {
+		return err
 	}
 	return m.finalise(ctx, tx)
 }
@@ -358,7 +384,15 @@ func (m *Machine) keepStill(offer Offer, booted Deployment, o Options) error {
 	if o.Patient || offer.State != "" && m.is(booted, offer) {
 		return nil // Check has said why
 	}
-	return m.whyNot(&Refused{Reason: offer.Against})
+	return m.whyNot(&Refused{Reason: offer.Against, Hint: m.nextStep(offer)})
+}
+
+// nextStep is what whoever is kept from an update may do about it here.
+func (m *Machine) nextStep(offer Offer) string {
+	if offer.Against == m.heldHere() {
+		return unhold
+	}
+	return ""
 }
 
 // Preview says what Update would change, and changes nothing: only apt's
@@ -380,7 +414,7 @@ func (m *Machine) Preview(ctx context.Context) ([]apt.Change, error) {
 		return []apt.Change{}, nil
 	}
 	if offer.Against != "" {
-		return nil, m.whyNot(&Refused{Reason: offer.Against})
+		return nil, m.whyNot(&Refused{Reason: offer.Against, Hint: m.nextStep(offer)})
 	}
 	plan, err := m.Releases.Plan(ctx, offer, m.Roots.Path(deployment(current)), booted)
 	if err != nil {
@@ -490,7 +524,7 @@ func (m *Machine) enter(tx journal.Record, phase journal.Phase) (journal.Record,
 	if err != nil {
 		return tx, err
 	}
-	m.say(func(s *Status) { s.Phase, s.Progress = string(phase), "" })
+	m.say(func(s *Status) { s.Phase, s.Progress, s.Done, s.Total, s.Unit = string(phase), "", 0, 0, "" })
 	return tx, nil
 }
 

@@ -31,6 +31,7 @@ type Deployment struct {
 	BOM      string        `json:"bom,omitempty"`      // the bill of materials, as it is signed; "" if apt computed the list
 	Origin   *Origin       `json:"origin,omitempty"`   // where its packages lie; nil: as the configuration says
 	Overlay  Overlay       `json:"overlay,omitempty"`  // what is on top of the release
+	Pin      *Pin          `json:"pin,omitempty"`      // why it stays; nil: it may be pruned
 }
 
 // Version returns the version of the first top-level package, "" if unknown.

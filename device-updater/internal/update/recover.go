@@ -19,6 +19,7 @@ func (m *Machine) Recover(ctx context.Context) error {
 		m.status = kept
 		m.mu.Unlock()
 	}
+	m.remindOfCancelled()
 	tx := m.Journal.Last()
 	m.say(func(s *Status) { s.Phase, s.Progress = string(journal.Idle), "" })
 	if tx.Open() {
@@ -101,6 +102,9 @@ func asBad(tx journal.Record) journal.Record {
 }
 
 func (m *Machine) recoverStaged(ctx context.Context, tx journal.Record, current int) error {
+	if m.pause.cancelled && m.pause.state == tx.State {
+		return m.discard(ctx, tx, m.pause.reason)
+	}
 	if current == tx.From && m.Roots.Exists(pristine(tx.Deployment)) && m.Roots.Exists(base(tx.Deployment)) {
 		return nil
 	}
@@ -203,8 +207,8 @@ func (m *Machine) recoverIdle(ctx context.Context, current int) error {
 }
 
 // Prune deletes what nobody needs: all but the booted, the committed, the
-// previous deployment and that of an open transaction. What cannot be deleted
-// keeps it from nothing else.
+// previous deployment, that of an open transaction, pinned ones, and as many
+// others as are to be kept. What cannot be deleted keeps it from nothing else.
 func (m *Machine) Prune(ctx context.Context) error {
 	keep := make(map[int]bool)
 	current, err := m.Boot.Current()
@@ -224,6 +228,9 @@ func (m *Machine) Prune(ctx context.Context) error {
 	}
 	if tx := m.Journal.Last(); tx.Open() {
 		keep[tx.Deployment], keep[tx.From] = true, true
+	}
+	if err := m.retain(keep); err != nil {
+		return err
 	}
 	var failures []error
 	for _, dir := range []string{"deployments", "pristine", "base"} {

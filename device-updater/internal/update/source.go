@@ -82,14 +82,34 @@ func (s *Source) ask(ctx context.Context, client *archive.Client, base string) (
 	if offer.Date.After(floor) {
 		floor = offer.Date
 	}
-	// apt allows ten seconds (Acquire::Max-FutureTime).
-	if now := s.Client.Clock(); floor.Sub(now) > 10*time.Second {
-		if err := s.SetClock(floor); err != nil {
-			return archive.Offer{}, fmt.Errorf("cannot set the clock, which stands at %s, to %s: %w", now.UTC().Format(time.RFC3339), floor.Format(time.RFC3339), err)
-		}
+	if err := s.forward(floor); err != nil {
+		return archive.Offer{}, err
 	}
 	s.offer = offer
 	return offer, nil
+}
+
+// forward sets a clock that stands before the floor forward to it.
+func (s *Source) forward(floor time.Time) error {
+	// apt allows ten seconds (Acquire::Max-FutureTime).
+	now := s.Client.Clock()
+	if floor.Sub(now) <= 10*time.Second {
+		return nil
+	}
+	if err := s.SetClock(floor); err != nil {
+		return fmt.Errorf("cannot set the clock, which stands at %s, to %s: %w", now.UTC().Format(time.RFC3339), floor.Format(time.RFC3339), err)
+	}
+	return nil
+}
+
+// floor is a time that has passed, whatever the clock says: that of this program
+// and of what was signed.
+func (s *Source) floor() (time.Time, error) {
+	times, err := s.Records.Times()
+	if s.BuildTime.After(times.Floor) {
+		return s.BuildTime, err
+	}
+	return times.Floor, err
 }
 
 // learn keeps the date if it is news.
@@ -112,6 +132,14 @@ func (s *Source) open(ctx context.Context, o Offer) error {
 		return nil
 	}
 	s.private = nil
+	// What was offered may be from before the clock was set back.
+	floor, err := s.floor()
+	if err == nil {
+		err = s.forward(floor)
+	}
+	if err != nil {
+		return err
+	}
 	origin, err := s.origin(o)
 	if err != nil {
 		return err
@@ -201,7 +229,7 @@ func (s *Source) Plan(ctx context.Context, o Offer, root string, d Deployment) (
 	plan := apt.MakePlan(list, installed, d.hashes(), native)
 	plan.Repair(s.found.Packages())
 	plan.Mend = plan.Mend || len(s.found.Damage) > 0
-	return plan, nil
+	return plan, s.private.Measure(ctx, &plan)
 }
 
 // list is what must be installed, the overlay included.
@@ -286,7 +314,7 @@ func dpkgStatus(root string) ([]byte, error) {
 }
 
 // Download fetches and verifies.
-func (s *Source) Download(ctx context.Context, o Offer, plan apt.Plan, root string, progress func(string)) error {
+func (s *Source) Download(ctx context.Context, o Offer, plan apt.Plan, root string, progress func(Progress)) error {
 	if err := s.open(ctx, o); err != nil {
 		return err
 	}
@@ -294,9 +322,7 @@ func (s *Source) Download(ctx context.Context, o Offer, plan apt.Plan, root stri
 	if err != nil {
 		return err
 	}
-	return s.private.Download(ctx, plan, status, func(done, total int) {
-		progress(fmt.Sprintf("%d of %d packages", done, total))
-	})
+	return s.private.Download(ctx, plan, status, func(f apt.Fetched) { progress(fetched(f)) })
 }
 
 // Install verifies the downloads once more and installs them.

@@ -186,3 +186,70 @@ func TestPackageShipsWhatVerifyWants(t *testing.T) {
 		}
 	}
 }
+
+// TestKernelArgumentsOfAProduct: what a package of the release says reaches the
+// loader's file of the deployment, and what the loader must not be given stops
+// the release.
+func TestKernelArgumentsOfAProduct(t *testing.T) {
+	plan := apt.Plan{List: []apt.Package{{Name: "board", Version: "1", Architecture: "all"}}}
+	for arguments, want := range map[string]string{
+		"console=ttyS0,115200n8 quiet\n": "set options=\"console=ttyS0,115200n8 quiet\"\n",
+		"root=/dev/sda1\n":               "",
+	} {
+		root := t.TempDir()
+		files := map[string]string{
+			"var/lib/dpkg/status":                     "Package: board\nStatus: install ok installed\nVersion: 1\nArchitecture: all\n",
+			"boot/vmlinuz-6.12-a":                     "k",
+			"boot/initrd.img-6.12-a":                  "i",
+			"usr/lib/modules/6.12-a/modules.dep":      "",
+			"usr/lib/aptfleet/kernel.d/50-board.conf": arguments,
+		}
+		for _, name := range updaterFiles {
+			files[name] = "x"
+		}
+		for name, text := range files {
+			path := filepath.Join(root, name)
+			if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), 0o644)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s := &Source{Run: func(_ context.Context, c sandbox.Command, out io.Writer) error {
+			if c.Argv[0] == "/usr/bin/device-updater" {
+				_, err := io.WriteString(out, "device-updater 1.0\n")
+				return err
+			}
+			return nil
+		}}
+		err := s.Verify(t.Context(), plan, root, io.Discard)
+		entry, readErr := os.ReadFile(filepath.Join(root, "boot/aptfleet/entry.cfg"))
+		if want == "" {
+			if err == nil || !strings.Contains(err.Error(), "/usr/lib/aptfleet/kernel.d/50-board.conf") || readErr == nil {
+				t.Errorf("%q: %v, %s", arguments, err, entry)
+			}
+			continue
+		}
+		if err != nil || !strings.HasSuffix(string(entry), want) {
+			t.Errorf("%q: %v, %s", arguments, err, entry)
+		}
+	}
+}
+
+// TestAClockThatWasSetBack after the release was offered is set forward before
+// apt verifies it.
+func TestAClockThatWasSetBack(t *testing.T) {
+	now := time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
+	s, offer := offering(t, now)
+	state := strings.Repeat("a", 64)
+	offer(now, state)
+	o, err := s.Offer(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Client.Clock = func() time.Time { return time.Unix(0, 0) }
+	var set time.Time
+	stop := errors.New("stop here")
+	s.SetClock = func(t time.Time) error { set = t; return stop }
+	if err := s.open(t.Context(), o); !errors.Is(err, stop) || !set.Equal(now) {
+		t.Errorf("%v, the clock was set to %s", err, set)
+	}
+}

@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
 	"aptfleet/device-updater/internal/apt"
@@ -81,9 +80,7 @@ func (m *Machine) fetch(ctx context.Context, tx *journal.Record, offer Offer, bo
 	if err := m.room(plan); err != nil {
 		return plan, err
 	}
-	return plan, m.Releases.Download(ctx, offer, plan, root, func(progress string) {
-		m.say(func(s *Status) { s.Progress = progress })
-	})
+	return plan, m.Releases.Download(ctx, offer, plan, root, m.progress)
 }
 
 // preflight finds reasons not to begin.
@@ -106,26 +103,6 @@ func (m *Machine) preflight(ctx context.Context, current int) error {
 		return fmt.Errorf("cannot update: /%s is a subvolume of its own and would come out empty; move it to a state directory or make it a plain directory", nested[0])
 	}
 	return m.room(apt.Plan{})
-}
-
-// reserve is what must stay free on the file system, in bytes.
-const reserve = 256 << 20
-
-// crowded is how many free bytes are so few that an installation may have
-// failed for want of more.
-const crowded = 32 << 20
-
-// room refuses an update that may fill the disk: the downloads, and what they
-// unpack to, taken as five times their size.
-func (m *Machine) room(plan apt.Plan) error {
-	free, err := m.Roots.Free()
-	if err != nil {
-		return err
-	}
-	if need := 6*plan.FetchSize() + reserve; free < need {
-		return fmt.Errorf("cannot update: %d MB are free and %d MB are needed: %w", free>>20, need>>20, syscall.ENOSPC)
-	}
-	return nil
 }
 
 // adopt records that the booted deployment already is the release.
@@ -196,7 +173,9 @@ func (m *Machine) install(ctx context.Context, offer Offer, plan apt.Plan, root 
 	late := fmt.Errorf("it took more than %s", m.Settings.InstallTimeout)
 	limited, cancel := context.WithTimeoutCause(ctx, m.Settings.InstallTimeout, late)
 	defer cancel()
-	if err := m.Releases.Install(limited, offer, plan, root, log); err != nil {
+	meter := &installMeter{to: log, total: len(plan.Fetch) + len(plan.Remove), tell: m.progress, clock: m.Clock}
+	err = m.Releases.Install(limited, offer, plan, root, meter)
+	if err = errors.Join(err, meter.flush()); err != nil {
 		return log.explain(err)
 	}
 	return nil
@@ -229,7 +208,9 @@ func (m *Machine) abort(ctx context.Context, tx journal.Record, reason error) er
 	switch {
 	case errors.Is(context.Cause(ctx), ErrCancelled):
 		reason = fmt.Errorf("%w by a person during %s", ErrCancelled, tx.Phase)
-		m.pause = pause{state: tx.State, reason: reason.Error(), cancelled: true}
+		if err := m.leaveAlone(tx.State, reason.Error()); err != nil {
+			reason = errors.Join(reason, err)
+		}
 	case ctx.Err() != nil:
 		reason = fmt.Errorf("the updater was stopped during %s: %w", tx.Phase, ctx.Err())
 	case !forGood:

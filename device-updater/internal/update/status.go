@@ -14,6 +14,9 @@ import (
 type Status struct {
 	Phase      string    `json:"phase"`
 	Progress   string    `json:"progress,omitempty"`
+	Done       int64     `json:"done,omitempty"`
+	Total      int64     `json:"total,omitempty"`       // of Done; 0: unknown
+	Unit       string    `json:"unit,omitempty"`        // of both: "bytes", "packages"
 	Wanted     string    `json:"wanted,omitempty"`      // state id
 	WantedName string    `json:"wanted_name,omitempty"` // snapshot id
 	WhyNot     string    `json:"why_not,omitempty"`     // why it does not run what is wanted, a sentence
@@ -47,6 +50,12 @@ func (m *Machine) say(change func(*Status)) {
 	}
 }
 
+// role is what a deployment is for a device.
+type role struct {
+	n    int
+	role string
+}
+
 // View is all there is to see of a device, in one value.
 type View struct {
 	Report    protocol.Report `json:"report"`
@@ -56,6 +65,7 @@ type View struct {
 	Trial     *boot.Trial     `json:"trial,omitempty"`
 	Checked   time.Time       `json:"checked,omitzero"`
 	Overlay   Overlay         `json:"overlay,omitempty"` // of the booted deployment
+	Develop   *protocol.Hold  `json:"develop,omitempty"` // who has it follow nothing, and why
 }
 
 // Look puts a View together from what lies on the disk. last is the newest
@@ -84,10 +94,8 @@ func Look(b Boot, r Records, last journal.Record, follow string) (View, error) {
 		v.Report.LastError = err.Error()
 	}
 	v.Report.Firmware = book.Report()
-	roles := []struct {
-		n    int
-		role string
-	}{{v.Current, "booted"}}
+	v.local(r)
+	roles := []role{{v.Current, "booted"}}
 	if t, ok := b.Trial(); ok && t.Tries > 0 {
 		v.Trial = &t
 	}
@@ -112,6 +120,20 @@ func Look(b Boot, r Records, last journal.Record, follow string) (View, error) {
 		roles = append(roles, roles[0])
 		roles[len(roles)-1].n, roles[len(roles)-1].role = last.Deployment, "staged"
 	}
+	others, err := r.kept(last)
+	if err != nil {
+		return View{}, err
+	}
+	for _, n := range others {
+		d, err := r.Deployment(n)
+		if err != nil {
+			continue // pruning says so
+		}
+		// In a trial there may be others that go when it is over.
+		if named := slices.ContainsFunc(roles, func(x role) bool { return x.n == n }); !named && (d.Pin != nil || v.Current == v.Committed) {
+			roles = append(roles, role{n, "kept"})
+		}
+	}
 	for _, x := range roles {
 		d, err := r.Deployment(x.n)
 		if err != nil {
@@ -123,6 +145,30 @@ func Look(b Boot, r Records, last journal.Record, follow string) (View, error) {
 		v.Report.Deployments = append(v.Report.Deployments, protocol.Deployment{
 			ID: x.n, State: d.State, Snapshot: d.Snapshot, BOM: d.bomSum(), Role: x.role, Version: d.Version(),
 		})
+		if d.Pin != nil {
+			last := &v.Report.Deployments[len(v.Report.Deployments)-1]
+			if last.Pinned = true; last.Role == "kept" {
+				last.Role = "pinned"
+			}
+		}
 	}
 	return v, nil
+}
+
+// local says what people at the device said about it.
+func (v *View) local(r Records) {
+	h, err := r.Hold()
+	if err != nil {
+		h = protocol.Hold{Reason: err.Error()}
+	}
+	if h != (protocol.Hold{}) {
+		v.Report.Holds = []protocol.Hold{h}
+	}
+	d, err := r.Develop()
+	if err != nil {
+		d = protocol.Hold{Reason: err.Error()}
+	}
+	if d != (protocol.Hold{}) {
+		v.Develop, v.Report.Developer = &d, true
+	}
 }

@@ -47,12 +47,12 @@ func (Systemd) BootID() (string, error) {
 	return strings.TrimSpace(string(id)), nil
 }
 
-// Reboot is systemctl reboot. PID 1 stops the updater at once, which must not
-// take systemctl with it.
+// Reboot is systemctl reboot, past the locks of logind: they have been waited
+// for. PID 1 stops the updater at once, which must not take systemctl with it.
 func (Systemd) Reboot(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
 	defer cancel()
-	if err := systemctl(ctx, "reboot"); err != nil {
+	if err := systemctl(ctx, "reboot", "--check-inhibitors=no"); err != nil {
 		return fmt.Errorf("cannot reboot: %w", err)
 	}
 	return nil

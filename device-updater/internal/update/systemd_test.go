@@ -42,7 +42,7 @@ func TestSystemdCommands(t *testing.T) {
 	if err := s.DisarmTrial(t.Context()); err != nil {
 		t.Error(err)
 	}
-	if got := calls(); got != "reboot\nstop aptfleet-trial.timer" {
+	if got := calls(); got != "reboot --check-inhibitors=no\nstop aptfleet-trial.timer" {
 		t.Errorf("systemctl was called with %q", got)
 	}
 	if _, err := os.Lstat(filepath.Join(s.Run, trialOver)); err != nil {

@@ -34,7 +34,7 @@ func (m *Machine) Try(ctx context.Context, files []string, by string, o Options)
 	if err != nil {
 		return m.whyNot(err)
 	}
-	return m.change(ctx, offer, current, booted, o)
+	return m.change(ctx, offer, current, booted, o, func() error { return nil })
 }
 
 // PreviewTry says what Try would change.
@@ -76,7 +76,8 @@ func (m *Machine) Rejoin(ctx context.Context, o Options) error {
 	if err != nil {
 		return m.whyNot(err)
 	}
-	return m.change(ctx, offer, current, booted, o)
+	// It follows again once that is staged, not if it comes to nothing.
+	return m.change(ctx, offer, current, booted, o, func() error { return m.Records.PutDevelop(protocol.Hold{}) })
 }
 
 // PreviewRejoin says what Rejoin would change.
@@ -102,6 +103,9 @@ func (m *Machine) PreviewRejoin(ctx context.Context) ([]apt.Change, error) {
 func (m *Machine) refuseHeld(verb string) error {
 	if why := m.Releases.Held(); why != "" {
 		return &Refused{Reason: fmt.Sprintf("cannot %s: %s", verb, why), Hint: "an operator takes the hold off: repo-manager device unhold"}
+	}
+	if why := m.heldHere(); why != "" {
+		return &Refused{Reason: fmt.Sprintf("cannot %s: %s", verb, why), Hint: unhold}
 	}
 	return nil
 }
@@ -166,16 +170,17 @@ func (d Deployment) release() (Offer, error) {
 	return offer, nil
 }
 
-// change carries out what a person asked for: to STAGED, and on if that is
-// wanted.
-func (m *Machine) change(ctx context.Context, offer Offer, current int, booted Deployment, o Options) error {
+// change carries out what a person asked for: to STAGED, which staged is told,
+// and on if that is wanted.
+func (m *Machine) change(ctx context.Context, offer Offer, current int, booted Deployment, o Options, staged func() error) error {
+	m.forgetCancelled()
 	tx := m.Journal.Last()
 	if tx.Phase == journal.Staged {
-		staged, err := m.Records.Deployment(tx.Deployment)
+		there, err := m.Records.Deployment(tx.Deployment)
 		if err != nil {
 			return m.whyNot(err)
 		}
-		if tx.From != current || !m.is(staged, offer) {
+		if tx.From != current || !m.is(there, offer) {
 			if err := m.discard(ctx, tx, "something else is wanted now"); err != nil {
 				return m.whyNot(err)
 			}
@@ -184,9 +189,15 @@ func (m *Machine) change(ctx context.Context, offer Offer, current int, booted D
 	}
 	if tx.Phase != journal.Staged {
 		var err error
-		if tx, err = m.stage(ctx, offer, current, booted); err != nil || tx.Phase != journal.Staged {
+		if tx, err = m.stage(ctx, offer, current, booted); err != nil {
 			return err
 		}
+	}
+	if err := staged(); err != nil {
+		return m.whyNot(err)
+	}
+	if tx.Phase != journal.Staged {
+		return nil
 	}
 	// A hold may have come meanwhile.
 	if err := m.refuseHeld("boot what is staged"); err != nil {
@@ -195,6 +206,9 @@ func (m *Machine) change(ctx context.Context, offer Offer, current int, booted D
 	if !o.Reboot && !m.Settings.RebootAuto {
 		m.say(func(s *Status) { s.WhyNot = stagedWaits })
 		return nil
+	}
+	if waits, err := m.waits(ctx, tx, true); waits {
+		return err
 	}
 	return m.finalise(ctx, tx)
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -40,6 +41,7 @@ type fielded struct {
 	archive string // base URL that a plain device knows
 	reboot  string // auto or manual
 	trial   trial
+	more    map[string]any // of the configuration
 
 	revision string            // of the hardware; "": the factory wrote none
 	bridge   string            // that its network card is plugged into; "": it has the network of the tests
@@ -170,6 +172,7 @@ func (d *fielded) configure() {
 		values["archive"], values["pipeline"], values["follow"], values["components"] = d.archive, pipeline, d.stage, components
 		values["keyring"], values["packages"] = keyringPath, productOf(d.product).Packages
 	}
+	maps.Copy(values, d.more)
 	config, err := yaml.Marshal(values)
 	if err == nil {
 		err = d.Reconfigure(d.t.Context(), config)

@@ -1,0 +1,79 @@
+package update
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"aptfleet/device-updater/internal/journal"
+)
+
+// ErrNothingUnderWay means that there is nothing to cancel.
+var ErrNothingUnderWay = errors.New("no update is under way")
+
+// withdrawn is a release that a person did not want: it is left alone until one
+// does, or another release comes. It outlives a reboot.
+type withdrawn struct {
+	State  string    `json:"state"`
+	Reason string    `json:"reason"` // why it is not installed, a sentence
+	At     time.Time `json:"at"`
+}
+
+const withdrawnRecord = "cancelled.json"
+
+// Withdraw gives up what is staged, as Cancel does what is under way. What was
+// downloaded stays. If nothing is staged it returns ErrNothingUnderWay.
+func (m *Machine) Withdraw(ctx context.Context) error {
+	tx := m.Journal.Last()
+	if tx.Phase != journal.Staged {
+		return ErrNothingUnderWay
+	}
+	reason := fmt.Sprintf("%s by a person when it was staged", ErrCancelled)
+	from, err := m.Records.Deployment(tx.From)
+	if err != nil {
+		return m.whyNot(err)
+	}
+	if from.State == tx.State {
+		// Only what is on top of the release was new.
+		err = m.want(from.Overlay)
+	} else {
+		err = m.leaveAlone(tx.State, reason)
+	}
+	if err == nil {
+		err = m.discard(ctx, tx, reason)
+	}
+	if err != nil {
+		return m.whyNot(err)
+	}
+	m.say(func(s *Status) { s.WhyNot = reason })
+	m.tidy(ctx)
+	return nil
+}
+
+// leaveAlone keeps that a person did not want a release.
+func (m *Machine) leaveAlone(state, reason string) error {
+	m.pause = pause{state: state, reason: reason, cancelled: true}
+	return m.Records.write(withdrawnRecord, withdrawn{State: state, Reason: reason, At: m.Clock().UTC().Truncate(time.Second)})
+}
+
+// remindOfCancelled reads what leaveAlone kept. What cannot be read is
+// forgotten: the release comes once more.
+func (m *Machine) remindOfCancelled() {
+	var w withdrawn
+	if err := m.Records.read(withdrawnRecord, &w); err == nil && w.State != "" {
+		m.pause = pause{state: w.State, reason: w.Reason, cancelled: true}
+	}
+}
+
+// forgetCancelled is for when a person asks, or something else is offered.
+func (m *Machine) forgetCancelled() {
+	if !m.pause.cancelled {
+		return
+	}
+	m.pause = pause{}
+	if err := os.Remove(m.Records.path(withdrawnRecord)); err != nil && !os.IsNotExist(err) {
+		m.say(func(s *Status) { s.LastError = err.Error() })
+	}
+}
