@@ -67,6 +67,7 @@ const (
 	WatchdogAlways = "always"
 	WatchdogNever  = "never"
 )
+
 // Inhibit says what locks of applications may do.
 type Inhibit struct {
 	Max time.Duration `mapstructure:"max"` // how long at most they keep a staged deployment from being booted; 0: not at all

@@ -61,7 +61,7 @@ func firmwareReleases(flash string) ([]release, error) {
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, release{r.name, []sample{product("8.0+"+r.version, "demo-app", "demo-firmware"), r.app, s}})
+		all = append(all, release{name: r.name, packages: []sample{product("8.0+"+r.version, "demo-app", "demo-firmware"), r.app, s}})
 	}
 	return all, nil
 }
