@@ -72,6 +72,9 @@ func (p *program) init(ctx context.Context, d update.Deployment) error {
 	if d.Packages, err = update.InstalledPackages(roots.Path(name)); err != nil {
 		return err
 	}
+	if d.Units, err = (rootfs.Units{Sysroot: p.sysroot}).Declared(roots.Path(name)); err != nil {
+		return err
+	}
 	if err := records.PutDeployment(d); err != nil {
 		return err
 	}

@@ -49,7 +49,7 @@ func (p *program) status() error {
 	if err != nil {
 		return err
 	}
-	all := statusView{View: view, Server: p.lookServer(c)}
+	all := statusView{View: view, stateView: p.lookState(), Server: p.lookServer(c)}
 	if p.io.JSON {
 		return p.io.PrintJSON(all)
 	}
@@ -59,6 +59,7 @@ func (p *program) status() error {
 // statusView is a device with its server.
 type statusView struct {
 	update.View
+	stateView
 	Server *serverView `json:"server,omitempty"` // nil: it has none
 }
 
@@ -129,6 +130,7 @@ func printView(out io.Writer, v statusView) error {
 	if len(v.Overlay) > 0 {
 		b.WriteString("         so it is not equal to its release; `device-updater rejoin` makes it so\n")
 	}
+	b.WriteString(v.stateView.lines())
 	for _, f := range v.Report.Failed {
 		what := release(f.Snapshot, f.State)
 		if f.Overlay != "" {

@@ -94,7 +94,8 @@ func (p *program) open() (_ *device, err error) {
 			TrialTimeout: c.Trial.Timeout, Observe: c.Trial.Observe, InstallTimeout: installTimeout,
 		},
 		Releases: source, Roots: roots, Boot: d.boot, System: update.Systemd{Run: "/run", Reachable: source.Reachable, Identity: rootfs.State{Root: "/", Sysroot: p.sysroot}.CheckIdentity, Clock: time.Now},
-		Merge: merge.Trees, Journal: log, Records: records, Clock: time.Now,
+		States: rootfs.Units{Sysroot: p.sysroot},
+		Merge:  merge.Trees, Journal: log, Records: records, Clock: time.Now,
 	}
 	d.server.begin(d)
 	return d, nil

@@ -13,6 +13,7 @@ import (
 
 	"aptfleet/device-updater/internal/apt"
 	"aptfleet/device-updater/internal/health"
+	"aptfleet/device-updater/internal/rootfs"
 	"aptfleet/internal/atomicfile"
 	"aptfleet/internal/bom"
 	"aptfleet/internal/protocol"
@@ -30,6 +31,7 @@ type Deployment struct {
 	BOM      string        `json:"bom,omitempty"`      // the bill of materials, as it is signed; "" if apt computed the list
 	Origin   *Origin       `json:"origin,omitempty"`   // where its packages lie; nil: as the configuration says
 	Overlay  Overlay       `json:"overlay,omitempty"`  // what is on top of the release
+	Units    []rootfs.Unit `json:"units,omitempty"`    // state units that it declares
 }
 
 // Version returns the version of the first top-level package, "" if unknown.

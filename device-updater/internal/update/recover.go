@@ -231,8 +231,15 @@ func (m *Machine) Prune(ctx context.Context) error {
 			if !ok || keep[n] {
 				continue
 			}
-			failures = append(failures, m.deleteDeployment(ctx, n))
+			err := m.States.SettleSeeds(n)
+			if err == nil {
+				err = m.deleteDeployment(ctx, n)
+			}
+			failures = append(failures, err)
 		}
+	}
+	if d.HasPrevious {
+		failures = append(failures, m.pruneKept(keep))
 	}
 	return errors.Join(append(failures, m.sweepLocal())...)
 }
