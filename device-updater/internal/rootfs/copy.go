@@ -21,42 +21,38 @@ type inode struct{ dev, ino uint64 }
 // mode, times, extended attributes, and the hard links among those that it
 // copies. On one btrfs file system a copy shares its blocks with the original.
 type copier struct {
-	linked map[inode]string // where the first of several names was copied to
+	linked map[inode]string       // where the first of several names was copied to
+	dirs   map[string]unix.Stat_t // what was made of directories
 }
 
-func newCopier() *copier { return &copier{linked: make(map[inode]string)} }
+func newCopier() *copier {
+	return &copier{linked: make(map[inode]string), dirs: make(map[string]unix.Stat_t)}
+}
 
 // tree copies what lies at from, and everything below it, to to, which must not
 // exist. Subvolumes within come out as directories.
 func (c *copier) tree(from, to string) error {
-	type stamped struct {
-		path string
-		st   unix.Stat_t
-	}
-	var dirs []stamped
 	err := filepath.WalkDir(from, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
 		target := filepath.Join(to, strings.TrimPrefix(path, from))
-		if d.IsDir() {
-			dir := stamped{path: target}
-			if err := unix.Lstat(path, &dir.st); err != nil {
-				return &fs.PathError{Op: "lstat", Path: path, Err: err}
-			}
-			dirs = append(dirs, dir)
-		}
 		return c.copyAs(path, target, target)
 	})
 	if err != nil {
 		return err
 	}
-	// What is made in a directory changes its times.
-	for _, dir := range dirs {
-		if err := setTimes(dir.path, &dir.st); err != nil {
+	return c.finish()
+}
+
+// finish gives directories their times: what is made in one changes them.
+func (c *copier) finish() error {
+	for path, st := range c.dirs {
+		if err := setTimes(path, &st); err != nil {
 			return err
 		}
 	}
+	clear(c.dirs)
 	return nil
 }
 
@@ -90,6 +86,7 @@ func (c *copier) copyAs(from, to, final string) error {
 	var err error
 	switch kind {
 	case unix.S_IFDIR:
+		c.dirs[final] = st
 		err = os.Mkdir(to, 0o700)
 	case unix.S_IFREG:
 		err = copyContent(from, to)

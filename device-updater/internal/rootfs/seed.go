@@ -76,7 +76,7 @@ func (s *seeder) tree(from, to, name string, skip func(rel string) bool) error {
 	if _, err := os.Lstat(from); errors.Is(err, fs.ErrNotExist) {
 		return os.MkdirAll(to, 0o755)
 	}
-	return filepath.WalkDir(from, func(path string, d fs.DirEntry, err error) error {
+	err := filepath.WalkDir(from, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
@@ -103,6 +103,10 @@ func (s *seeder) tree(from, to, name string, skip func(rel string) bool) error {
 		}
 		return err
 	})
+	if err != nil {
+		return err
+	}
+	return s.copier.finish()
 }
 
 // node copies one file with the directories around it, which somebody may have

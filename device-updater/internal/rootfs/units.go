@@ -264,22 +264,27 @@ func (u Units) settleUnit(n int, name string, l *ledger, d Declared) ([]string, 
 			return now.Paths, err
 		}
 	}
-	kept, err := u.copied(n, name)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return now.Paths, err
+	var kept copied
+	var err error
+	has := false
+	if known && now.Deployment != n {
+		kept, err = u.copied(n, name)
+		has = err == nil
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return now.Paths, err
+		}
+		err = nil
 	}
-	has := err == nil
-	err = nil
 	want, declared := d.unit(name)
 	switch {
 	case declared:
-	case has && known:
+	case has:
 		want = kept.Unit // as it was before a release declared it
 	default:
 		return nil, nil
 	}
 	switch {
-	case known && now.Deployment != n && now.Epoch != want.Epoch && has && kept.Epoch == want.Epoch:
+	case has && now.Epoch != want.Epoch && kept.Epoch == want.Epoch:
 		return slices.Concat(now.Paths, want.Paths), u.putBack(l, now, kept)
 	case !declared:
 		return nil, nil
