@@ -23,10 +23,11 @@ type inode struct{ dev, ino uint64 }
 type copier struct {
 	linked map[inode]string       // where the first of several names was copied to
 	dirs   map[string]unix.Stat_t // what was made of directories
+	divide map[string]bool        // directories that become subvolumes
 }
 
 func newCopier() *copier {
-	return &copier{linked: make(map[inode]string), dirs: make(map[string]unix.Stat_t)}
+	return &copier{linked: make(map[inode]string), dirs: make(map[string]unix.Stat_t), divide: make(map[string]bool)}
 }
 
 // tree copies what lies at from, and everything below it, to to, which must not
@@ -79,7 +80,10 @@ func (c *copier) copyAs(from, to, final string) error {
 	if kind != unix.S_IFDIR && st.Nlink > 1 {
 		key := inode{st.Dev, st.Ino}
 		if first, ok := c.linked[key]; ok {
-			return os.Link(first, to)
+			// Two subvolumes cannot have one file.
+			if err := os.Link(first, to); !errors.Is(err, unix.EXDEV) {
+				return err
+			}
 		}
 		c.linked[key] = final
 	}
@@ -87,7 +91,11 @@ func (c *copier) copyAs(from, to, final string) error {
 	switch kind {
 	case unix.S_IFDIR:
 		c.dirs[final] = st
-		err = os.Mkdir(to, 0o700)
+		if c.divide[final] {
+			err = makeSubvolume(to)
+		} else {
+			err = os.Mkdir(to, 0o700)
+		}
 	case unix.S_IFREG:
 		err = copyContent(from, to)
 	case unix.S_IFLNK:

@@ -31,7 +31,7 @@ func seedsDir(sysroot string) string { return filepath.Join(sysroot, "updater/se
 
 // seed copies what the deployment brings, unless that was done. What is closed
 // waits for a boot in which nothing is.
-func (s State) seed(deployment string, dirs []stateDir, own, closed []string) error {
+func (s State) seed(deployment string, dirs []stateDir, declared Declared, own, closed []string) error {
 	stamp := filepath.Join(seedsDir(s.Sysroot), strconv.Itoa(s.Deployment))
 	if _, err := os.Lstat(stamp); err == nil {
 		return nil
@@ -41,6 +41,9 @@ func (s State) seed(deployment string, dirs []stateDir, own, closed []string) er
 		return err
 	}
 	seeds := seeder{copier: newCopier(), known: known}
+	for _, place := range declared.places {
+		seeds.copier.divide[filepath.Join(s.Sysroot, place)] = true
+	}
 	for _, d := range dirs {
 		skip := func(rel string) bool {
 			return d.path == "var/lib" && slices.Contains(own, rel) || slices.Contains(closed, "/"+path.Join(d.path, rel)) ||

@@ -95,7 +95,7 @@ func (s State) Mount() error {
 	for _, p := range declared.Paths {
 		dirs = append(dirs, stateDir{strings.TrimPrefix(p, "/"), placeName(p)})
 	}
-	if err := s.seed(deployment, dirs, own, closed); err != nil {
+	if err := s.seed(deployment, dirs, declared, own, closed); err != nil {
 		return err
 	}
 	if err := s.identify(deployment); err != nil {

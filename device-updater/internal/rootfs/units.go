@@ -13,6 +13,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"aptfleet/internal/atomicfile"
 )
 
@@ -341,25 +343,52 @@ func (u Units) put(l *ledger, name string, next live) error {
 	return err
 }
 
-// keep copies what lies in the state for the deployment that wrote it. The state
-// is not touched.
+// keep copies what lies in the state for the deployment that wrote it. What the
+// state has is not touched, but that directories become subvolumes: a copy of
+// those is a snapshot, which takes no time however much is in it.
 func (u Units) keep(now live, places []string) error {
 	dir := u.copyDir(now.Deployment, now.Name)
 	// One that is there is older: its deployment has run since.
 	if err := errors.Join(os.RemoveAll(dir), os.RemoveAll(dir+copying), os.MkdirAll(dir+copying, 0o700)); err != nil {
 		return err
 	}
+	var divided []string
 	files := newCopier()
 	for _, place := range places {
 		u.between()
 		from, to := filepath.Join(u.Sysroot, place), filepath.Join(dir+copying, place)
-		if _, err := os.Lstat(from); errors.Is(err, fs.ErrNotExist) {
+		info, err := os.Lstat(from)
+		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
-		if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
+		if err == nil {
+			err = os.MkdirAll(filepath.Dir(to), 0o700)
+		}
+		switch {
+		case err != nil:
+		case wholeSubvolume(from):
+			err = snapshot(from, to, false)
+		default:
+			if info.IsDir() {
+				divided = append(divided, place)
+			}
+			files.divide[to] = info.IsDir()
+			err = files.tree(from, to)
+		}
+		if err != nil {
 			return err
 		}
-		if err := files.tree(from, to); err != nil {
+	}
+	if len(divided) > 0 {
+		if err := atomicfile.SyncFS(u.Sysroot); err != nil {
+			return err
+		}
+	}
+	for _, place := range divided {
+		u.between()
+		// The two are alike.
+		from, to := filepath.Join(u.Sysroot, place), filepath.Join(dir+copying, place)
+		if err := unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_EXCHANGE); err != nil {
 			return err
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"pgregory.net/rapid"
 
 	"aptfleet/device-updater/internal/rootfs"
+	"aptfleet/device-updater/internal/rootfs/rootfstest"
 )
 
 // device is a device's top level in a plain directory, with deployments that
@@ -29,12 +31,21 @@ type device struct {
 type powerCut struct{}
 
 func newDevice(t testing.TB) *device {
+	return deviceIn(t, memory(t))
+}
+
+func deviceIn(t testing.TB, dir string) *device {
+	return &device{t: t, top: dir, clock: time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)}
+}
+
+// memory is a directory that is synced at once, where there is one.
+func memory(t testing.TB) string {
 	dir := t.TempDir()
 	if shm, err := os.MkdirTemp("/dev/shm", "aptfleet-units"); err == nil {
 		dir = shm
 		t.Cleanup(func() { os.RemoveAll(shm) })
 	}
-	return &device{t: t, top: dir, clock: time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)}
+	return dir
 }
 
 // deploy makes deployment n, with the lines of its declarations.
@@ -239,10 +250,36 @@ func TestSeveralPaths(t *testing.T) {
 // TestPowerCutsAnywhere cuts each boot of a story at each place, boots the same
 // deployment or the other one, and the data are always those of who boots.
 func TestPowerCutsAnywhere(t *testing.T) {
+	powerCuts(t, func() string { return memory(t) }, 1)
+}
+
+// TestPowerCutsAnywhereOnBtrfs is the same where directories become subvolumes;
+// every fourth place will do, unless there is time.
+func TestPowerCutsAnywhereOnBtrfs(t *testing.T) {
+	top, _ := diskIn(t, memory(t))
+	step := 4
+	if os.Getenv("APTFLEET_LONG") != "" {
+		step = 1
+	}
+	n := 0
+	powerCuts(t, func() string {
+		n++
+		dir := filepath.Join(top, strconv.Itoa(n))
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		return dir
+	}, step)
+	if got := run(t, "btrfs", "subvolume", "list", top); !strings.Contains(got, "/state/var-lib/app") || !strings.Contains(got, "kept/") {
+		t.Errorf("no subvolume was made:\n%s", got)
+	}
+}
+
+func powerCuts(t *testing.T, dir func() string, step int) {
 	for _, then := range []int{1, 2} {
 		for _, during := range []string{"the trial", "the way back"} {
-			for at := 1; ; at++ {
-				d := newDevice(t)
+			for at := 1; ; at += step {
+				d := deviceIn(t, dir())
 				d.deploy(1, "unit app 1 /var/lib/app /var/lib/more", "unit b 1 /var/lib/b")
 				d.deploy(2, "unit app 2 /var/lib/app /var/lib/more", "unit b 2 /var/lib/b")
 				more := filepath.Join(d.top, "state/var-lib/more")
@@ -343,6 +380,54 @@ func TestUnitsLoseNothing(t *testing.T) {
 			d.write(now)
 		}
 	})
+}
+
+// TestCopiesAreSnapshots once a directory is a subvolume, but for one that has
+// others in it.
+func TestCopiesAreSnapshots(t *testing.T) {
+	top, _ := disk(t)
+	d := deviceIn(t, top)
+	d.deploy(1, "unit app 1 /var/lib/app")
+	app := filepath.Join(top, "state/var-lib/app")
+	d.up(1)
+	rootfstest.Furnish(t, app)
+	want := rootfstest.Inventory(t, app)
+	subvolumes := func() int { return strings.Count(run(t, "btrfs", "subvolume", "list", top), "\n") }
+	for n := 2; n < 5; n++ {
+		d.deploy(n, fmt.Sprintf("unit app %d /var/lib/app", n))
+		if n == 4 {
+			run(t, "btrfs", "subvolume", "create", filepath.Join(app, "nested"))
+			put(t, filepath.Join(app, "nested/x"), "deep")
+			want = rootfstest.Inventory(t, app)
+		}
+		d.up(n)
+		kept := filepath.Join(top, "kept", strconv.Itoa(n-1), "app", "state/var-lib/app")
+		for _, dir := range []string{app, kept} {
+			got := rootfstest.Inventory(t, dir)
+			if n == 4 { // a subvolume comes out as a directory, which a manifest enters
+				got = read(t, filepath.Join(dir, "nested/x"))
+				want = "deep"
+			}
+			if got != want {
+				t.Errorf("%s is\n%s\nwant\n%s", dir, got, want)
+			}
+		}
+		if n == 3 && subvolumes() != 2 {
+			t.Errorf("%d subvolumes, want the live one and a copy", subvolumes())
+		}
+	}
+	d.up(3)
+	if got := read(t, filepath.Join(app, "nested/x")); got != "deep" {
+		t.Errorf("put back: %q", got)
+	}
+	for _, n := range []int{1, 2, 4} {
+		if err := (rootfs.Units{Sysroot: top}).Drop(n); err != nil {
+			t.Error(err)
+		}
+	}
+	if got := d.kept(); got != "" {
+		t.Errorf("kept: %s", got)
+	}
 }
 
 // TestADamagedLedger keeps nothing from booting.
