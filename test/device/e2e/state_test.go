@@ -17,6 +17,7 @@ import (
 func ledger(version, format string) sample {
 	s := app("demo-app", version)
 	return s.file("/usr/lib/aptfleet/state.d/demo-app.conf", "path /opt/ledger/data\nunit ledger "+format+" /var/lib/ledger /opt/ledger/data\n").
+		file("/usr/lib/tmpfiles.d/demo-app.conf", "v /opt/ledger/volume 0755 - - -\n").
 		file("/opt/ledger/program", version+"\n").
 		file("/opt/ledger/data/template", "template of "+version+"\n").
 		file(appUnit, service("ExecStart="+appRun, "ExecStop=/usr/lib/demo-app/stop", "StateDirectory=ledger demo")).
@@ -132,4 +133,34 @@ func TestARollbackAcrossAnEpochSaysWhatWouldBeLost(t *testing.T) {
 	if out, err := d.Exec(d.patient(), "sh", "-c", "cat /sysroot/kept/*/ledger/state/var-lib/ledger/db"); err != nil || !strings.HasSuffix(out, "opened by 2.2\nclosed by 2.2\n") {
 		t.Errorf("what was put aside: %v\n%s", err, out)
 	}
+}
+
+func TestASubvolumeInsideADeploymentIsPreventedAndReported(t *testing.T) {
+	t.Parallel()
+	d := onLedger(t)
+	inode := func(path string) string {
+		out, err := d.Exec(d.patient(), "stat", "-c", "%i", path)
+		if err != nil {
+			t.Errorf("%s: %v", path, err)
+		}
+		return strings.TrimSpace(out)
+	}
+	if inode("/opt/ledger/volume") == "256" {
+		t.Error("systemd-tmpfiles made a subvolume of what its package declares")
+	}
+	// A person who does so nevertheless learns why no update comes.
+	if _, err := d.Exec(d.patient(), "sh", "-c", "echo 'v /opt/nested' >/run/nested.conf && SYSTEMD_TMPFILES_FORCE_SUBVOL=1 systemd-tmpfiles --create /run/nested.conf"); err != nil {
+		t.Fatal(err)
+	}
+	if inode("/opt/nested") != "256" {
+		t.Fatal("no subvolume was made: this test is blind")
+	}
+	d.promote("db-2")
+	d.await("the subvolume in status", func() bool {
+		return strings.Contains(d.status().WhyNot, "/opt/nested is a subvolume of its own and would come out empty")
+	})
+	if _, err := d.Exec(d.patient(), "rmdir", "/opt/nested"); err != nil {
+		t.Fatal(err)
+	}
+	d.awaitCommit("db-2")
 }
