@@ -121,7 +121,9 @@ func (s State) Mount() error {
 		}
 	}
 	for _, path := range closed {
-		if err := s.closeOff(path); err != nil {
+		if err := plainWay(s.Root, path); err != nil {
+			s.warn(fmt.Errorf("cannot close %s off: %w", path, err))
+		} else if err := s.closeOff(path); err != nil {
 			return err
 		}
 	}

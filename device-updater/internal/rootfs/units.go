@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -362,6 +363,9 @@ func (u Units) keep(now live, places []string) error {
 			continue
 		}
 		if err == nil {
+			err = u.plain(place)
+		}
+		if err == nil {
 			err = os.MkdirAll(filepath.Dir(to), 0o700)
 		}
 		switch {
@@ -394,6 +398,10 @@ func (u Units) keep(now live, places []string) error {
 	}
 	return u.seal(now, places, dir+copying, dir)
 }
+
+// plain refuses a place that an application moved elsewhere by a symbolic link
+// on the way to it: that is nothing to rename as root.
+func (u Units) plain(place string) error { return plainWay(u.Sysroot, "/"+path.Dir(place)) }
 
 // seal gives a whole copy its record and its name.
 func (u Units) seal(now live, places []string, from, to string) error {
@@ -455,6 +463,9 @@ func (u Units) finish(l *ledger, now live) (live, error) {
 			return now, err
 		}
 		for _, place := range to.Places {
+			if err := u.plain(place); err != nil {
+				return now, err
+			}
 			err := u.exchange(filepath.Join(u.Sysroot, place), filepath.Join(source, place), filepath.Join(left+aside, place), slices.Contains(to.Empty, place))
 			if err != nil {
 				return now, err

@@ -430,6 +430,33 @@ func TestCopiesAreSnapshots(t *testing.T) {
 	}
 }
 
+// TestALinkOnTheWay leads nobody's data into another directory.
+func TestALinkOnTheWay(t *testing.T) {
+	d := newDevice(t)
+	d.deploy(1, "unit app 1 /var/lib/app/data/db")
+	d.deploy(2, "unit app 2 /var/lib/app/data/db")
+	identity, data := filepath.Join(d.top, "identity"), filepath.Join(d.top, "state/var-lib/app/data")
+	put(t, filepath.Join(identity, "db"), "the device's")
+	d.up(1)
+	put(t, filepath.Join(data, "db"), "one")
+	d.up(2)
+	remove(t, data)
+	if err := os.Symlink("../../../identity", data); err != nil {
+		t.Fatal(err)
+	}
+	if _, troubles := d.boot(1); len(troubles) != 1 || !strings.Contains(troubles[0].Error(), "is a symbolic link") {
+		t.Errorf("%v", troubles)
+	}
+	if got := read(t, filepath.Join(identity, "db")); got != "the device's" {
+		t.Errorf("the identity is %q", got)
+	}
+	remove(t, data)
+	d.up(1)
+	if got := read(t, filepath.Join(data, "db")); got != "one" {
+		t.Errorf("it reads %q", got)
+	}
+}
+
 // TestADamagedLedger keeps nothing from booting.
 func TestADamagedLedger(t *testing.T) {
 	for _, text := range []string{"", "{", `{"units":null}`, "\x00\x00"} {
