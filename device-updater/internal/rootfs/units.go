@@ -202,6 +202,21 @@ func (u Units) Drop(n int) error {
 	return nil
 }
 
+// Prune deletes the copies, also half ones, of all deployments but those to keep.
+func (u Units) Prune(keep func(n int) bool) error {
+	dirs, err := os.ReadDir(filepath.Join(u.Sysroot, "kept"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	failures := []error{err}
+	for _, dir := range dirs {
+		if n, err := strconv.Atoi(dir.Name()); err == nil && !keep(n) {
+			failures = append(failures, u.Drop(n))
+		}
+	}
+	return errors.Join(failures...)
+}
+
 // Settle makes what lies in the state what deployment n reads. What is of
 // another epoch is kept for the deployment that wrote it; what n itself wrote in
 // its epoch, if that was kept, takes its place. Else n is given what there is: it

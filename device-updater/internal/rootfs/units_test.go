@@ -420,10 +420,15 @@ func TestCopiesAreSnapshots(t *testing.T) {
 	if got := read(t, filepath.Join(app, "nested/x")); got != "deep" {
 		t.Errorf("put back: %q", got)
 	}
-	for _, n := range []int{1, 2, 4} {
-		if err := (rootfs.Units{Sysroot: top}).Drop(n); err != nil {
-			t.Error(err)
-		}
+	if err := (rootfs.Units{Sysroot: top}).Prune(func(n int) bool { return n == 1 }); err != nil || d.kept() != "app of 1 by 1" {
+		t.Errorf("%v, kept: %s", err, d.kept())
+	}
+	put(t, filepath.Join(top, "kept/7/app.copying/x"), "half")
+	if err := (rootfs.Units{Sysroot: top}).Prune(func(int) bool { return false }); err != nil {
+		t.Error(err)
+	}
+	if left, err := os.ReadDir(filepath.Join(top, "kept")); err != nil || len(left) != 1 {
+		t.Errorf("left: %v, %v", left, err)
 	}
 	if got := d.kept(); got != "" {
 		t.Errorf("kept: %s", got)

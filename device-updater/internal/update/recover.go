@@ -239,7 +239,9 @@ func (m *Machine) Prune(ctx context.Context) error {
 		}
 	}
 	if d.HasPrevious {
-		failures = append(failures, m.pruneKept(keep))
+		// Else the device went back by itself, and what was put aside may be all
+		// that there is of somebody's data.
+		failures = append(failures, m.States.Prune(func(n int) bool { return keep[n] }))
 	}
 	return errors.Join(append(failures, m.sweepLocal())...)
 }

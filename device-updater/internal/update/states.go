@@ -1,7 +1,6 @@
 package update
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -23,6 +22,8 @@ type States interface {
 	Kept() ([]rootfs.Copy, error)
 	// Drop deletes the copies of one deployment. It may be repeated.
 	Drop(deployment int) error
+	// Prune deletes those of all deployments but the ones to keep.
+	Prune(keep func(deployment int) bool) error
 	// SettleSeeds remembers what a deployment that is about to go brought into
 	// the state, so that it is not brought again. It may be repeated.
 	SettleSeeds(deployment int) error
@@ -125,17 +126,3 @@ func (m *Machine) refuseLoss(withState bool) error {
 }
 
 const rollbackState = "device-updater rollback --restore-state puts the state of that time back; what is there now is put aside, below /sysroot/kept"
-
-// pruneKept deletes the copies of deployments that are gone. It is not called
-// while there is no previous deployment: then the device went back by itself,
-// and what was put aside may be all that there is of somebody's data.
-func (m *Machine) pruneKept(keep map[int]bool) error {
-	kept, err := m.States.Kept()
-	failures := []error{err}
-	for _, c := range kept {
-		if !keep[c.Deployment] {
-			failures = append(failures, m.States.Drop(c.Deployment))
-		}
-	}
-	return errors.Join(failures...)
-}
