@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -321,3 +322,22 @@ func TestATrialWithoutItsState(t *testing.T) {
 }
 
 var _ States = rootfs.Units{}
+
+// TestSeedsOfAPrunedDeploymentStayKnown: what its owner deleted does not come
+// back with the third release.
+func TestSeedsOfAPrunedDeploymentStayKnown(t *testing.T) {
+	w := committedNew(t)
+	seeded := filepath.Join(w.dir, "top/updater/seeded")
+	for n, path := range map[string]string{"1": "srv/of-one", "2": "srv/of-two"} {
+		if err := errors.Join(os.MkdirAll(seeded, 0o700), os.WriteFile(filepath.Join(seeded, n), []byte(strconv.Quote(path)+"\n"), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.offered = "newer"
+	if err := w.settle(); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.ReadFile(filepath.Join(seeded, "known")); err != nil || string(got) != "\"srv/of-one\"\n" {
+		t.Errorf("known: %q, %v", got, err)
+	}
+}
