@@ -82,6 +82,9 @@ func (p *program) init(ctx context.Context, d update.Deployment, bill string) er
 	if err != nil {
 		return err
 	}
+	if d.Units, err = (rootfs.Units{Sysroot: p.sysroot}).Declared(roots.Path(name)); err != nil {
+		return err
+	}
 	if err := records.PutDeployment(d); err != nil {
 		return err
 	}

@@ -1,6 +1,10 @@
 package main
 
 import (
+	"fmt"
+	"os"
+	"time"
+
 	"github.com/spf13/cobra"
 
 	"aptfleet/device-updater/internal/boot"
@@ -20,7 +24,20 @@ func (p *program) mountStateCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return rootfs.State{Root: "/", Sysroot: p.sysroot, Deployment: n}.Mount()
+			return rootfs.State{
+				Root: "/", Sysroot: p.sysroot, Deployment: n, Clock: p.earlyClock,
+				Warn: func(err error) { fmt.Fprintln(p.io.Err, "warning:", err) },
+			}.Mount()
 		},
 	}
+}
+
+// earlyClock is the time as far as it is known while the machine starts: not
+// before the updater last wrote something down.
+func (p *program) earlyClock() time.Time {
+	now := time.Now()
+	if info, err := os.Stat(p.journalPath()); err == nil && info.ModTime().After(now) {
+		return info.ModTime()
+	}
+	return now
 }

@@ -53,7 +53,7 @@ func (p *program) status(evidence bool) error {
 	if err != nil {
 		return err
 	}
-	all := statusView{View: view, Server: p.lookServer(c), now: p.io.Now()}
+	all := statusView{View: view, stateView: p.lookState(), Server: p.lookServer(c), now: p.io.Now()}
 	if p.io.JSON {
 		return p.io.PrintJSON(all)
 	}
@@ -84,6 +84,7 @@ func printEvidence(out io.Writer, failed []protocol.Failure) error {
 // statusView is a device with its server.
 type statusView struct {
 	update.View
+	stateView
 	Server *serverView `json:"server,omitempty"` // nil: it has none
 
 	now time.Time // holds that have ended are not shown
@@ -168,6 +169,7 @@ func printView(out io.Writer, v statusView) error {
 		b.WriteString("         so it is not equal to its release; `device-updater rejoin` makes it so\n")
 	}
 	b.WriteString(firmwareLines(v.Report.Firmware))
+	b.WriteString(v.stateView.lines())
 	for _, f := range v.Report.Failed {
 		what := release(f.Snapshot, f.State)
 		if f.Overlay != "" {

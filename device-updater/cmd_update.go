@@ -82,18 +82,26 @@ func (p *program) checkCommand() *cobra.Command {
 }
 
 func (p *program) rollbackCommand() *cobra.Command {
-	return &cobra.Command{
+	request := daemon.Request{Act: daemon.Rollback}
+	cmd := &cobra.Command{
 		Use:   "rollback",
 		Short: "Boot the previous deployment, and stay there",
 		Long: `rollback boots the previous deployment on trial. When it is committed, the
 release that was left is not installed again unless "device-updater retry" says
-so; another one is.`,
-		Example: "  device-updater rollback",
+so; another one is.
+
+Where the previous deployment cannot read what was written since, because a state
+unit has another epoch in it, rollback says what would be lost and refuses. With
+--restore-state such units are put back as that deployment last wrote them; what
+is there now is put aside until the deployment that wrote it is deleted.`,
+		Example: "  device-updater rollback\n  device-updater rollback --restore-state",
 		Args:    usage(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return p.ask(cmd.Context(), daemon.Request{Act: daemon.Rollback}, true)
+			return p.ask(cmd.Context(), request, true)
 		},
 	}
+	cmd.Flags().BoolVar(&request.RestoreState, "restore-state", false, "also put the state units back that it could not read otherwise")
+	return cmd
 }
 
 func (p *program) retryCommand() *cobra.Command {

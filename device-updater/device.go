@@ -105,6 +105,7 @@ func (p *program) open() (_ *device, err error) {
 		},
 		Releases: source, Roots: roots, Boot: d.boot, System: update.Systemd{Run: "/run", Root: "/", Watchdog: watchdog(c.Watchdog), Reachable: source.Reachable, Identity: rootfs.State{Root: "/", Sysroot: p.sysroot}.CheckIdentity, Clock: time.Now},
 		Firmware: &firmware.Converger{Root: "/", Dir: p.updaterDir(), Revision: p.board(c).Revision, Clock: time.Now},
+		States:   rootfs.Units{Sysroot: p.sysroot},
 		Merge:    merge.Trees, Journal: log, Records: records, Clock: time.Now, Secrets: p.secrets, Locks: locks,
 	}
 	d.server.begin(d)

@@ -48,6 +48,8 @@ type Request struct {
 	Deployment int    `json:"deployment,omitempty"` // Pin, Unpin
 	Reason     string `json:"reason,omitempty"`     // Pin
 
+	RestoreState bool `json:"restore_state,omitempty"` // Rollback: the state goes back, too
+
 	patient bool // nobody asked: it is time to check
 }
 
@@ -58,6 +60,7 @@ type Machine interface {
 	Preview(ctx context.Context) ([]apt.Change, error)
 	Update(ctx context.Context, o update.Options) error
 	Rollback(ctx context.Context) error
+	RollbackState(ctx context.Context) error
 	Retry() error
 	Try(ctx context.Context, files []string, by string, o update.Options) error
 	PreviewTry(ctx context.Context, files []string) ([]apt.Change, error)
@@ -104,6 +107,9 @@ func Do(ctx context.Context, m Machine, r Request) (changes []apt.Change, err er
 	case Update:
 		err = m.Update(ctx, update.Options{Reboot: r.Reboot, Retry: r.Retry, Patient: r.patient})
 	case Rollback:
+		if r.RestoreState {
+			return nil, m.RollbackState(ctx)
+		}
 		err = m.Rollback(ctx)
 	case Retry:
 		if err = m.Retry(); err == nil {

@@ -72,6 +72,9 @@ func (m *machine) Update(ctx context.Context, o update.Options) error {
 	return m.do(ctx, what)
 }
 func (m *machine) Rollback(ctx context.Context) error { return m.do(ctx, "rollback") }
+func (m *machine) RollbackState(ctx context.Context) error {
+	return m.do(ctx, "rollback with its state")
+}
 func (m *machine) Try(ctx context.Context, files []string, by string, o update.Options) error {
 	return m.do(ctx, fmt.Sprintf("try %v of %s, reboot %v", files, by, o.Reboot))
 }

@@ -19,7 +19,9 @@ import (
 // Requests of <linux/btrfs.h>.
 const (
 	ioctlSnapCreateV2 = 0x50009417 // _IOW(0x94, 23, struct btrfs_ioctl_vol_args_v2)
+	ioctlSubvolCreate = 0x5000940e // _IOW(0x94, 14, struct btrfs_ioctl_vol_args)
 	ioctlSnapDestroy  = 0x5000940f // _IOW(0x94, 15, struct btrfs_ioctl_vol_args)
+	ioctlRootRef      = 0xd000943d // _IOWR(0x94, 61, struct btrfs_ioctl_get_subvol_rootref_args)
 	ioctlSync         = 0x9408     // _IO(0x94, 8)
 
 	flagReadOnly = 1 << 1 // BTRFS_SUBVOL_RDONLY
@@ -42,6 +44,14 @@ type volArgsV2 struct {
 	flags   uint64
 	unused  [4]uint64
 	name    [4040]byte
+}
+
+// rootRefArgs is struct btrfs_ioctl_get_subvol_rootref_args.
+type rootRefArgs struct {
+	minTree uint64
+	refs    [255]struct{ tree, dir uint64 }
+	items   uint8
+	_       [7]uint8
 }
 
 // Btrfs is the mounted top level of a btrfs file system. Paths given to its
@@ -76,24 +86,7 @@ func (b *Btrfs) Snapshot(src, dst string, readOnly bool) error {
 	if _, err := os.Lstat(b.Path(dst)); err == nil {
 		return fail(fs.ErrExist)
 	}
-	from, err := os.Open(b.Path(src))
-	if err != nil {
-		return fail(err)
-	}
-	defer from.Close()
-	parent, err := os.Open(filepath.Dir(b.Path(dst)))
-	if err != nil {
-		return fail(err)
-	}
-	defer parent.Close()
-	args := volArgsV2{fd: int64(from.Fd())}
-	if readOnly {
-		args.flags = flagReadOnly
-	}
-	if copy(args.name[:len(args.name)-1], filepath.Base(dst)) != len(filepath.Base(dst)) {
-		return fail(errors.New("the name is too long"))
-	}
-	if err := ioctl(parent, ioctlSnapCreateV2, unsafe.Pointer(&args)); err != nil {
+	if err := snapshot(b.Path(src), b.Path(dst), readOnly); err != nil {
 		return fail(err)
 	}
 	return nil

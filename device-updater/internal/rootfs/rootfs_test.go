@@ -16,10 +16,15 @@ import (
 // disk is a btrfs file system on a loop device.
 func disk(t *testing.T) (top string, b *rootfs.Btrfs) {
 	t.Helper()
+	return diskIn(t, t.TempDir())
+}
+
+// diskIn is a disk whose image lies in dir.
+func diskIn(t *testing.T, dir string) (top string, b *rootfs.Btrfs) {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Fatal("needs root: `make test` runs as root")
 	}
-	dir := t.TempDir()
 	image, top := filepath.Join(dir, "disk.img"), filepath.Join(dir, "top")
 	if err := os.WriteFile(image, nil, 0o600); err != nil {
 		t.Fatal(err)
@@ -120,34 +125,6 @@ func TestSubvolumes(t *testing.T) {
 	}
 	if _, err := rootfs.Open("/proc"); err == nil {
 		t.Error("/proc was taken for btrfs")
-	}
-}
-
-func TestNested(t *testing.T) {
-	top, b := disk(t)
-	run(t, "btrfs", "subvolume", "create", filepath.Join(top, "one"))
-	put(t, filepath.Join(top, "one/var/file"), "1")
-	if nested, err := b.Nested(t.Context(), "one"); err != nil || len(nested) > 0 {
-		t.Errorf("%v, %v", nested, err)
-	}
-	run(t, "btrfs", "subvolume", "create", filepath.Join(top, "one/var/a"))
-	run(t, "btrfs", "subvolume", "create", filepath.Join(top, "one/var/a/b"))
-	nested, err := b.Nested(t.Context(), "one")
-	if err != nil || strings.Join(nested, " ") != "var/a var/a/b" {
-		t.Errorf("%v, %v", nested, err)
-	}
-	if err := b.Delete(t.Context(), "one"); err != nil {
-		t.Fatal(err)
-	}
-	if got := run(t, "btrfs", "subvolume", "list", top); got != "" {
-		t.Errorf("left: %s", got)
-	}
-	if err := b.Delete(t.Context(), "one"); err != nil {
-		t.Errorf("deleting what is not there: %v", err)
-	}
-	put(t, filepath.Join(top, "plain/file"), "")
-	if err := b.Delete(t.Context(), "plain"); err == nil {
-		t.Error("a plain directory was deleted")
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -12,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -20,7 +20,7 @@ import (
 
 // stateDirs are the directories of a running system that outlive releases, with
 // the names they have below state/.
-var stateDirs = []struct{ path, name string }{
+var stateDirs = []stateDir{
 	{"var/lib", "var-lib"},
 	{"home", "home"},
 	{"root", "root"},
@@ -29,6 +29,8 @@ var stateDirs = []struct{ path, name string }{
 	{"var/spool", "var-spool"},
 	{"usr/local", "usr-local"},
 }
+
+type stateDir struct{ path, name string }
 
 // releaseDirs are what belongs to the release within /var/lib: patterns of
 // filepath.Match, relative to it. Packages add to them in releaseConf.
@@ -47,13 +49,31 @@ type State struct {
 	Root       string // of the running system: "/"
 	Sysroot    string // mounted top level
 	Deployment int    // that runs
+
+	Clock func() time.Time // of Mount; nil: the machine's
+	Warn  func(error)      // of Mount; nil: nobody listens
 }
+
+func (s State) warn(err error) {
+	if s.Warn != nil {
+		s.Warn(err)
+	}
+}
+
+// Units are the state units of the device.
+func (s State) Units() Units { return Units{Sysroot: s.Sysroot, Clock: s.Clock} }
 
 // Mount puts the state over the running system: state/var-lib over /var/lib,
 // with the release's own directories bound back, and the other state
-// directories over theirs. What the deployment brings below them is a seed:
-// copied once where nothing is, never overwriting. Only root may enter Sysroot
+// directories, also those that packages declare, over theirs. What the
+// deployment brings below them is a seed: copied once where nothing is, never
+// overwriting. Before anything is mounted, state units whose epoch is another
+// than that of the deployment are kept, or put back. Only root may enter Sysroot
 // from then on. Mount may be repeated.
+//
+// What must not keep a device from booting is given to Warn: declarations that
+// are wrong, which then do not count, and a unit that could be neither kept nor
+// put back. Nobody can reach the paths of such a unit in this boot.
 func (s State) Mount() error {
 	if err := s.keepOut(); err != nil {
 		return err
@@ -63,13 +83,25 @@ func (s State) Mount() error {
 	if err != nil {
 		return err
 	}
-	if err := s.seed(deployment, own); err != nil {
+	declared, wrong := ReadDeclared(deployment)
+	closed, troubles := s.Units().Settle(s.Deployment, declared)
+	if wrong != nil {
+		troubles = append(troubles, wrong)
+	}
+	for _, trouble := range troubles {
+		s.warn(trouble)
+	}
+	dirs := slices.Clone(stateDirs)
+	for _, p := range declared.Paths {
+		dirs = append(dirs, stateDir{strings.TrimPrefix(p, "/"), placeName(p)})
+	}
+	if err := s.seed(deployment, dirs, declared, own, closed); err != nil {
 		return err
 	}
 	if err := s.identify(deployment); err != nil {
 		return err
 	}
-	for _, d := range stateDirs {
+	for _, d := range dirs {
 		target := filepath.Join(s.Root, d.path)
 		source := filepath.Join(s.Sysroot, "state", d.name)
 		if err := os.MkdirAll(target, 0o755); err != nil {
@@ -87,6 +119,43 @@ func (s State) Mount() error {
 		if err := bindOnce(source, filepath.Join(s.Root, "var/lib", name)); err != nil {
 			return err
 		}
+	}
+	for _, path := range closed {
+		if err := plainWay(s.Root, path); err != nil {
+			s.warn(fmt.Errorf("cannot close %s off: %w", path, err))
+		} else if err := s.closeOff(path); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// closeOff puts something empty, which nobody can write to, over a path of the
+// running system, if there is such a path.
+func (s State) closeOff(path string) error {
+	target := filepath.Join(s.Root, path)
+	info, err := os.Stat(target)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("cannot close %s off: %w", path, err)
+	}
+	empty := filepath.Join(s.Sysroot, "kept/closed")
+	if !info.IsDir() {
+		empty += ".file"
+		err = os.WriteFile(empty, nil, 0)
+	} else {
+		err = os.MkdirAll(empty, 0)
+	}
+	if err != nil {
+		return fmt.Errorf("cannot close %s off: %w", path, err)
+	}
+	if err := bindOnce(empty, target); err != nil {
+		return err
+	}
+	if err := unix.Mount("", target, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
+		return fmt.Errorf("cannot close %s off: %w", path, err)
 	}
 	return nil
 }
@@ -204,137 +273,6 @@ func readPatterns(file string) ([]string, error) {
 		patterns = append(patterns, name)
 	}
 	return patterns, lines.Err()
-}
-
-// seed copies what the deployment brings below state paths, once per
-// deployment: what somebody deleted since does not come back at each boot.
-func (s State) seed(deployment string, own []string) error {
-	stamp := filepath.Join(s.Sysroot, "updater/seeded", strconv.Itoa(s.Deployment))
-	if _, err := os.Lstat(stamp); err == nil {
-		return nil
-	}
-	for _, d := range stateDirs {
-		skip := func(string) bool { return false }
-		if d.path == "var/lib" {
-			skip = func(rel string) bool { return slices.Contains(own, rel) }
-		}
-		if err := seedTree(filepath.Join(deployment, d.path), filepath.Join(s.Sysroot, "state", d.name), skip); err != nil {
-			return fmt.Errorf("cannot bring /%s of the release into the state: %w", d.path, err)
-		}
-	}
-	if err := os.MkdirAll(filepath.Dir(stamp), 0o700); err != nil {
-		return fmt.Errorf("cannot keep what was seeded: %w", err)
-	}
-	// The copies must be durable before the stamp says that they are there.
-	if err := atomicfile.SyncFS(s.Sysroot); err != nil {
-		return err
-	}
-	return atomicfile.Write(stamp, nil, 0o600)
-}
-
-// seedTree copies from into to where to has nothing of that name.
-func seedTree(from, to string, skip func(rel string) bool) error {
-	if _, err := os.Lstat(from); errors.Is(err, fs.ErrNotExist) {
-		return os.MkdirAll(to, 0o755)
-	}
-	return filepath.WalkDir(from, func(path string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		rel := strings.TrimPrefix(strings.TrimPrefix(path, from), "/")
-		if rel != "" && skip(rel) {
-			if d.IsDir() {
-				return filepath.SkipDir
-			}
-			return nil
-		}
-		target := filepath.Join(to, rel)
-		info, err := os.Lstat(target)
-		switch {
-		case err == nil && d.IsDir() && !info.IsDir():
-			return filepath.SkipDir // the state has something else there
-		case err == nil:
-			return nil
-		case !errors.Is(err, fs.ErrNotExist):
-			return err
-		}
-		return copyNode(path, target)
-	})
-}
-
-// half is the name of a copy that is not finished.
-const half = ".aptfleet-seed"
-
-// copyNode copies one file, link or empty directory with mode, owner and
-// extended attributes. It appears whole or not at all, whatever interrupts the
-// boot: what is there is never copied again.
-func copyNode(from, to string) error {
-	unfinished := filepath.Join(filepath.Dir(to), half)
-	if err := errors.Join(os.MkdirAll(filepath.Dir(to), 0o755), os.RemoveAll(unfinished)); err != nil {
-		return err
-	}
-	if err := copyAs(from, unfinished); err != nil {
-		return err
-	}
-	return os.Rename(unfinished, to)
-}
-
-func copyAs(from, to string) error {
-	var st unix.Stat_t
-	if err := unix.Lstat(from, &st); err != nil {
-		return &fs.PathError{Op: "lstat", Path: from, Err: err}
-	}
-	var err error
-	switch st.Mode & unix.S_IFMT {
-	case unix.S_IFDIR:
-		err = os.Mkdir(to, 0o700)
-	case unix.S_IFREG:
-		err = copyContent(from, to)
-	case unix.S_IFLNK:
-		var target string
-		if target, err = os.Readlink(from); err == nil {
-			err = os.Symlink(target, to)
-		}
-	default:
-		err = unix.Mknod(to, st.Mode, int(st.Rdev))
-	}
-	if err != nil {
-		return err
-	}
-	if err := os.Lchown(to, int(st.Uid), int(st.Gid)); err != nil {
-		return err
-	}
-	attrs, err := Xattrs(from)
-	if err != nil {
-		return err
-	}
-	for name, value := range attrs {
-		if err := unix.Lsetxattr(to, name, value, 0); err != nil {
-			return &fs.PathError{Op: "lsetxattr " + name, Path: to, Err: err}
-		}
-	}
-	if st.Mode&unix.S_IFMT == unix.S_IFLNK {
-		return nil
-	}
-	return unix.Chmod(to, st.Mode&0o7777)
-}
-
-// copyContent returns when the copy is on the disk.
-func copyContent(from, to string) (err error) {
-	in, err := os.Open(from)
-	if err != nil {
-		return err
-	}
-	defer in.Close()
-	out, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, out.Close()) }()
-	if _, err := io.Copy(out, in); err != nil {
-		return err
-	}
-	return out.Sync()
 }
 
 // placeFor makes a directory or empty file to bind source over.

@@ -27,7 +27,11 @@ func tinyRoot(t *testing.T) string {
 	if os.Geteuid() != 0 {
 		t.Fatal("needs root: `make test` runs as root")
 	}
-	root := t.TempDir()
+	return tinyRootIn(t, t.TempDir())
+}
+
+func tinyRootIn(t *testing.T, root string) string {
+	t.Helper()
 	for _, dir := range []string{"proc", "sys", "dev", "run", "tmp", "usr/sbin", "usr/bin", "etc"} {
 		if err := os.MkdirAll(filepath.Join(root, dir), 0o755); err != nil {
 			t.Fatal(err)

@@ -78,6 +78,8 @@ type world struct {
 	boots      int
 	rebooting  bool
 	disarmed   int
+	declared   map[string]string // release → its declarations of state; nil: there is no state
+	found      string            // what the application that runs found when it started
 
 	steps  []string
 	cutAt  int // number of the step at which it happens, from 1; 0: never
@@ -358,6 +360,7 @@ func (w *world) powerOn() {
 	if booted.partial || booted.readOnly {
 		w.t.Fatalf("boot %d: deployment %d is booted and is %+v", w.boots, w.current, booted)
 	}
+	w.bootState()
 }
 
 // powerCut loses what is not durable.
@@ -396,6 +399,8 @@ func (w *world) session(update bool) (wasCut bool, err error) {
 	return false, m.Update(w.t.Context(), Options{})
 }
 
+func (w *world) clock() time.Time { return time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC) }
+
 func (w *world) machine() (*Machine, func()) {
 	w.t.Helper()
 	log, err := journal.Open(filepath.Join(w.dir, "journal"), func() time.Time {
@@ -412,12 +417,12 @@ func (w *world) machine() (*Machine, func()) {
 	}
 	m := &Machine{
 		Settings: Settings{Follow: "production", TopLevel: []string{"app"}, RebootAuto: true, Tries: 2, TrialTimeout: time.Minute, InstallTimeout: time.Minute},
-		Releases: w, Roots: w, Boot: control{boot.New(blocks{w}), w}, System: w, Firmware: w.firmware, Journal: log, Records: records,
+		Releases: w, Roots: w, States: w.states(), Boot: control{boot.New(blocks{w}), w}, System: w, Firmware: w.firmware, Journal: log, Records: records,
 		Merge: func(_, _, target string) (merge.Result, error) {
 			w.step("merge", func() {})
 			return merge.Result{}, w.conflict
 		},
-		Clock:   func() time.Time { return time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC) },
+		Clock:   w.clock,
 		Secrets: func() []string { return w.secrets },
 	}
 	if w.tune != nil {

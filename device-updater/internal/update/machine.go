@@ -153,6 +153,7 @@ type Machine struct {
 	Settings Settings
 	Releases Releases
 	Roots    Roots
+	States   States
 	Boot     Boot
 	System   System
 	Firmware Firmware // nil: there is none
@@ -531,10 +532,22 @@ func (m *Machine) enter(tx journal.Record, phase journal.Phase) (journal.Record,
 // Rollback boots the previous deployment, on trial like any other. When it is
 // committed, the release that was left is remembered, so that it does not
 // come back by itself.
-func (m *Machine) Rollback(ctx context.Context) error {
+//
+// It is refused where the previous deployment cannot read what was written since:
+// RollbackState does it nevertheless.
+func (m *Machine) Rollback(ctx context.Context) error { return m.rollback(ctx, false) }
+
+// RollbackState is Rollback that takes the state with it: units of another epoch
+// are put back as the previous deployment last wrote them.
+func (m *Machine) RollbackState(ctx context.Context) error { return m.rollback(ctx, true) }
+
+func (m *Machine) rollback(ctx context.Context, withState bool) error {
 	tx := m.Journal.Last()
 	if tx.Open() && tx.Phase != journal.Staged {
 		return &Refused{Reason: fmt.Sprintf("cannot roll back: an update is in phase %s", tx.Phase), Hint: "device-updater status"}
+	}
+	if err := m.refuseLoss(withState); err != nil {
+		return err
 	}
 	if tx.Phase == journal.Staged {
 		if err := m.discard(ctx, tx, "a person rolls back"); err != nil {

@@ -32,6 +32,7 @@ type Deployment struct {
 	Origin   *Origin       `json:"origin,omitempty"`   // where its packages lie; nil: as the configuration says
 	Overlay  Overlay       `json:"overlay,omitempty"`  // what is on top of the release
 	Pin      *Pin          `json:"pin,omitempty"`      // why it stays; nil: it may be pruned
+	Units    []rootfs.Unit `json:"units,omitempty"`    // state units that it declares
 }
 
 // Version returns the version of the first top-level package, "" if unknown.

@@ -243,8 +243,17 @@ func (m *Machine) Prune(ctx context.Context) error {
 			if !ok || keep[n] {
 				continue
 			}
-			failures = append(failures, m.deleteDeployment(ctx, n))
+			err := m.States.SettleSeeds(n)
+			if err == nil {
+				err = m.deleteDeployment(ctx, n)
+			}
+			failures = append(failures, err)
 		}
+	}
+	if d.HasPrevious {
+		// Else the device went back by itself, and what was put aside may be all
+		// that there is of somebody's data.
+		failures = append(failures, m.States.Prune(func(n int) bool { return keep[n] }))
 	}
 	return errors.Join(append(failures, m.sweepLocal())...)
 }

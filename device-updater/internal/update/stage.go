@@ -102,6 +102,9 @@ func (m *Machine) preflight(ctx context.Context, current int) error {
 	if len(nested) > 0 {
 		return fmt.Errorf("cannot update: /%s is a subvolume of its own and would come out empty; move it to a state directory or make it a plain directory", nested[0])
 	}
+	if _, err := m.States.Live(); err != nil {
+		return fmt.Errorf("cannot update: %w", err)
+	}
 	return m.room(apt.Plan{})
 }
 
@@ -147,9 +150,14 @@ func (m *Machine) build(ctx context.Context, tx *journal.Record, offer Offer, pl
 	if err := m.verify(ctx, plan, clone, tx.Deployment); err != nil {
 		return err
 	}
+	units, err := m.acceptUnits(clone)
+	if err != nil {
+		return err
+	}
 	record := Deployment{
 		ID: tx.Deployment, State: tx.State, Snapshot: tx.Snapshot, From: tx.From, Made: m.Clock().UTC(),
 		TopLevel: m.topLevel(offer), Packages: plan.List, BOM: offer.bomText(), Origin: offer.Origin, Overlay: offer.Overlay,
+		Units: units,
 	}
 	if err := m.Records.PutDeployment(record); err != nil {
 		return err

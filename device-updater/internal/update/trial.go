@@ -27,6 +27,9 @@ func (m *Machine) trial(ctx context.Context, tx journal.Record) error {
 	if tx, err = m.enter(tx, journal.Health); err != nil {
 		return err
 	}
+	if err := m.unsettled(tx.Deployment); err != nil {
+		return m.giveUp(ctx, tx, err.Error())
+	}
 	gone, err := m.System.Uptime(ctx)
 	if err != nil {
 		return err
@@ -147,7 +150,7 @@ func (m *Machine) rolledBack(ctx context.Context, tx journal.Record) error {
 	if err := m.blame(tx, reason); err != nil {
 		return m.whyNot(err)
 	}
-	if err := m.deleteDeployment(ctx, tx.Deployment); err != nil {
+	if err := errors.Join(m.States.Drop(tx.Deployment), m.deleteDeployment(ctx, tx.Deployment)); err != nil {
 		return m.whyNot(err)
 	}
 	_, err := m.enter(tx, journal.Failed)

@@ -165,7 +165,7 @@ const moveConfig = "#!/bin/sh\nset -e\n" +
 func releases() []release {
 	three := app("demo-service", "3.0").config("/etc/demo-app.conf", "greeting = hello\nvolume = 3\n")
 	three.replaces = []string{"demo-app"}
-	two := app("demo-app", "2.0").config("/etc/demo-app.conf", "greeting = hello\nvolume = 3\n").
+	plainTwo := app("demo-app", "2.0").config("/etc/demo-app.conf", "greeting = hello\nvolume = 3\n").
 		script("postinstall", "#!/bin/sh\nset -e\nsleep 1\n") // so that a power cut finds INSTALL at work on any machine
 	four := app("demo-service", "4.0").config("/etc/demo-service/main.conf", "greeting = hello\nvolume = 4\n").
 		script("preinstall", moveConfig).script("postinstall", moveConfig).script("postremove", moveConfig)
@@ -197,11 +197,20 @@ func releases() []release {
 		broken.version = "9.0+" + strings.ReplaceAll(name, "-", ".")
 		all = append(all, release{name, []sample{product("9.0", "demo-app"), broken}, ""})
 	}
+	one, two := ledger("1.1", "1"), ledger("2.2", "2")
+	unhealthy, alone := two.executable("/usr/lib/aptfleet/health.d/required/demo-app", "#!/bin/sh\necho the ledger does not balance\nexit 1\n"), two.file(updaterDropIn, dropIn("/bin/true"))
+	unhealthy.version, alone.version = "2.2+unhealthy", "2.2+no.updater"
+	for _, r := range []struct {
+		name string
+		app  sample
+	}{{"db-1", one}, {"db-2-unhealthy", unhealthy}, {"db-2-no-updater", alone}, {"db-2", two}} {
+		all = append(all, release{name: r.name, packages: []sample{product(r.app.version, "demo-app"), r.app}})
+	}
 	// The good ones come last, because a rolling repository keeps the packages
 	// that a later release no longer wants; and after them those with another
 	// updater.
 	return append(all,
-		release{"2", append(board("2.0", "demo-app"), product("2.0", "demo-app"), two), ""},
+		release{"2", append(board("2.0", "demo-app"), product("2.0", "demo-app"), plainTwo), ""},
 		release{"3", append(board("3.0", "demo-service"), product("3.0", "demo-service"), three), ""},
 		release{"4", append(board("4.0", "demo-service"), product("4.0", "demo-service"), four), ""},
 		release{"updater-newer", []sample{product("5.0", "demo-app"), app("demo-app", "5.0")}, "2.0"},
