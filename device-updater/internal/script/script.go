@@ -38,10 +38,23 @@ func Executables(dir string) ([]string, error) {
 	return all, nil
 }
 
+// Exit is the error of an executable that ended with a status of its own.
+type Exit struct {
+	Status int
+	Said   string // the last line that it printed; "": none
+}
+
+func (e *Exit) Error() string {
+	if e.Said != "" {
+		return e.Said
+	}
+	return fmt.Sprintf("exit status %d", e.Status)
+}
+
 // Run runs an executable for at most limit, with what of the environment is
 // added to ours. The error of one that fails is the last line that it printed,
-// if it printed any. When the time is up, or ctx ends, it is killed with all its
-// children.
+// if it printed any; an *Exit if it ended by itself. When the time is up, or ctx
+// ends, it is killed with all its children.
 func Run(ctx context.Context, limit time.Duration, env []string, path string, args ...string) error {
 	late := fmt.Errorf("it took more than %s", limit)
 	limited, cancel := context.WithTimeoutCause(ctx, limit, late)
@@ -55,11 +68,14 @@ func Run(ctx context.Context, limit time.Duration, env []string, path string, ar
 	var out tail
 	cmd.Stdout, cmd.Stderr = &out, &out
 	err := cmd.Run()
+	var ended *exec.ExitError
 	switch {
 	case limited.Err() != nil:
 		return context.Cause(limited)
 	case err == nil:
 		return nil
+	case errors.As(err, &ended) && ended.Exited():
+		return &Exit{ended.ExitCode(), out.last()}
 	case out.last() != "":
 		return errors.New(out.last())
 	}
