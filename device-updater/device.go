@@ -17,6 +17,7 @@ import (
 	"aptfleet/device-updater/internal/boot"
 	"aptfleet/device-updater/internal/config"
 	"aptfleet/device-updater/internal/daemon"
+	"aptfleet/device-updater/internal/hook"
 	"aptfleet/device-updater/internal/journal"
 	"aptfleet/device-updater/internal/merge"
 	"aptfleet/device-updater/internal/rootfs"
@@ -92,9 +93,11 @@ func (p *program) open() (_ *device, err error) {
 		Settings: update.Settings{
 			Follow: c.Follow, TopLevel: source.TopLevel, RebootAuto: c.Reboot == config.RebootAuto, Tries: c.Trial.Tries,
 			TrialTimeout: c.Trial.Timeout, Observe: c.Trial.Observe, InstallTimeout: installTimeout,
+			HookRetries: c.Hooks.Retries, HookWait: c.Hooks.Wait,
 		},
 		Releases: source, Roots: roots, Boot: d.boot, System: update.Systemd{Run: "/run", Reachable: source.Reachable, Identity: rootfs.State{Root: "/", Sysroot: p.sysroot}.CheckIdentity, Clock: time.Now},
 		Merge: merge.Trees, Journal: log, Records: records, Clock: time.Now,
+		Hooks: hook.Hooks{Dir: hook.Dir, Limit: c.Hooks.Timeout},
 	}
 	d.server.begin(d)
 	return d, nil

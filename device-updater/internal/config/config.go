@@ -41,6 +41,14 @@ type Config struct {
 	Poll         time.Duration `mapstructure:"poll"`         // how often to check; 0: on request only
 	Reboot       string        `mapstructure:"reboot"`       // RebootAuto or RebootManual
 	Trial        Trial         `mapstructure:"trial"`
+	Hooks        Hooks         `mapstructure:"hooks"`
+}
+
+// Hooks says how far the hooks of a release may put off another one.
+type Hooks struct {
+	Timeout time.Duration `mapstructure:"timeout"` // each hook is killed after that
+	Retries int           `mapstructure:"retries"` // how often they may want to be asked later
+	Wait    time.Duration `mapstructure:"wait"`    // and for how long in all
 }
 
 // Trial says how a new deployment proves itself.
@@ -77,6 +85,9 @@ func Load(path string) (Config, error) {
 	v.SetDefault("trial.tries", 3)
 	v.SetDefault("trial.timeout", "5m")
 	v.SetDefault("trial.observe", "30s")
+	v.SetDefault("hooks.timeout", "1m")
+	v.SetDefault("hooks.retries", 50)
+	v.SetDefault("hooks.wait", "24h")
 	if err := v.ReadInConfig(); err != nil {
 		return Config{}, fmt.Errorf("cannot read configuration %s: %s", path, oneLine(err))
 	}
@@ -194,6 +205,10 @@ func (c Config) checkCommon() error {
 		return fmt.Errorf("trial.timeout: %s is less than 10s", c.Trial.Timeout)
 	case c.Trial.Observe < 0 || c.Trial.Observe > c.Trial.Timeout*3/4:
 		return fmt.Errorf("trial.observe: %s is not within 0 and three quarters of trial.timeout", c.Trial.Observe)
+	case c.Hooks.Timeout < time.Second || c.Hooks.Timeout > time.Hour:
+		return fmt.Errorf("hooks.timeout: %s is not within 1s and 1h", c.Hooks.Timeout)
+	case c.Hooks.Retries < 0 || c.Hooks.Wait < 0:
+		return fmt.Errorf("hooks: %d retries in %s are negative", c.Hooks.Retries, c.Hooks.Wait)
 	}
 	for _, name := range c.Components {
 		if !wordPattern.MatchString(name) {

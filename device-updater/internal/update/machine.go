@@ -28,6 +28,7 @@ import (
 	"aptfleet/device-updater/internal/apt"
 	"aptfleet/device-updater/internal/boot"
 	"aptfleet/device-updater/internal/health"
+	"aptfleet/device-updater/internal/hook"
 	"aptfleet/device-updater/internal/journal"
 	"aptfleet/device-updater/internal/merge"
 	"aptfleet/internal/bom"
@@ -127,6 +128,17 @@ type System interface {
 	Watch(ctx context.Context, b health.Baseline, observe time.Duration, progress func(string)) (warnings []string, err error)
 }
 
+// Journal is the updater's own record of what it does: a *journal.Journal.
+type Journal interface {
+	// Append returns when the record is on the disk, with its number and time.
+	Append(r journal.Record) (journal.Record, error)
+	// Last returns the newest record; the zero Record if there is none.
+	Last() journal.Record
+	// Records returns those that are kept, oldest first.
+	Records() []journal.Record
+	Close() error
+}
+
 // Settings are the parts of the configuration that the machine itself uses.
 type Settings struct {
 	Follow         string
@@ -136,6 +148,8 @@ type Settings struct {
 	TrialTimeout   time.Duration
 	Observe        time.Duration
 	InstallTimeout time.Duration
+	HookRetries    int           // how often hooks may put a release off
+	HookWait       time.Duration // and for how long
 }
 
 // Machine is the state machine of one device. One process at a time may run
@@ -148,16 +162,19 @@ type Machine struct {
 	Boot     Boot
 	System   System
 	Merge    func(base, running, target string) (merge.Result, error)
-	Journal  *journal.Journal
+	Journal  Journal
 	Records  Records
+	Hooks    Hooks // nil: none
 	Clock    func() time.Time
 	// Notify is told about every change of the status; it must not block.
 	Notify func(Status)
 
-	pause  pause
-	mu     sync.Mutex
-	status Status
-	cancel context.CancelCauseFunc
+	pause pause
+	// rebootRefused says that the last reboot that was asked for was refused.
+	rebootRefused bool
+	mu            sync.Mutex
+	status        Status
+	cancel        context.CancelCauseFunc
 }
 
 // ErrCancelled is the cause of a transaction that a person stopped.
@@ -257,6 +274,9 @@ func (m *Machine) against(offer Offer) (why, trouble string) {
 	if refused := m.failedBefore(offer); refused != nil {
 		return refused.Error(), ""
 	}
+	if d, err := m.Records.Deferral(); err == nil && d.of(offer) {
+		return d.Reason, ""
+	}
 	if tx := m.Journal.Last(); tx.Phase == journal.Staged && !m.Settings.RebootAuto {
 		if staged, err := m.Records.Deployment(tx.Deployment); err == nil && m.is(staged, offer) {
 			return stagedWaits, ""
@@ -318,6 +338,12 @@ func (m *Machine) Update(ctx context.Context, o Options) error {
 	}
 	if tx.Phase != journal.Staged && o.Patient && m.resting(offer.State) {
 		m.say(func(s *Status) { s.WhyNot, s.LastError = m.pause.reason, m.pause.reason })
+		return nil
+	}
+	if why, err := m.putOff(offer, tx, o); err != nil {
+		return m.whyNot(err)
+	} else if why != "" {
+		m.say(func(s *Status) { s.WhyNot = why })
 		return nil
 	}
 	if tx.Phase != journal.Staged {
@@ -474,12 +500,16 @@ func (m *Machine) setCancel(cancel context.CancelCauseFunc) {
 	m.cancel = cancel
 }
 
-// enter announces a phase: durably in the journal, then to whoever listens.
+// enter announces a phase: durably in the journal, then to whoever listens. What
+// the last record says already needs no other: what fails is tried again every
+// few seconds.
 func (m *Machine) enter(tx journal.Record, phase journal.Phase) (journal.Record, error) {
 	tx.Phase = phase
-	tx, err := m.Journal.Append(tx)
-	if err != nil {
-		return tx, err
+	if last := m.Journal.Last(); !last.Same(tx) {
+		var err error
+		if tx, err = m.Journal.Append(tx); err != nil {
+			return tx, err
+		}
 	}
 	m.say(func(s *Status) { s.Phase, s.Progress = string(phase), "" })
 	return tx, nil
@@ -516,6 +546,12 @@ func (m *Machine) Rollback(ctx context.Context) error {
 	tx = journal.Record{
 		Transaction: m.nextTransaction(), State: previous.State, Snapshot: previous.Snapshot,
 		Deployment: d.Previous, From: current, Manual: true, Reason: "a person rolls back",
+	}
+	if m.Hooks != nil {
+		// They are told: a person who goes back is not kept from it.
+		if err := m.Hooks.Run(ctx, hook.BeforeFinalise, hookEnv(tx)); err != nil {
+			tx = tx.With(err.Error())
+		}
 	}
 	if tx, err = m.enter(tx, journal.Finalise); err != nil {
 		return err
