@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"aptfleet/device-updater/internal/apt"
@@ -370,6 +371,26 @@ func TestNothingBeginsBeforeAReboot(t *testing.T) {
 	var refused *update.Refused
 	if _, err := client.Ask(t.Context(), daemon.Request{Act: daemon.Update}, func(update.Status) {}); !errors.As(err, &refused) {
 		t.Errorf("%v", err)
+	}
+}
+
+// TestARebootThatDoesNotCome is asked for again, whether or not the daemon checks
+// by itself.
+func TestARebootThatDoesNotCome(t *testing.T) {
+	for _, poll := range []time.Duration{0, time.Minute} {
+		synctest.Test(t, func(t *testing.T) {
+			m := &machine{rebooting: true}
+			ctx, stop := context.WithCancel(t.Context())
+			defer stop()
+			go daemon.New(m, poll, func() {}, slog.New(slog.DiscardHandler)).Run(ctx)
+			time.Sleep(16 * time.Minute)
+			synctest.Wait()
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			if got := strings.Join(m.did, " "); got != "recover recover recover recover" {
+				t.Errorf("poll %s: in 16 minutes it did: %s", poll, got)
+			}
+		})
 	}
 }
 
