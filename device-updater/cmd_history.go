@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"text/tabwriter"
 	"time"
 
@@ -13,58 +14,58 @@ import (
 
 func (p *program) historyCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:     "history",
-		Short:   "Show the updates of this device and how they ended",
-		Long:    "history reads the journal, newest update first. --json prints its records, oldest first.",
-		Example: "  device-updater history",
+		Use:   "history",
+		Short: "Show the updates of this device and how they ended",
+		Long: `history reads the journal, newest update first: when each ended, or what it does
+now, how long it took from its first phase to its last, and why it ended so. The
+journal keeps the newest updates; of attempts in a row at one release that came
+to nothing it keeps the last. --json has the time in each phase, too, and the
+oldest update first.`,
+		Example: "  device-updater history\n  device-updater history --json | jq '.[-1].phases'",
 		Args:    usage(cobra.NoArgs),
 		RunE: func(*cobra.Command, []string) error {
 			records, err := journal.Read(p.journalPath())
 			if err != nil {
 				return err
 			}
+			past := append([]journal.Transaction{}, journal.Transactions(records)...)
 			if p.io.JSON {
-				return p.io.PrintJSON(records)
+				return p.io.PrintJSON(past)
 			}
-			return p.printHistory(records)
+			return p.printHistory(past)
 		},
 	}
 }
 
-// printHistory writes one line for each transaction: its last record says how
-// it ended.
-func (p *program) printHistory(records []journal.Record) error {
+// printHistory writes one line for each transaction.
+func (p *program) printHistory(past []journal.Transaction) error {
 	w := tabwriter.NewWriter(p.io.Out, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(w, "UPDATE\tENDED\tRELEASE\tDEPLOYMENT\tRESULT\n")
-	for i := len(records) - 1; i >= 0; i-- {
-		r := records[i]
-		if i+1 < len(records) && records[i+1].Transaction == r.Transaction {
-			continue
-		}
-		committed := i > 0 && records[i-1].Transaction == r.Transaction && records[i-1].Phase == journal.Commit
-		fmt.Fprintf(w, "%d\t%s\t%s\t%d\t%s\n", r.Transaction, r.At.UTC().Format(time.RFC3339), release(r.Snapshot, r.State)+onTop(r), r.Deployment, term.Printable(result(r, committed)))
+	fmt.Fprintf(w, "UPDATE\tENDED\tTOOK\tRELEASE\tDEPLOYMENT\tRESULT\n")
+	for _, t := range slices.Backward(past) {
+		took := time.Duration(t.Seconds * float64(time.Second)).Round(time.Second)
+		fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%d\t%s\n", t.ID, t.Last.UTC().Format(time.RFC3339), took, release(t.Snapshot, t.State)+onTop(t), t.Deployment, term.Printable(result(t)))
 	}
 	return w.Flush()
 }
 
 // onTop marks a release with an overlay.
-func onTop(r journal.Record) string {
-	if r.Local == "" {
+func onTop(t journal.Transaction) string {
+	if t.Local == "" {
 		return ""
 	}
 	return " + overlay"
 }
 
-func result(r journal.Record, committed bool) string {
+func result(t journal.Transaction) string {
 	switch {
-	case r.Phase == journal.Idle && committed && r.Reason == "":
+	case t.Result == journal.Committed && t.Reason != "":
+		return "committed; " + t.Reason
+	case t.Result == journal.Committed:
 		return "committed"
-	case r.Phase == journal.Idle && committed:
-		return "committed; " + r.Reason
-	case r.Phase == journal.Idle:
-		return "ended: " + r.Reason
-	case r.Phase == journal.Failed:
-		return "failed: " + r.Reason
+	case t.Result == journal.Ended:
+		return "ended: " + t.Reason
+	case t.Result == journal.Remains:
+		return "failed: " + t.Reason
 	}
-	return "in phase " + string(r.Phase)
+	return "in phase " + string(t.Phases[len(t.Phases)-1].Phase)
 }
