@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"text/tabwriter"
 	"time"
 
@@ -15,34 +16,38 @@ import (
 
 func (p *program) historyCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:     "history",
-		Short:   "Show the updates of this device and how they ended",
-		Long:    "history reads the journal, newest update first. --json prints its records, oldest first, with the evidence of those that failed.",
-		Example: "  device-updater history",
+		Use:   "history",
+		Short: "Show the updates of this device and how they ended",
+		Long: `history reads the journal, newest update first: when each ended, or what it does
+now, how long it took from its first phase to its last, and why it ended so. The
+journal keeps the newest updates; of attempts in a row at one release that came
+to nothing it keeps the last. --json has the time in each phase, too, and the
+evidence of those that failed, the oldest update first.`,
+		Example: "  device-updater history\n  device-updater history --json | jq '.[-1].phases'",
 		Args:    usage(cobra.NoArgs),
 		RunE: func(*cobra.Command, []string) error {
 			records, err := journal.Read(p.journalPath())
 			if err != nil {
 				return err
 			}
+			past := append([]journal.Transaction{}, journal.Transactions(records)...)
 			if p.io.JSON {
-				return p.historyJSON(records)
+				return p.historyJSON(past)
 			}
-			return p.printHistory(records)
+			return p.printHistory(past)
 		},
 	}
 }
 
-// historyRecord is a record of the journal with what is known of why it ended
-// so.
-type historyRecord struct {
-	journal.Record
+// historyEntry is a transaction with what is known of why it ended so.
+type historyEntry struct {
+	journal.Transaction
 	Evidence []protocol.Excerpt `json:"evidence,omitempty"` // FAILED: for as long as the release is remembered
 }
 
-// historyJSON writes all records. A release that failed again is remembered
+// historyJSON writes all transactions. A release that failed again is remembered
 // with its last failure alone.
-func (p *program) historyJSON(records []journal.Record) error {
+func (p *program) historyJSON(past []journal.Transaction) error {
 	store, err := update.OpenRecords(p.updaterDir())
 	if err != nil {
 		return err
@@ -52,14 +57,12 @@ func (p *program) historyJSON(records []journal.Record) error {
 		failed = nil // the journal is what was asked for
 	}
 	last := make(map[string]int) // the last failure of each release
-	for i, r := range records {
-		if r.Phase == journal.Failed {
-			last[r.State+" "+r.Local] = i
+	all := make([]historyEntry, len(past))
+	for i, t := range past {
+		all[i].Transaction = t
+		if t.Result == journal.Remains {
+			last[t.State+" "+t.Local] = i
 		}
-	}
-	all := make([]historyRecord, len(records))
-	for i, r := range records {
-		all[i].Record = r
 	}
 	for _, f := range failed {
 		if i, ok := last[f.State+" "+f.Overlay]; ok {
@@ -69,40 +72,35 @@ func (p *program) historyJSON(records []journal.Record) error {
 	return p.io.PrintJSON(all)
 }
 
-// printHistory writes one line for each transaction: its last record says how
-// it ended.
-func (p *program) printHistory(records []journal.Record) error {
+// printHistory writes one line for each transaction.
+func (p *program) printHistory(past []journal.Transaction) error {
 	w := tabwriter.NewWriter(p.io.Out, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(w, "UPDATE\tENDED\tRELEASE\tDEPLOYMENT\tRESULT\n")
-	for i := len(records) - 1; i >= 0; i-- {
-		r := records[i]
-		if i+1 < len(records) && records[i+1].Transaction == r.Transaction {
-			continue
-		}
-		committed := i > 0 && records[i-1].Transaction == r.Transaction && records[i-1].Phase == journal.Commit
-		fmt.Fprintf(w, "%d\t%s\t%s\t%d\t%s\n", r.Transaction, r.At.UTC().Format(time.RFC3339), release(r.Snapshot, r.State)+onTop(r), r.Deployment, term.Printable(result(r, committed)))
+	fmt.Fprintf(w, "UPDATE\tENDED\tTOOK\tRELEASE\tDEPLOYMENT\tRESULT\n")
+	for _, t := range slices.Backward(past) {
+		took := time.Duration(t.Seconds * float64(time.Second)).Round(time.Second)
+		fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%d\t%s\n", t.ID, t.Last.UTC().Format(time.RFC3339), took, release(t.Snapshot, t.State)+onTop(t), t.Deployment, term.Printable(result(t)))
 	}
 	return w.Flush()
 }
 
 // onTop marks a release with an overlay.
-func onTop(r journal.Record) string {
-	if r.Local == "" {
+func onTop(t journal.Transaction) string {
+	if t.Local == "" {
 		return ""
 	}
 	return " + overlay"
 }
 
-func result(r journal.Record, committed bool) string {
+func result(t journal.Transaction) string {
 	switch {
-	case r.Phase == journal.Idle && committed && r.Reason == "":
+	case t.Result == journal.Committed && t.Reason != "":
+		return "committed; " + t.Reason
+	case t.Result == journal.Committed:
 		return "committed"
-	case r.Phase == journal.Idle && committed:
-		return "committed; " + r.Reason
-	case r.Phase == journal.Idle:
-		return "ended: " + r.Reason
-	case r.Phase == journal.Failed:
-		return "failed: " + r.Reason
+	case t.Result == journal.Ended:
+		return "ended: " + t.Reason
+	case t.Result == journal.Remains:
+		return "failed: " + t.Reason
 	}
-	return "in phase " + string(r.Phase)
+	return "in phase " + string(t.Phases[len(t.Phases)-1].Phase)
 }

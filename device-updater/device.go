@@ -19,6 +19,7 @@ import (
 	"aptfleet/device-updater/internal/daemon"
 	"aptfleet/device-updater/internal/firmware"
 	"aptfleet/device-updater/internal/hardware"
+	"aptfleet/device-updater/internal/hook"
 	"aptfleet/device-updater/internal/inhibit"
 	"aptfleet/device-updater/internal/journal"
 	"aptfleet/device-updater/internal/merge"
@@ -102,10 +103,12 @@ func (p *program) open() (_ *device, err error) {
 			Follow: c.Follow, TopLevel: source.TopLevel, RebootAuto: c.Reboot == config.RebootAuto, Tries: c.Trial.Tries,
 			TrialTimeout: c.Trial.Timeout, Observe: c.Trial.Observe, InstallTimeout: installTimeout,
 			Window: times, InhibitMax: c.Inhibit.Max, Keep: c.Keep,
+			HookRetries: c.Hooks.Retries, HookWait: c.Hooks.Wait,
 		},
 		Releases: source, Roots: roots, Boot: d.boot, System: update.Systemd{Run: "/run", Root: "/", Watchdog: watchdog(c.Watchdog), Reachable: source.Reachable, Identity: rootfs.State{Root: "/", Sysroot: p.sysroot}.CheckIdentity, Clock: time.Now},
 		Firmware: &firmware.Converger{Root: "/", Dir: p.updaterDir(), Revision: p.board(c).Revision, Clock: time.Now},
 		States:   rootfs.Units{Sysroot: p.sysroot},
+		Hooks:    hook.Hooks{Dir: hook.Dir, Limit: c.Hooks.Timeout},
 		Merge:    merge.Trees, Journal: log, Records: records, Clock: time.Now, Secrets: p.secrets, Locks: locks,
 	}
 	d.server.begin(d)

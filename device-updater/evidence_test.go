@@ -66,7 +66,7 @@ func TestHistoryHasEvidence(t *testing.T) {
 	p.io = &term.IO{Out: &out, Err: os.Stderr, JSON: true, Now: time.Now}
 	records, err := journal.Read(p.journalPath())
 	if err == nil {
-		err = p.historyJSON(records)
+		err = p.historyJSON(journal.Transactions(records))
 	}
 	if err != nil {
 		t.Fatal(err)

@@ -83,7 +83,11 @@ func deviceFlags(t *testing.T) (sysroot string, flags []string) {
 
 func TestHistory(t *testing.T) {
 	sysroot, flags := deviceFlags(t)
-	log, err := journal.Open(filepath.Join(sysroot, "updater/journal"), func() time.Time { return time.Date(2026, 11, 20, 10, 0, 0, 0, time.UTC) })
+	now := time.Date(2026, 11, 20, 10, 0, 0, 0, time.UTC)
+	log, err := journal.Open(filepath.Join(sysroot, "updater/journal"), func() time.Time {
+		now = now.Add(90 * time.Second)
+		return now
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,18 +108,22 @@ func TestHistory(t *testing.T) {
 		t.Fatal(err)
 	}
 	code, out, errOut := call(t, append(flags, "history")...)
-	want := "UPDATE  ENDED                 RELEASE                     DEPLOYMENT  RESULT\n" +
-		"4       2026-11-20T10:00:00Z  20261120T094500Z + overlay  5           in phase INSTALL\n" +
-		"3       2026-11-20T10:00:00Z  20261120T093000Z            4           ended: the packages are the same\n" +
-		"2       2026-11-20T10:00:00Z  state abababababab          3           failed: app.service failed\n" +
-		"1       2026-11-20T10:00:00Z  20261120T090000Z            2           committed\n"
+	want := "UPDATE  ENDED                 TOOK   RELEASE                     DEPLOYMENT  RESULT\n" +
+		"4       2026-11-20T10:10:30Z  0s     20261120T094500Z + overlay  5           in phase INSTALL\n" +
+		"3       2026-11-20T10:09:00Z  0s     20261120T093000Z            4           ended: the packages are the same\n" +
+		"2       2026-11-20T10:07:30Z  1m30s  state abababababab          3           failed: app.service failed\n" +
+		"1       2026-11-20T10:04:30Z  3m0s   20261120T090000Z            2           committed\n"
 	if code != 0 || out != want {
 		t.Errorf("status %d %s\n%s", code, errOut, out)
 	}
 	code, out, _ = call(t, append(flags, "history", "--json")...)
-	var records []journal.Record
-	if err := json.Unmarshal([]byte(out), &records); code != 0 || err != nil || len(records) != 7 {
-		t.Errorf("--json: status %d, %v\n%s", code, err, out)
+	var past []journal.Transaction
+	if err := json.Unmarshal([]byte(out), &past); code != 0 || err != nil || len(past) != 4 {
+		t.Fatalf("--json: status %d, %v\n%s", code, err, out)
+	}
+	first := past[0]
+	if len(first.Phases) != 3 || first.Phases[1].Phase != journal.Commit || first.Phases[1].Seconds != 90 || first.Seconds != 180 || first.Result != journal.Committed {
+		t.Errorf("--json: %+v", first)
 	}
 }
 

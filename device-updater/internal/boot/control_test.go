@@ -247,7 +247,7 @@ func TestCurrent(t *testing.T) {
 		"deployment":   {"21 1 0:19 /deployments/7 / rw,noatime shared:1 - btrfs /dev/vda2 rw,subvol=/deployments/7\n" + other, 7, true},
 		"later mount":  {"20 1 0:1 / / rw - rootfs none rw\n21 20 0:19 /deployments/3 / rw - btrfs /dev/vda2 rw\n" + other, 3, true},
 		"top level":    {"21 1 0:19 / / rw - btrfs /dev/vda2 rw\n", 0, false},
-		"work":         {"21 1 0:19 /deployments/3.work / rw - btrfs /dev/vda2 rw\n", 0, false},
+		"out of sight": {"21 1 0:19 /deployments/3.work / rw - btrfs /dev/vda2 rw\n", 3, true},
 		"below":        {"21 1 0:19 /deployments/3/x / rw - btrfs /dev/vda2 rw\n", 0, false},
 		"zero padded":  {"21 1 0:19 /deployments/03 / rw - btrfs /dev/vda2 rw\n", 0, false},
 		"nothing on /": {other, 0, false},

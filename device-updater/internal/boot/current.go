@@ -38,7 +38,9 @@ func Current(mountinfo io.Reader) (int, error) {
 	if !ok {
 		return 0, fmt.Errorf("cannot tell the booted deployment: the root is %s of its file system, not /deployments/<n>", root)
 	}
-	n, err := number(name)
+	// One whose trial did not end was renamed while it ran, so that no loader
+	// finds it.
+	n, err := number(strings.TrimSuffix(name, ".work"))
 	if err != nil {
 		return 0, fmt.Errorf("cannot tell the booted deployment: %s %w", root, err)
 	}

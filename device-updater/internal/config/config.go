@@ -46,6 +46,14 @@ type Config struct {
 	Inhibit      Inhibit       `mapstructure:"inhibit"`
 	Trial        Trial         `mapstructure:"trial"`
 	Watchdog     Watchdog      `mapstructure:"watchdog"`
+	Hooks        Hooks         `mapstructure:"hooks"`
+}
+
+// Hooks says how far the hooks of a release may put off another one.
+type Hooks struct {
+	Timeout time.Duration `mapstructure:"timeout"` // each hook is killed after that
+	Retries int           `mapstructure:"retries"` // how often they may want to be asked later
+	Wait    time.Duration `mapstructure:"wait"`    // and for how long in all
 }
 
 // Trial says how a new deployment proves itself.
@@ -115,6 +123,9 @@ func Load(path string) (Config, error) {
 	v.SetDefault("trial.observe", "30s")
 	v.SetDefault("watchdog.when", WatchdogTrial)
 	v.SetDefault("watchdog.timeout", "1m")
+	v.SetDefault("hooks.timeout", "1m")
+	v.SetDefault("hooks.retries", 50)
+	v.SetDefault("hooks.wait", "24h")
 	if err := v.ReadInConfig(); err != nil {
 		return Config{}, fmt.Errorf("cannot read configuration %s: %s", path, oneLine(err))
 	}
@@ -240,6 +251,10 @@ func (c Config) checkCommon() error {
 		return fmt.Errorf("watchdog.when: %q is neither %s nor %s nor %s", c.Watchdog.When, WatchdogTrial, WatchdogAlways, WatchdogNever)
 	case c.Watchdog.Timeout < 10*time.Second || c.Watchdog.Timeout > time.Hour:
 		return fmt.Errorf("watchdog.timeout: %s is not within 10s and 1h", c.Watchdog.Timeout)
+	case c.Hooks.Timeout < time.Second || c.Hooks.Timeout > time.Hour:
+		return fmt.Errorf("hooks.timeout: %s is not within 1s and 1h", c.Hooks.Timeout)
+	case c.Hooks.Retries < 0 || c.Hooks.Wait < 0:
+		return fmt.Errorf("hooks: %d retries in %s are negative", c.Hooks.Retries, c.Hooks.Wait)
 	}
 	if _, err := window.Parse(c.Window); err != nil {
 		return fmt.Errorf("window: %w", err)

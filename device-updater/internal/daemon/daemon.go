@@ -191,6 +191,10 @@ func (d *Daemon) Reload() {
 // alone.
 const recoverPause = 2 * time.Second
 
+// rebootPause is how long a reboot may take to come before it is asked for
+// again: services have minutes to stop.
+const rebootPause = 5 * time.Minute
+
 // Run recovers, then works until ctx ends or it is to Reload. Errors of single
 // acts are logged and do not end it: a device must stay updatable. An act that
 // fails half-way is brought to an end like one that was cut off.
@@ -208,6 +212,8 @@ func (d *Daemon) Run(ctx context.Context) {
 		case next = <-d.queue:
 		case <-tick:
 			byItself = true
+			// A reboot that was asked for has not come.
+			recovered = recovered && !d.machine.Rebooting()
 		case <-d.news:
 			byItself = true
 		case <-d.ready(recovered):
@@ -262,6 +268,8 @@ func (d *Daemon) next(recovered bool, pause time.Duration) <-chan time.Time {
 		return time.After(min(recoverPause, d.poll))
 	case !recovered:
 		return time.After(recoverPause)
+	case d.machine.Rebooting():
+		return time.After(rebootPause)
 	case d.poll > 0:
 		return time.After(pause)
 	}

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"aptfleet/device-updater/internal/apt"
@@ -451,6 +452,26 @@ func TestWhatIsStagedGoesOn(t *testing.T) {
 	<-second
 	if m.looks != 2 {
 		t.Errorf("looked %d times", m.looks)
+	}
+}
+
+// TestARebootThatDoesNotCome is asked for again, whether or not the daemon checks
+// by itself.
+func TestARebootThatDoesNotCome(t *testing.T) {
+	for _, poll := range []time.Duration{0, time.Minute} {
+		synctest.Test(t, func(t *testing.T) {
+			m := &machine{rebooting: true}
+			ctx, stop := context.WithCancel(t.Context())
+			defer stop()
+			go daemon.New(m, poll, func() {}, slog.New(slog.DiscardHandler)).Run(ctx)
+			time.Sleep(16 * time.Minute)
+			synctest.Wait()
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			if got := strings.Join(m.did, " "); got != "recover recover recover recover" {
+				t.Errorf("poll %s: in 16 minutes it did: %s", poll, got)
+			}
+		})
 	}
 }
 

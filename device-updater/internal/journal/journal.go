@@ -4,12 +4,9 @@
 package journal
 
 import (
-	"bufio"
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -20,80 +17,47 @@ import (
 	"aptfleet/internal/faultpoint"
 )
 
-// Phase is where a transaction is. A record of a phase is written before the
-// phase does anything.
-type Phase string
-
-// The phases in their order. Idle ends a transaction that changed nothing or
-// was committed; Failed ends one whose release is not tried again.
 const (
-	Idle       Phase = "IDLE"
-	Check      Phase = "CHECK"
-	Preflight  Phase = "PREFLIGHT"
-	Download   Phase = "DOWNLOAD"
-	Snapshot   Phase = "SNAPSHOT"
-	Install    Phase = "INSTALL"
-	Verify     Phase = "VERIFY"
-	Staged     Phase = "STAGED"
-	Finalise   Phase = "FINALISE"
-	Reboot     Phase = "REBOOT"
-	Trial      Phase = "TRIAL"
-	Health     Phase = "HEALTH"
-	Commit     Phase = "COMMIT"
-	RolledBack Phase = "ROLLED_BACK"
-	Failed     Phase = "FAILED"
-)
-
-// Record is one line of the journal.
-type Record struct {
-	Seq         int64     `json:"seq"`
-	At          time.Time `json:"at"`
-	Transaction int64     `json:"tx"`
-	Phase       Phase     `json:"phase"`
-	State       string    `json:"state,omitempty"`    // the release: id of its state
-	Snapshot    string    `json:"snapshot,omitempty"` // its name, if it has one
-	Deployment  int       `json:"deployment"`         // that is made or tried
-	From        int       `json:"from"`               // that was booted when it began
-	Local       string    `json:"local,omitempty"`    // the overlay on top of the release: its id
-	Boot        string    `json:"boot,omitempty"`     // id of the boot that wrote the record
-	Manual      bool      `json:"manual,omitempty"`   // a person asked to go back to Deployment
-	Bad         bool      `json:"bad,omitempty"`      // HEALTH: the trial failed, for Reason
-	Reason      string    `json:"reason,omitempty"`
-}
-
-// Open reports whether the record belongs to a transaction that goes on.
-func (r Record) Open() bool { return r.Phase != Idle && r.Phase != Failed && r.Phase != "" }
-
-const (
-	maxLine = 64 << 10
-	// keep is how many records survive when the journal is shortened.
+	// keep is how many records survive when the journal is shortened, less the
+	// beginning of a transaction that would be torn apart.
 	keep = 500
 	// shortenAt is how many records it may hold before that.
 	shortenAt = 2000
 )
 
+// Damaged is added to the name of a journal that was damaged in its middle; what
+// was whole of it goes on under the name itself.
+const Damaged = ".damaged"
+
 // Journal is an open journal. Its methods may be called from several
 // goroutines; only one process may have it open for writing.
 type Journal struct {
-	path    string
-	clock   func() time.Time
-	mu      sync.Mutex
-	file    *os.File
-	size    int64 // bytes of whole records
-	records []Record
+	path  string
+	clock func() time.Time
+	mu    sync.Mutex
+	file  *os.File
+	size  int64 // bytes of whole records
+	lines []line
 }
 
-// Open opens the journal at path, or makes an empty one. A torn last line,
-// which a power cut leaves, is cut off; a damaged line before the last is an
-// error.
+// Open opens the journal at path, or makes an empty one. A torn end, which a
+// power cut leaves, is cut off. Of a journal that is damaged elsewhere, which no
+// power cut does, a copy is kept beside it, and the whole records are gone on
+// from: a device must stay updatable, and whoever recovers looks at boot control
+// and the disk, too.
 func Open(path string, clock func() time.Time) (*Journal, error) {
-	records, good, err := read(path)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	c, err := read(path)
+	if err != nil {
 		return nil, err
 	}
-	if len(records) > shortenAt {
-		records = records[len(records)-keep:]
-		if good, err = shorten(path, records); err != nil {
+	if c.damaged {
+		if err := atomicfile.Write(path+Damaged, c.raw, 0o600); err != nil {
+			return nil, fmt.Errorf("cannot keep the damaged journal: %w", err)
+		}
+	}
+	if c.damaged || len(c.lines) > shortenAt {
+		c.lines = newest(c.lines)
+		if c.good, err = replace(path, c.lines); err != nil {
 			return nil, err
 		}
 	}
@@ -101,70 +65,109 @@ func Open(path string, clock func() time.Time) (*Journal, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot open journal: %w", err)
 	}
-	if err := f.Truncate(good); err != nil {
+	if err := f.Truncate(c.good); err != nil {
 		return nil, errors.Join(fmt.Errorf("cannot cut the torn end off %s: %w", path, err), f.Close())
 	}
 	if err := atomicfile.SyncDir(filepath.Dir(path)); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	return &Journal{path: path, clock: clock, file: f, size: good, records: records}, nil
+	return &Journal{path: path, clock: clock, file: f, size: c.good, lines: c.lines}, nil
 }
 
-// Read returns the records of the journal at path, oldest first, without
+// Read returns the whole records of the journal at path, oldest first, without
 // changing it: what a program that only looks wants. No file is no records.
 func Read(path string) ([]Record, error) {
-	records, _, err := read(path)
+	c, err := read(path)
+	return records(c.lines), err
+}
+
+func records(lines []line) []Record {
+	var all []Record
+	for _, l := range lines {
+		all = append(all, l.Record)
+	}
+	return all
+}
+
+// content is what a file holds.
+type content struct {
+	raw     []byte
+	lines   []line // that are whole
+	good    int64  // bytes before the torn end
+	damaged bool   // there are whole records behind one that is not
+}
+
+func read(path string) (c content, err error) {
+	c.raw, err = os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+		return c, nil
 	}
-	return records, err
-}
-
-// read returns the whole records and the length in bytes they take.
-func read(path string) ([]Record, int64, error) {
-	f, err := os.Open(path)
 	if err != nil {
-		return nil, 0, fmt.Errorf("cannot read journal: %w", err)
+		return c, fmt.Errorf("cannot read journal: %w", err)
 	}
-	defer f.Close()
-	var (
-		records []Record
-		good    int64
-		bad     error
-	)
-	lines := bufio.NewReaderSize(f, maxLine)
-	for {
-		line, err := lines.ReadBytes('\n')
-		if err != nil && !errors.Is(err, io.EOF) {
-			return nil, 0, fmt.Errorf("cannot read journal %s: %w", path, err)
+	var at int64
+	for raw := range bytes.Lines(c.raw) {
+		l, ok := decode(raw)
+		if ok {
+			c.damaged = c.damaged || c.good != at
+			c.lines = append(c.lines, l)
 		}
-		if len(line) == 0 {
-			return records, good, nil
+		if at += int64(len(raw)); ok {
+			c.good = at
 		}
-		if bad != nil {
-			return nil, 0, fmt.Errorf("cannot read journal %s: %w", path, bad)
-		}
-		var r Record
-		whole := line[len(line)-1] == '\n'
-		if jsonErr := json.Unmarshal(bytes.TrimSpace(line), &r); jsonErr != nil || !whole || r.Phase == "" {
-			// Right if it is the last line, an error if another follows.
-			bad = fmt.Errorf("record %d is damaged", len(records)+1)
-			continue
-		}
-		records = append(records, r)
-		good += int64(len(line))
 	}
+	return c, nil
 }
 
-// shorten replaces the journal by one with only these records and returns its
-// length in bytes.
-func shorten(path string, records []Record) (int64, error) {
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	for _, r := range records {
-		if err := enc.Encode(r); err != nil {
-			return 0, fmt.Errorf("cannot shorten journal: %w", err)
+// newest returns the records that survive: the newest, in whole transactions but
+// for one that alone is too long. Of attempts in a row at one release that came
+// to nothing only the last counts: else a week without room on the disk would
+// make the journal forget what the device was before.
+func newest(lines []line) []line {
+	var kept []line
+	for from := 0; from < len(lines); {
+		to := endOf(lines, from)
+		if to == len(lines) || !repeated(lines[from:to], lines[to:endOf(lines, to)]) {
+			kept = append(kept, lines[from:to]...)
 		}
+		from = to
+	}
+	from := max(0, len(kept)-keep)
+	for i := from; from > 0 && i < len(kept); i++ {
+		if kept[i].Transaction != kept[i-1].Transaction {
+			return kept[i:]
+		}
+	}
+	return kept[from:]
+}
+
+// endOf is where the transaction ends that begins at from.
+func endOf(lines []line, from int) int {
+	to := from + 1
+	for to < len(lines) && lines[to].Transaction == lines[from].Transaction {
+		to++
+	}
+	return to
+}
+
+// repeated reports whether both transactions ended before anything was staged
+// of the same release.
+func repeated(one, next []line) bool {
+	a, b := one[len(one)-1], next[len(next)-1]
+	return cameToNothing(one) && cameToNothing(next) && a.State == b.State && a.Local == b.Local
+}
+
+func cameToNothing(lines []line) bool {
+	n := len(lines)
+	return lines[n-1].Phase == Idle && n > 1 && lines[n-2].Recovery() == Unfinished && lines[n-1].Reason != ""
+}
+
+// replace replaces the journal by one with only these lines, as they are, and
+// returns its length in bytes. Interrupted, it leaves the old one or the new one.
+func replace(path string, lines []line) (int64, error) {
+	var b bytes.Buffer
+	for _, l := range lines {
+		b.Write(l.raw)
 	}
 	if err := atomicfile.Write(path, b.Bytes(), 0o600); err != nil {
 		return 0, fmt.Errorf("cannot shorten journal: %w", err)
@@ -172,43 +175,43 @@ func shorten(path string, records []Record) (int64, error) {
 	return int64(b.Len()), nil
 }
 
-// Append writes a record and returns when it is on the disk, with its number
-// and time filled in.
+// Append writes a record and returns when it is on the disk, with its number,
+// time, format and class filled in, and its reason cut to 2000 bytes. After an
+// error the record counts as not written; a power cut may prove that wrong.
 func (j *Journal) Append(r Record) (Record, error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	r.Seq = 1
-	if n := len(j.records); n > 0 {
-		r.Seq = j.records[n-1].Seq + 1
+	if n := len(j.lines); n > 0 {
+		r.Seq = j.lines[n-1].Seq + 1
 	}
 	r.At = j.clock().UTC().Truncate(time.Millisecond)
-	line, err := json.Marshal(r)
+	l, err := encode(r)
 	if err != nil {
 		return Record{}, fmt.Errorf("cannot write journal: %w", err)
 	}
-	line = append(line, '\n')
-	// A write that failed half-way (a full disk) is overwritten by the next.
-	if _, err := j.file.WriteAt(line, j.size); err != nil {
+	if _, err := j.file.WriteAt(l.raw, j.size); err != nil {
 		return Record{}, fmt.Errorf("cannot write journal: %w", errors.Join(err, j.file.Truncate(j.size)))
 	}
 	if !faultpoint.SkipJournalSync {
 		if err := j.file.Sync(); err != nil {
-			return Record{}, fmt.Errorf("cannot sync journal: %w", err)
+			// Else a longer line than the next would stick out behind that.
+			return Record{}, fmt.Errorf("cannot sync journal: %w", errors.Join(err, j.file.Truncate(j.size)))
 		}
 	}
-	faultpoint.Hit("journal:" + string(r.Phase))
-	j.size += int64(len(line))
-	j.records = append(j.records, r)
-	if len(j.records) > shortenAt {
-		return r, j.shorten()
+	faultpoint.Hit("journal:" + string(l.Phase))
+	j.size += int64(len(l.raw))
+	j.lines = append(j.lines, l)
+	if len(j.lines) > shortenAt {
+		return l.Record, j.shorten()
 	}
-	return r, nil
+	return l.Record, nil
 }
 
 // shorten goes on in a file with the newest records only.
 func (j *Journal) shorten() error {
-	records := j.records[len(j.records)-keep:]
-	size, err := shorten(j.path, records)
+	lines := newest(j.lines)
+	size, err := replace(j.path, lines)
 	if err != nil {
 		return err
 	}
@@ -217,7 +220,7 @@ func (j *Journal) shorten() error {
 		return fmt.Errorf("cannot open journal: %w", err)
 	}
 	old := j.file
-	j.file, j.size, j.records = f, size, append([]Record(nil), records...)
+	j.file, j.size, j.lines = f, size, lines
 	return old.Close()
 }
 
@@ -225,17 +228,17 @@ func (j *Journal) shorten() error {
 func (j *Journal) Last() Record {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if len(j.records) == 0 {
+	if len(j.lines) == 0 {
 		return Record{}
 	}
-	return j.records[len(j.records)-1]
+	return j.lines[len(j.lines)-1].Record
 }
 
 // Records returns all records, oldest first.
 func (j *Journal) Records() []Record {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return append([]Record(nil), j.records...)
+	return records(j.lines)
 }
 
 // Close closes the file. Records are on the disk already.

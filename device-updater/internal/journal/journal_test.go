@@ -1,6 +1,7 @@
 package journal_test
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
 	"testing"
@@ -98,21 +99,59 @@ func TestZerosAtTheEnd(t *testing.T) {
 	}
 }
 
-func TestDamageInTheMiddleIsAnError(t *testing.T) {
+// TestDamageInTheMiddle: no power cut makes it. What is whole counts, and what
+// was there is kept for whoever wants to know.
+func TestDamageInTheMiddle(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "journal")
 	j := open(t, path)
-	add(t, j, journal.Check)
-	add(t, j, journal.Preflight)
+	for _, p := range []journal.Phase{journal.Check, journal.Preflight, journal.Download} {
+		add(t, j, p)
+	}
 	raw, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	raw[3] = 0
+	raw[bytes.IndexByte(raw, '\n')+4] = 0
 	if err := os.WriteFile(path, raw, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := journal.Open(path, clock); err == nil {
-		t.Error("want an error")
+	if records, err := journal.Read(path); err != nil || len(records) != 2 {
+		t.Errorf("who looks sees %+v, %v", records, err)
+	}
+	damaged := open(t, path)
+	if records := damaged.Records(); len(records) != 2 || records[0].Phase != journal.Check || records[1].Phase != journal.Download {
+		t.Errorf("%+v", records)
+	}
+	add(t, damaged, journal.Install)
+	if kept, err := os.ReadFile(path + journal.Damaged); err != nil || !bytes.Equal(kept, raw) {
+		t.Errorf("the damaged journal is not kept: %v", err)
+	}
+	if last := open(t, path).Last(); last.Phase != journal.Install || last.Seq != 4 {
+		t.Errorf("%+v", last)
+	}
+}
+
+// TestTornLines: one behind the other, when records could not be synced.
+func TestTornLines(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "journal")
+	add(t, open(t, path), journal.Check)
+	f, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteString("\"deployment\":2}\nom\":1}\n{"); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	j := open(t, path)
+	add(t, j, journal.Preflight)
+	if records, err := journal.Read(path); err != nil || len(records) != 2 {
+		t.Errorf("%+v, %v", records, err)
+	}
+	if _, err := os.Stat(path + journal.Damaged); err == nil {
+		t.Error("a torn end is taken for damage")
 	}
 }
 

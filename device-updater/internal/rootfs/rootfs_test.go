@@ -128,6 +128,38 @@ func TestSubvolumes(t *testing.T) {
 	}
 }
 
+// TestRenameOfAMountedRoot: a trial that does not end is put out of the loader's
+// sight while it runs, and the list of mounts then says so (package boot).
+func TestRenameOfAMountedRoot(t *testing.T) {
+	top, b := disk(t)
+	if err := os.MkdirAll(filepath.Join(top, "deployments"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	run(t, "btrfs", "subvolume", "create", filepath.Join(top, "deployments/3"))
+	root := filepath.Join(t.TempDir(), "root")
+	if err := os.Mkdir(root, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	device := strings.TrimSpace(run(t, "findmnt", "-no", "SOURCE", top))
+	run(t, "mount", "-o", "subvol=deployments/3", device, root)
+	t.Cleanup(func() { run(t, "umount", root) })
+	put(t, filepath.Join(root, "before"), "1")
+	if err := b.Rename("deployments/3", "deployments/3.work"); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	put(t, filepath.Join(root, "after"), "2")
+	if b.Exists("deployments/3") || read(t, filepath.Join(top, "deployments/3.work/before"))+read(t, filepath.Join(top, "deployments/3.work/after")) != "12" {
+		t.Error("the root that runs is not what was renamed")
+	}
+	mounts := read(t, "/proc/self/mountinfo")
+	if !strings.Contains(mounts, " /deployments/3.work "+root+" ") {
+		t.Errorf("the list of mounts says otherwise:\n%s", mounts)
+	}
+}
+
 func TestManifest(t *testing.T) {
 	root := t.TempDir()
 	put(t, filepath.Join(root, "b/file"), "content")

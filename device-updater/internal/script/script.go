@@ -40,7 +40,7 @@ func Executables(dir string) ([]string, error) {
 
 // Failed is the error of an executable that failed.
 type Failed struct {
-	Cause  error  // the last line that it printed, else how it ended
+	Cause  error  // an *Exit, or why it was ended
 	Output string // the last 8 KiB that it printed, as they were
 }
 
@@ -49,10 +49,23 @@ func (f *Failed) Error() string { return f.Cause.Error() }
 // Unwrap returns the cause.
 func (f *Failed) Unwrap() error { return f.Cause }
 
+// Exit is the error of an executable that ended with a status of its own.
+type Exit struct {
+	Status int
+	Said   string // the last line that it printed; "": none
+}
+
+func (e *Exit) Error() string {
+	if e.Said != "" {
+		return e.Said
+	}
+	return fmt.Sprintf("exit status %d", e.Status)
+}
+
 // Run runs an executable for at most limit, with what of the environment is
-// added to ours. The error of one that fails is a *Failed: the last line that it
-// printed, if it printed any. When the time is up, or ctx ends, it is killed
-// with all its children.
+// added to ours. The error of one that fails is a *Failed, of an *Exit if it ended
+// by itself: the last line that it printed, if it printed any. When the time is
+// up, or ctx ends, it is killed with all its children.
 func Run(ctx context.Context, limit time.Duration, env []string, path string, args ...string) error {
 	late := fmt.Errorf("it took more than %s", limit)
 	limited, cancel := context.WithTimeoutCause(ctx, limit, late)
@@ -66,11 +79,14 @@ func Run(ctx context.Context, limit time.Duration, env []string, path string, ar
 	var out tail
 	cmd.Stdout, cmd.Stderr = &out, &out
 	err := cmd.Run()
+	var ended *exec.ExitError
 	switch {
 	case limited.Err() != nil:
 		err = context.Cause(limited)
 	case err == nil:
 		return nil
+	case errors.As(err, &ended) && ended.Exited():
+		err = &Exit{ended.ExitCode(), out.last()}
 	case out.last() != "":
 		err = errors.New(out.last())
 	}

@@ -62,6 +62,20 @@ func TestRun(t *testing.T) {
 	}
 }
 
+func TestExitStatus(t *testing.T) {
+	dir := t.TempDir()
+	for text, want := range map[string]int{"echo not now; exit 21": 21, "exit 1": 1, "kill -9 $$": 0} {
+		var exit *Exit
+		status := 0
+		if errors.As(Run(t.Context(), 10*time.Second, nil, write(t, filepath.Join(dir, "s"), text, 0o755)), &exit) {
+			status = exit.Status
+		}
+		if status != want {
+			t.Errorf("%s: status %d, want %d", text, status, want)
+		}
+	}
+}
+
 func TestItsChildrenEndWithIt(t *testing.T) {
 	dir := t.TempDir()
 	path := write(t, filepath.Join(dir, "s"), "(sleep 1; touch "+dir+"/alive) & sleep 100", 0o755)

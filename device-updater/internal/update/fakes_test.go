@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"maps"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -19,6 +20,7 @@ import (
 	"aptfleet/device-updater/internal/apt"
 	"aptfleet/device-updater/internal/boot"
 	"aptfleet/device-updater/internal/health"
+	"aptfleet/device-updater/internal/hook"
 	"aptfleet/device-updater/internal/journal"
 	"aptfleet/device-updater/internal/merge"
 	"aptfleet/internal/bom"
@@ -45,9 +47,13 @@ type world struct {
 	trees map[string]tree
 	disk  map[string]tree // what is durable of trees
 	boot  map[string][]byte
-	// lose makes a power cut lose what was not synced.
-	lose bool
+	// lose makes a power cut lose what was not synced; some, a part of it: what
+	// was done last.
+	lose  bool
+	some  *rand.Rand
+	since []map[string]tree // how trees were since the last sync
 
+	wrap     func(*Machine)       // puts something between each machine and the world
 	asked    func(*Machine) error // what a person asks the next session for
 	tune     func(*Machine)       // changes each session's machine; nil: nothing
 	offered  string
@@ -70,7 +76,14 @@ type world struct {
 	stray      map[string]bool // in place of a subvolume, and cannot be deleted
 	noSave     bool            // the loader cannot count tries
 	noReboot   error           // the service manager refuses
-	armed      []string        // roots whose trial was limited
+	deaf       bool            // the service manager says yes, and no reboot comes
+	frozen     bool            // boot control says that it was written, and is as it was
+	oneBoot    bool            // all boots have the same id
+	dead       map[string]bool // releases whose updater does not start
+	newer      map[string]bool // releases whose updater writes a newer format
+	hooks      map[hook.Point]error
+	asks       []hook.Point // that hooks were run for
+	armed      []string     // roots whose trial was limited
 	free       int64
 	firmware   Firmware // nil: there is none
 	current    int
@@ -131,6 +144,9 @@ func (w *world) step(name string, act func()) {
 		panic(cut{"before " + name})
 	}
 	act()
+	if w.some != nil {
+		w.since = append(w.since, maps.Clone(w.trees))
+	}
 	if here {
 		w.cutDid = true
 		panic(cut{"after " + name})
@@ -197,7 +213,7 @@ func (w *world) List(dir string) ([]string, error) {
 }
 
 func (w *world) Sync() error {
-	w.step("sync", func() { w.disk = maps.Clone(w.trees) })
+	w.step("sync", func() { w.disk, w.since = maps.Clone(w.trees), nil })
 	return nil
 }
 
@@ -266,13 +282,18 @@ func (w *world) Clean() error                    { w.step("clean", func() {}); r
 
 // System.
 
-func (w *world) BootID() (string, error) { return "boot-" + strconv.Itoa(w.boots), nil }
+func (w *world) BootID() (string, error) {
+	if w.oneBoot {
+		return "boot", nil
+	}
+	return "boot-" + strconv.Itoa(w.boots), nil
+}
 
 func (w *world) Reboot(context.Context) error {
 	if w.noReboot != nil {
 		return w.noReboot
 	}
-	w.step("reboot", func() { w.rebooting = true })
+	w.step("reboot", func() { w.rebooting = !w.deaf })
 	return nil
 }
 
@@ -301,6 +322,18 @@ func (w *world) Watch(context.Context, health.Baseline, time.Duration, func(stri
 	return nil, nil
 }
 
+// Hooks.
+
+func (w *world) Any(hook.Point) bool { return w.hooks != nil }
+
+func (w *world) Run(_ context.Context, p hook.Point, _ []string) (err error) {
+	w.step("hooks "+string(p), func() {
+		w.asks = append(w.asks, p)
+		err = w.hooks[p]
+	})
+	return err
+}
+
 // blocks is the boot control of a world.
 type blocks struct{ w *world }
 
@@ -312,7 +345,11 @@ func (b blocks) ReadBlock(name string) ([]byte, error) {
 }
 
 func (b blocks) WriteBlock(name string, block []byte) error {
-	b.w.step("write "+name, func() { b.w.boot[name] = bytes.Clone(block) })
+	b.w.step("write "+name, func() {
+		if !b.w.frozen {
+			b.w.boot[name] = bytes.Clone(block)
+		}
+	})
 	return nil
 }
 
@@ -332,7 +369,9 @@ func (l loaderDisk) Overwrite(name string, block []byte) error {
 	if l.w.noSave {
 		return fs.ErrPermission
 	}
-	l.w.boot[name] = bytes.Clone(block)
+	if !l.w.frozen {
+		l.w.boot[name] = bytes.Clone(block)
+	}
 	return nil
 }
 func (l loaderDisk) Deployments() ([]int, error) {
@@ -365,11 +404,16 @@ func (w *world) powerOn() {
 
 // powerCut loses what is not durable.
 func (w *world) powerCut() {
-	if w.lose {
+	switch {
+	case w.lose:
 		w.trees = maps.Clone(w.disk)
-	} else {
+	case w.some != nil && len(w.since) > 0:
+		w.trees = maps.Clone(append(w.since, w.disk)[w.some.IntN(len(w.since)+1)])
+		fallthrough
+	default:
 		w.disk = maps.Clone(w.trees)
 	}
+	w.since = nil
 }
 
 // session starts the updater on the running device and lets it do its work
@@ -403,7 +447,7 @@ func (w *world) clock() time.Time { return time.Date(2026, 11, 20, 12, 0, 0, 0, 
 
 func (w *world) machine() (*Machine, func()) {
 	w.t.Helper()
-	log, err := journal.Open(filepath.Join(w.dir, "journal"), func() time.Time {
+	opened, err := journal.Open(filepath.Join(w.dir, "journal"), func() time.Time {
 		now := time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
 		w.step("journal", func() {})
 		return now
@@ -411,12 +455,16 @@ func (w *world) machine() (*Machine, func()) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	var log Journal = opened
+	if w.newer[w.trees[deployment(w.current)].release] {
+		log = &newerJournal{opened, w}
+	}
 	records, err := OpenRecords(w.dir)
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	m := &Machine{
-		Settings: Settings{Follow: "production", TopLevel: []string{"app"}, RebootAuto: true, Tries: 2, TrialTimeout: time.Minute, InstallTimeout: time.Minute},
+		Settings: Settings{Follow: "production", TopLevel: []string{"app"}, RebootAuto: true, Tries: 2, TrialTimeout: time.Minute, InstallTimeout: time.Minute, HookRetries: 3, HookWait: time.Hour},
 		Releases: w, Roots: w, States: w.states(), Boot: control{boot.New(blocks{w}), w}, System: w, Firmware: w.firmware, Journal: log, Records: records,
 		Merge: func(_, _, target string) (merge.Result, error) {
 			w.step("merge", func() {})
@@ -427,6 +475,9 @@ func (w *world) machine() (*Machine, func()) {
 	}
 	if w.tune != nil {
 		w.tune(m)
+	}
+	if w.wrap != nil {
+		w.wrap(m)
 	}
 	return m, func() {
 		if err := log.Close(); err != nil {

@@ -28,6 +28,7 @@ import (
 	"aptfleet/device-updater/internal/apt"
 	"aptfleet/device-updater/internal/boot"
 	"aptfleet/device-updater/internal/health"
+	"aptfleet/device-updater/internal/hook"
 	"aptfleet/device-updater/internal/inhibit"
 	"aptfleet/device-updater/internal/journal"
 	"aptfleet/device-updater/internal/merge"
@@ -132,6 +133,17 @@ type System interface {
 	Watch(ctx context.Context, b health.Baseline, observe time.Duration, progress func(string)) (warnings []string, err error)
 }
 
+// Journal is the updater's own record of what it does: a *journal.Journal.
+type Journal interface {
+	// Append returns when the record is on the disk, with its number and time.
+	Append(r journal.Record) (journal.Record, error)
+	// Last returns the newest record; the zero Record if there is none.
+	Last() journal.Record
+	// Records returns those that are kept, oldest first.
+	Records() []journal.Record
+	Close() error
+}
+
 // Settings are the parts of the configuration that the machine itself uses.
 type Settings struct {
 	Follow         string
@@ -144,6 +156,8 @@ type Settings struct {
 	Window         window.Window // when a staged deployment is booted by itself
 	InhibitMax     time.Duration // how long locks keep it from being booted; 0: not at all
 	Keep           int           // deployments that stay, besides pinned ones; below 2: the booted and the previous one
+	HookRetries    int           // how often hooks may put a release off
+	HookWait       time.Duration // and for how long
 }
 
 // Machine is the state machine of one device. One process at a time may run
@@ -158,8 +172,9 @@ type Machine struct {
 	System   System
 	Firmware Firmware // nil: there is none
 	Merge    func(base, running, target string) (merge.Result, error)
-	Journal  *journal.Journal
+	Journal  Journal
 	Records  Records
+	Hooks    Hooks // nil: none
 	Clock    func() time.Time
 	// Locks are held by applications that do not want a reboot now; nil: none.
 	Locks func(context.Context) []inhibit.Lock
@@ -170,9 +185,11 @@ type Machine struct {
 
 	pause   pause
 	waiting waiting
-	mu      sync.Mutex
-	status  Status
-	cancel  context.CancelCauseFunc
+	// rebootRefused says that the last reboot that was asked for was refused.
+	rebootRefused bool
+	mu            sync.Mutex
+	status        Status
+	cancel        context.CancelCauseFunc
 }
 
 // ErrCancelled is the cause of a transaction that a person stopped.
@@ -276,6 +293,9 @@ func (m *Machine) against(offer Offer) (why, trouble string) {
 	if refused := m.failedBefore(offer); refused != nil {
 		return refused.Error(), ""
 	}
+	if d, err := m.Records.Deferral(); err == nil && d.of(offer) {
+		return d.Reason, ""
+	}
 	if tx := m.Journal.Last(); tx.Phase == journal.Staged {
 		if staged, err := m.Records.Deployment(tx.Deployment); err == nil && m.is(staged, offer) {
 			if !m.Settings.RebootAuto && !m.asked(tx) {
@@ -351,6 +371,12 @@ func (m *Machine) Update(ctx context.Context, o Options) error {
 	}
 	if tx.Phase != journal.Staged && o.Patient && m.resting(offer.State) {
 		m.say(func(s *Status) { s.WhyNot, s.LastError = m.pause.reason, m.pause.reason })
+		return nil
+	}
+	if why, err := m.putOff(offer, tx, o); err != nil {
+		return m.whyNot(err)
+	} else if why != "" {
+		m.say(func(s *Status) { s.WhyNot = why })
 		return nil
 	}
 	if tx.Phase != journal.Staged {
@@ -518,12 +544,16 @@ func (m *Machine) setCancel(cancel context.CancelCauseFunc) {
 	m.cancel = cancel
 }
 
-// enter announces a phase: durably in the journal, then to whoever listens.
+// enter announces a phase: durably in the journal, then to whoever listens. What
+// the last record says already needs no other: what fails is tried again every
+// few seconds.
 func (m *Machine) enter(tx journal.Record, phase journal.Phase) (journal.Record, error) {
 	tx.Phase = phase
-	tx, err := m.Journal.Append(tx)
-	if err != nil {
-		return tx, err
+	if last := m.Journal.Last(); !last.Same(tx) {
+		var err error
+		if tx, err = m.Journal.Append(tx); err != nil {
+			return tx, err
+		}
 	}
 	m.say(func(s *Status) { s.Phase, s.Progress, s.Done, s.Total, s.Unit = string(phase), "", 0, 0, "" })
 	return tx, nil
@@ -572,6 +602,12 @@ func (m *Machine) rollback(ctx context.Context, withState bool) error {
 	tx = journal.Record{
 		Transaction: m.nextTransaction(), State: previous.State, Snapshot: previous.Snapshot,
 		Deployment: d.Previous, From: current, Manual: true, Reason: "a person rolls back",
+	}
+	if m.Hooks != nil {
+		// They are told: a person who goes back is not kept from it.
+		if err := m.Hooks.Run(ctx, hook.BeforeFinalise, hookEnv(tx)); err != nil {
+			tx = tx.With(err.Error())
+		}
 	}
 	if tx, err = m.enter(tx, journal.Finalise); err != nil {
 		return err

@@ -88,6 +88,8 @@ func (r Records) PutOverlay(o Overlay) error {
 	if len(o) > 0 {
 		return r.write(overlayList, o)
 	}
+	r.pass("before write " + overlayList)
+	defer r.pass("write " + overlayList)
 	err := os.Remove(r.path(overlayList))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -148,6 +150,8 @@ func (r Records) keepLocal(name string) (p LocalPackage, err error) {
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
 		return p, err
 	}
+	r.pass("before keep " + p.Name)
+	defer r.pass("keep " + p.Name)
 	h := sha256.New()
 	if err := atomicfile.WriteFrom(r.LocalFile(p), io.TeeReader(f, h), 0o600); err != nil {
 		return p, err

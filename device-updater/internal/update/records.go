@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"time"
 
@@ -21,6 +20,7 @@ import (
 
 // Deployment is what the updater knows about one deployment.
 type Deployment struct {
+	Format   int           `json:"format,omitempty"` // of the record: recordFormat
 	ID       int           `json:"id"`
 	State    string        `json:"state,omitempty"` // "" for a factory image that did not say
 	Snapshot string        `json:"snapshot,omitempty"`
@@ -65,8 +65,12 @@ func (d Deployment) hashes() map[string]string {
 }
 
 // Records are small files that outlive deployments. Each is replaced whole and
-// durably; one that does not exist reads as nothing.
-type Records struct{ dir string }
+// durably; one that does not exist reads as nothing. Fields that a newer updater
+// wrote are kept.
+type Records struct {
+	dir  string
+	step func(act string) // tests end it there; nil: nothing
+}
 
 // OpenRecords uses dir, which is made where it is absent.
 func OpenRecords(dir string) (Records, error) {
@@ -75,7 +79,14 @@ func OpenRecords(dir string) (Records, error) {
 			return Records{}, fmt.Errorf("cannot keep records: %w", err)
 		}
 	}
-	return Records{dir}, nil
+	return Records{dir: dir}, nil
+}
+
+// pass tells a test where it is.
+func (r Records) pass(act string) {
+	if r.step != nil {
+		r.step(act)
+	}
 }
 
 func (r Records) path(name string) string { return filepath.Join(r.dir, name) }
@@ -89,6 +100,7 @@ func (r Records) Deployment(n int) (Deployment, error) {
 
 // PutDeployment keeps d.
 func (r Records) PutDeployment(d Deployment) error {
+	d.Format = recordFormat
 	return r.write("deployments/"+strconv.Itoa(d.ID)+".json", d)
 }
 
@@ -100,6 +112,8 @@ const keepLogs = 5
 // the state: a later one may get the number. Of the logs, it drops old ones.
 func (r Records) Forget(n int) error {
 	id := strconv.Itoa(n)
+	r.pass("before forget " + id)
+	defer r.pass("forget " + id)
 	old := strconv.Itoa(n - keepLogs)
 	for _, name := range []string{"deployments/" + id + ".json", "manifests/" + id, "seeded/" + id, "logs/" + old} {
 		if err := os.Remove(r.path(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -145,7 +159,11 @@ func (r Records) Fail(f protocol.Failure) error {
 	if err != nil {
 		return err
 	}
-	all = append(all, f)
+	failure, err := json.Marshal(f)
+	if err != nil {
+		return fmt.Errorf("cannot remember the failure of %s: %w", f.State, err)
+	}
+	all = append(all, failure)
 	if over := len(all) - keepFailures; over > 0 {
 		all = all[over:]
 	}
@@ -161,12 +179,23 @@ func (r Records) Forgive(state string) error {
 	return r.write("failed.json", all)
 }
 
-func (r Records) without(gone func(protocol.Failure) bool) ([]protocol.Failure, error) {
-	all, err := r.Failed()
-	if err != nil {
+// without returns the other failures as they are in the file.
+func (r Records) without(gone func(protocol.Failure) bool) ([]json.RawMessage, error) {
+	var raw []json.RawMessage
+	if err := r.read("failed.json", &raw); err != nil {
 		return nil, err
 	}
-	return append([]protocol.Failure{}, slices.DeleteFunc(all, gone)...), nil
+	kept := []json.RawMessage{}
+	for _, one := range raw {
+		var f protocol.Failure
+		if err := json.Unmarshal(one, &f); err != nil {
+			return nil, fmt.Errorf("cannot read record %s: %w", r.path("failed.json"), err)
+		}
+		if !gone(f) {
+			kept = append(kept, one)
+		}
+	}
+	return kept, nil
 }
 
 // Baseline returns what was wrong before the update that is on trial.
@@ -206,6 +235,7 @@ func (r Records) Status() (Status, error) {
 func (r Records) PutStatus(s Status) error { return r.write("status.json", s) }
 
 func (r Records) read(name string, to any) error {
+	r.pass("before read " + name)
 	raw, err := os.ReadFile(r.path(name))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -220,12 +250,17 @@ func (r Records) read(name string, to any) error {
 }
 
 func (r Records) write(name string, v any) error {
+	r.pass("before write " + name)
 	raw, err := json.MarshalIndent(v, "", "  ")
+	if err == nil {
+		raw, err = withUnknown(r.path(name), raw, v)
+	}
 	if err != nil {
 		return fmt.Errorf("cannot keep record %s: %w", name, err)
 	}
 	if err := atomicfile.Write(r.path(name), append(raw, '\n'), 0o600); err != nil {
 		return fmt.Errorf("cannot keep record %s: %w", name, err)
 	}
+	r.pass("write " + name)
 	return nil
 }

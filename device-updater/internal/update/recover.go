@@ -32,9 +32,17 @@ func (m *Machine) Recover(ctx context.Context) error {
 	if err := m.repairDefault(tx, current); err != nil {
 		return m.whyNot(err)
 	}
+	if class := tx.Recovery(); current == tx.Deployment && (class == journal.Unfinished || class == journal.Waiting) {
+		// What is booted counts more than what is written: the journal has lost
+		// its end.
+		tx.Phase = journal.Finalise
+	}
+	if endless(tx) {
+		return m.breakLoop(ctx, tx, current)
+	}
 	switch tx.Phase {
 	case journal.Check, journal.Preflight, journal.Download, journal.Snapshot, journal.Install, journal.Verify:
-		err = m.discard(ctx, tx, "it was interrupted during "+string(tx.Phase))
+		err = m.interrupted(ctx, tx)
 	case journal.Staged:
 		err = m.recoverStaged(ctx, tx, current)
 	case journal.Finalise:
@@ -52,7 +60,7 @@ func (m *Machine) Recover(ctx context.Context) error {
 	case journal.RolledBack:
 		if current == tx.Deployment {
 			// The loader had not used up its tries: it could not count them.
-			return m.leave(ctx, current)
+			return m.leaveAgain(ctx, tx)
 		}
 		err = m.rolledBack(ctx, asBad(tx))
 	default:
@@ -92,7 +100,16 @@ func (m *Machine) repairDefault(tx journal.Record, current int) error {
 
 // leave takes the booted deployment from the boot loader and reboots.
 func (m *Machine) leave(ctx context.Context, current int) error {
-	return errors.Join(m.Boot.MarkBad(current), m.System.Reboot(ctx))
+	return errors.Join(m.Boot.MarkBad(current), m.reboot(ctx))
+}
+
+// leaveAgain is leave in a later boot, or where no reboot came.
+func (m *Machine) leaveAgain(ctx context.Context, tx journal.Record) error {
+	tx, err := m.counted(tx, tx.Phase)
+	if err != nil {
+		return err
+	}
+	return m.leave(ctx, tx.Deployment)
 }
 
 // asBad keeps the reason that a record of ROLLED_BACK already has.
@@ -129,6 +146,7 @@ func (m *Machine) recoverFinalise(ctx context.Context, tx journal.Record, curren
 				return m.whyNot(err)
 			}
 		}
+		tx.Reboots++ // it came to nothing once, and may do so again and again
 		staged, err := m.enter(tx, journal.Staged)
 		if err != nil {
 			return err
@@ -139,16 +157,15 @@ func (m *Machine) recoverFinalise(ctx context.Context, tx journal.Record, curren
 		return m.rolledBack(ctx, tx)
 	}
 	// On trial and not booted yet: this is still the boot that set it.
-	if tx.Phase != journal.Reboot {
-		var err error
-		if tx.Boot, err = m.System.BootID(); err != nil {
-			return m.whyNot(err)
-		}
-		if _, err = m.enter(tx, journal.Reboot); err != nil {
-			return err
-		}
+	boot, err := m.System.BootID()
+	if err != nil {
+		return m.whyNot(err)
 	}
-	return m.System.Reboot(ctx)
+	tx.Boot = boot
+	if _, err := m.counted(tx, journal.Reboot); err != nil {
+		return err
+	}
+	return m.reboot(ctx)
 }
 
 // recoverReboot: either the reboot has not happened yet, or the loader has
@@ -172,7 +189,7 @@ func (m *Machine) recoverTrial(ctx context.Context, tx journal.Record, current i
 	case current != tx.Deployment:
 		return m.rolledBack(ctx, tx)
 	case tx.Bad:
-		return m.leave(ctx, current)
+		return m.leaveAgain(ctx, tx)
 	}
 	return m.trial(ctx, tx)
 }
@@ -185,6 +202,12 @@ func (m *Machine) recoverIdle(ctx context.Context, current int) error {
 		return m.whyNot(err)
 	}
 	if d.Committed == current {
+		// A trial that no record knows: the journal was lost.
+		if t, ok := m.Boot.Trial(); ok && t.Tries > 0 && t.Deployment != current {
+			if err := m.Boot.Commit(current); err != nil {
+				return m.whyNot(err)
+			}
+		}
 		return m.System.DisarmTrial(ctx)
 	}
 	if !d.HasPrevious || d.Previous != current {

@@ -12,6 +12,7 @@ import (
 
 	"aptfleet/device-updater/internal/apt"
 	"aptfleet/device-updater/internal/evidence"
+	"aptfleet/device-updater/internal/hook"
 	"aptfleet/device-updater/internal/journal"
 	"aptfleet/internal/atomicfile"
 	"aptfleet/internal/faultpoint"
@@ -68,6 +69,9 @@ func (m *Machine) fetch(ctx context.Context, tx *journal.Record, offer Offer, bo
 		return plan, err
 	}
 	if err := m.preflight(ctx, tx.From); err != nil {
+		return plan, err
+	}
+	if _, err := m.askHooks(ctx, *tx, hook.BeforeDownload); err != nil {
 		return plan, err
 	}
 	if *tx, err = m.enter(*tx, journal.Download); err != nil {
@@ -208,6 +212,7 @@ func (m *Machine) verify(ctx context.Context, plan apt.Plan, clone string, n int
 // deleted, downloads stay. It returns the reason.
 func (m *Machine) abort(ctx context.Context, tx journal.Record, reason error) error {
 	forGood := permanent(ctx, tx.Phase, reason)
+	var refused *Refused
 	if free, err := m.Roots.Free(); forGood && err == nil && free < crowded {
 		// Scripts fail in many words when there is no room.
 		forGood = false
@@ -221,6 +226,8 @@ func (m *Machine) abort(ctx context.Context, tx journal.Record, reason error) er
 		}
 	case ctx.Err() != nil:
 		reason = fmt.Errorf("the updater was stopped during %s: %w", tx.Phase, ctx.Err())
+	case errors.As(reason, &refused):
+		// Hooks said so, and for how long.
 	case !forGood:
 		m.troubled(tx.State, reason)
 	}
@@ -264,8 +271,8 @@ func (m *Machine) discardAs(ctx context.Context, tx journal.Record, reason strin
 }
 
 // deleteDeployment deletes all subvolumes and records of a deployment that is
-// not wanted; it refuses the booted one. The log of its installation stays
-// until the number is pruned.
+// not wanted; it refuses the booted one, and the one that boots next. The log of
+// its installation stays until the number is pruned.
 func (m *Machine) deleteDeployment(ctx context.Context, n int) error {
 	current, err := m.Boot.Current()
 	if err != nil {
@@ -273,6 +280,9 @@ func (m *Machine) deleteDeployment(ctx context.Context, n int) error {
 	}
 	if n == current {
 		return fmt.Errorf("cannot delete deployment %d: it is booted", n)
+	}
+	if d, err := m.Boot.Default(); err == nil && d.Committed == n {
+		return fmt.Errorf("cannot delete deployment %d: it is committed", n)
 	}
 	for _, rel := range []string{deployment(n) + work, deployment(n), pristine(n) + work, pristine(n), base(n)} {
 		if err := m.Roots.Delete(ctx, rel); err != nil {
@@ -286,8 +296,11 @@ func (m *Machine) deleteDeployment(ctx context.Context, n int) error {
 // one, carries the local changes of /etc over, and puts it on trial. It is not
 // cancelled any more.
 func (m *Machine) finalise(ctx context.Context, tx journal.Record) error {
-	ctx = context.WithoutCancel(ctx)
 	m.setCancel(nil)
+	if err := m.askBeforeFinalise(ctx, tx); err != nil {
+		return err
+	}
+	ctx = context.WithoutCancel(ctx)
 	tx, err := m.enter(tx, journal.Finalise)
 	if err != nil {
 		return m.whyNot(err)
@@ -351,10 +364,11 @@ func (m *Machine) try(ctx context.Context, tx journal.Record) error {
 	if tx.Boot, err = m.System.BootID(); err != nil {
 		return m.whyNot(err)
 	}
+	tx.Reboots++
 	if tx, err = m.enter(tx, journal.Reboot); err != nil {
 		return m.whyNot(err)
 	}
-	if err := m.System.Reboot(ctx); err != nil {
+	if err := m.reboot(ctx); err != nil {
 		return m.whyNot(err)
 	}
 	return nil

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"aptfleet/device-updater/internal/health"
+	"aptfleet/device-updater/internal/hook"
 	"aptfleet/device-updater/internal/journal"
 )
 
@@ -16,7 +17,7 @@ import (
 // it up and reboots. If ctx ends first the trial goes on with the next start
 // of the updater, or PID 1 ends it.
 func (m *Machine) trial(ctx context.Context, tx journal.Record) error {
-	tx, err := m.enter(tx, journal.Trial)
+	tx, err := m.enter(m.seen(tx), journal.Trial)
 	if err != nil {
 		return err
 	}
@@ -65,6 +66,7 @@ func (m *Machine) trial(ctx context.Context, tx journal.Record) error {
 // reboots into what is committed.
 func (m *Machine) giveUp(ctx context.Context, tx journal.Record, reason string) error {
 	tx.Bad, tx.Reason = true, reason
+	tx.Reboots++
 	tx, err := m.enter(tx, journal.Health)
 	if err != nil {
 		return err
@@ -109,7 +111,10 @@ func (m *Machine) commit(ctx context.Context, tx journal.Record) error {
 			}
 		}
 	}
-	if tx, err = m.enter(tx, journal.Idle); err != nil {
+	if tx, err = m.tellHooks(ctx, tx, hook.AfterCommit); err == nil {
+		tx, err = m.enter(tx, journal.Idle)
+	}
+	if err != nil {
 		return m.whyNot(err)
 	}
 	m.nothingAgainst()
@@ -134,18 +139,22 @@ func (m *Machine) rolledBack(ctx context.Context, tx journal.Record) error {
 	}
 	tx.Reason = reason
 	if tx.Phase != journal.RolledBack {
-		var err error
-		if tx, err = m.enter(tx, journal.RolledBack); err != nil {
-			return err
-		}
+		tx.Told = 0
+	}
+	tx, err := m.enter(tx, journal.RolledBack)
+	if err != nil {
+		return err
 	}
 	if err := m.Boot.MarkBad(tx.Deployment); err != nil {
 		return m.whyNot(err)
 	}
 	if tx.Manual {
 		tx.Reason = fmt.Sprintf("deployment %d was not healthy when a person rolled back to it: %s", tx.Deployment, reason)
-		_, err := m.enter(tx, journal.Idle)
-		return m.alsoWhyNot(tx.Reason, err)
+		why := tx.Reason
+		if tx, err = m.tellHooks(ctx, tx, hook.AfterRolledBack); err == nil {
+			_, err = m.enter(tx, journal.Idle)
+		}
+		return m.alsoWhyNot(why, err)
 	}
 	if err := m.blame(tx, reason); err != nil {
 		return m.whyNot(err)
@@ -153,7 +162,9 @@ func (m *Machine) rolledBack(ctx context.Context, tx journal.Record) error {
 	if err := errors.Join(m.States.Drop(tx.Deployment), m.deleteDeployment(ctx, tx.Deployment)); err != nil {
 		return m.whyNot(err)
 	}
-	_, err := m.enter(tx, journal.Failed)
+	if tx, err = m.tellHooks(ctx, tx, hook.AfterRolledBack); err == nil {
+		_, err = m.enter(tx, journal.Failed)
+	}
 	what := releaseName(tx.State, tx.Snapshot)
 	if tx.Local != "" {
 		what += " with local packages on top"
