@@ -30,6 +30,7 @@ import (
 	"aptfleet/device-updater/internal/health"
 	"aptfleet/device-updater/internal/journal"
 	"aptfleet/device-updater/internal/merge"
+	"aptfleet/device-updater/internal/sandbox"
 	"aptfleet/internal/bom"
 	"aptfleet/internal/protocol"
 )
@@ -155,6 +156,7 @@ type Machine struct {
 	Notify func(Status)
 
 	pause  pause
+	killed starved
 	mu     sync.Mutex
 	status Status
 	cancel context.CancelCauseFunc
@@ -585,7 +587,7 @@ func base(n int) string       { return "base/" + strconv.Itoa(n) }
 // permanent reports whether a release that stopped like this would stop like
 // this again: then it is remembered as failed.
 func permanent(ctx context.Context, phase journal.Phase, err error) bool {
-	if ctx.Err() != nil || errors.Is(err, syscall.ENOSPC) || errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, errDisturbed) {
+	if ctx.Err() != nil || errors.Is(err, syscall.ENOSPC) || errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, errDisturbed) || errors.Is(err, sandbox.ErrKilled) {
 		return false
 	}
 	return phase == journal.Install || phase == journal.Verify

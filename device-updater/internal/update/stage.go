@@ -224,6 +224,9 @@ func (m *Machine) abort(ctx context.Context, tx journal.Record, reason error) er
 		forGood = false
 		reason = fmt.Errorf("%w; only %d MB were free", reason, free>>20)
 	}
+	if ctx.Err() == nil && !forGood {
+		forGood, reason = m.killed.judge(tx.State, reason)
+	}
 	switch {
 	case errors.Is(context.Cause(ctx), ErrCancelled):
 		reason = fmt.Errorf("%w by a person during %s", ErrCancelled, tx.Phase)
