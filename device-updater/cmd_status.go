@@ -49,6 +49,7 @@ func (p *program) status() error {
 	if err != nil {
 		return err
 	}
+	p.unresolved(view.Etc)
 	all := statusView{View: view, Server: p.lookServer(c)}
 	if p.io.JSON {
 		return p.io.PrintJSON(all)
@@ -129,6 +130,7 @@ func printView(out io.Writer, v statusView) error {
 	if len(v.Overlay) > 0 {
 		b.WriteString("         so it is not equal to its release; `device-updater rejoin` makes it so\n")
 	}
+	b.WriteString(etcLines(v.View))
 	for _, f := range v.Report.Failed {
 		what := release(f.Snapshot, f.State)
 		if f.Overlay != "" {
