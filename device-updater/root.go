@@ -71,7 +71,7 @@ update, 130 interrupted.`,
 	root.AddCommand(
 		p.daemonCommand(), p.statusCommand(), p.checkCommand(), p.updateCommand(), p.cancelCommand(), p.rollbackCommand(),
 		p.retryCommand(), p.tryCommand(), p.rejoinCommand(), p.verifyCommand(), p.historyCommand(), p.enrolCommand(), p.identityCommand(),
-		p.configCommand(), p.initCommand(), p.mountStateCommand(),
+		p.configCommand(), p.initCommand(), p.mountStateCommand(), p.refusePackagesCommand(),
 		manual.Command(),
 	)
 	return root
