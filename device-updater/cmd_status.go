@@ -53,6 +53,7 @@ func (p *program) status(evidence bool) error {
 	if err != nil {
 		return err
 	}
+	p.unresolved(view.Etc)
 	all := statusView{View: view, stateView: p.lookState(), Server: p.lookServer(c), now: p.io.Now()}
 	if p.io.JSON {
 		return p.io.PrintJSON(all)
@@ -170,6 +171,7 @@ func printView(out io.Writer, v statusView) error {
 	}
 	b.WriteString(firmwareLines(v.Report.Firmware))
 	b.WriteString(v.stateView.lines())
+	b.WriteString(etcLines(v.View))
 	for _, f := range v.Report.Failed {
 		what := release(f.Snapshot, f.State)
 		if f.Overlay != "" {

@@ -72,7 +72,7 @@ update, 130 interrupted.`,
 		p.daemonCommand(), p.statusCommand(), p.checkCommand(), p.updateCommand(), p.cancelCommand(), p.rollbackCommand(),
 		p.retryCommand(), p.holdCommand(), p.unholdCommand(), p.pinCommand(), p.unpinCommand(), p.inhibitCommand(),
 		p.tryCommand(), p.rejoinCommand(), p.developCommand(), p.verifyCommand(), p.historyCommand(), p.firmwareCommand(), p.enrolCommand(), p.identityCommand(),
-		p.configCommand(), p.initCommand(), p.mountStateCommand(), p.sshKeysCommand(),
+		p.configCommand(), p.initCommand(), p.mountStateCommand(), p.sshKeysCommand(), p.refusePackagesCommand(),
 		manual.Command(),
 	)
 	return root

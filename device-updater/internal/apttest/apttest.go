@@ -32,6 +32,7 @@ type Package struct {
 	Modes         map[string]os.FileMode
 	Links         map[string]string // target by path
 	Scripts       map[string]string // "postinst" and so on, without the first line
+	Templates     string            // questions of debconf
 	NoSums        bool              // without md5sums
 }
 
@@ -145,6 +146,9 @@ func (a *Archive) Deb(p Package) string {
 	}
 	if !p.NoSums {
 		put("DEBIAN/md5sums", sums, 0o644)
+	}
+	if p.Templates != "" {
+		put("DEBIAN/templates", p.Templates, 0o644)
 	}
 	for name, text := range p.Scripts {
 		put("DEBIAN/"+name, "#!/bin/sh\nset -e\n"+text+"\n", 0o755)

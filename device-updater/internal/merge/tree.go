@@ -4,12 +4,15 @@
 //
 // What was changed locally since the base goes into the new tree. Where the
 // release changed the same file too, the local one stays and the release's is
-// written beside it as NAME.aptfleet-new, as dpkg does with .dpkg-dist. The
-// account files are merged line by line.
+// written beside it as NAME.aptfleet-new, as dpkg does with .dpkg-dist. Content,
+// mode, owner and attributes are merged each for itself. The account files are
+// merged line by line.
 package merge
 
 import (
 	"bytes"
+	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -28,14 +31,44 @@ import (
 // Suffix marks the release's version of a file whose local version stayed.
 const Suffix = ".aptfleet-new"
 
-// Result lists paths below the tree, sorted.
+// Result is what became of the local changes. Paths are below the tree, sorted.
 type Result struct {
-	Taken     []string // local changes that were carried over
-	Conflicts []string // both sides changed: the local version stayed
+	Taken     []string   // what was carried over
+	Conflicts []Conflict // what a person has to look at
+	// Manifest lists what the tree holds then (rootfs.WriteManifest): later it
+	// tells what was changed since.
+	Manifest []byte
+}
+
+// Kind says what collided.
+type Kind string
+
+// The kinds of Conflict. In all but Gone the local version stayed.
+const (
+	Edited     Kind = "edited"     // changed on both sides
+	Deleted    Kind = "deleted"    // deleted here, changed by the release
+	Dropped    Kind = "dropped"    // changed here, deleted by the release
+	Attributes Kind = "attributes" // mode, owner or extended attributes changed on both sides
+	Gone       Kind = "gone"       // the alternative that was chosen here is not in the release, whose choice stands
+	Unresolved Kind = "unresolved" // of an earlier release, whose version still lies beside it
+)
+
+// Conflict is one thing that was changed here and by the release.
+type Conflict struct {
+	Path    string `json:"path"`
+	Account string `json:"account,omitempty"` // in an account file: whose line
+	Kind    Kind   `json:"kind"`
+	Beside  string `json:"beside,omitempty"` // where the release's version lies; "": nowhere
 }
 
 // generated are files that programs make from others: each root keeps its own.
-var generated = []string{"ld.so.cache", ".updated", ".pwd.lock", "systemd/system/aptfleet-trial.timer.d", "systemd/system.conf.d/00-aptfleet-watchdog.conf"}
+var generated = []string{
+	"ld.so.cache", ".updated", ".pwd.lock", "systemd/system/aptfleet-trial.timer.d", "systemd/system.conf.d/00-aptfleet-watchdog.conf",
+	"passwd-", "group-", "shadow-", "gshadow-", "subuid-", "subgid-",
+}
+
+// machineID belongs to the machine, whatever a release makes of it.
+const machineID = "machine-id"
 
 func isGenerated(path string) bool {
 	for _, g := range generated {
@@ -43,78 +76,321 @@ func isGenerated(path string) bool {
 			return true
 		}
 	}
-	return strings.HasSuffix(path, Suffix)
+	return false
+}
+
+// isBeside reports whether path is a version of the release that an earlier
+// merge wrote, or lies below one.
+func isBeside(path string) bool {
+	return strings.HasSuffix(path, Suffix) || strings.Contains(path, Suffix+"/")
 }
 
 // Trees merges the changes from base to running into target. All three are
-// directories; target is changed in place and good for nothing after an error.
+// directories, target that of a root; it is changed in place and good for
+// nothing after an error. Done twice it changes nothing more.
 func Trees(base, running, target string) (Result, error) {
-	var r Result
+	m := &merger{base: base, running: running, target: target, done: make(map[string]bool)}
 	paths, err := union(base, running)
 	if err != nil {
-		return r, err
+		return Result{}, err
 	}
-	local, err := allNumbers(running)
-	if err != nil {
-		return r, err
+	if err := m.accounts(); err != nil {
+		return Result{}, err
 	}
-	release, err := allNumbers(target)
-	if err != nil {
-		return r, err
-	}
-	var removed []string
 	for _, path := range paths {
-		if isGenerated(path) {
+		if m.done[path] || isGenerated(path) || isBeside(path) {
 			continue
 		}
-		change, err := load3(base, running, target, path)
-		if err != nil {
-			return r, fmt.Errorf("cannot merge %s: %w", path, err)
-		}
-		switch {
-		case change.base.equal(change.running):
-			continue
-		case change.running.equal(change.target):
-			continue
-		case accountFiles[path] != nil && change.allFiles():
-			merged, err := mergeAccounts(path, change)
-			if err != nil {
-				return r, fmt.Errorf("cannot merge %s: %w", path, err)
-			}
-			change.running.content = merged
-			if err := change.running.write(target, path); err != nil {
-				return r, fmt.Errorf("cannot merge %s: %w", path, err)
-			}
-			r.Taken = append(r.Taken, path)
-			continue
-		case change.base.equal(change.target):
-			r.Taken = append(r.Taken, path)
-		case change.bothDirectories():
-			// Mode or owner of a directory: the local ones stay.
-			r.Conflicts = append(r.Conflicts, path)
-		default:
-			r.Conflicts = append(r.Conflicts, path)
-			if err := change.target.keepBeside(target, path); err != nil {
-				return r, fmt.Errorf("cannot merge %s: %w", path, err)
-			}
-		}
-		if change.running.kind == absent {
-			removed = append(removed, path)
-			continue
-		}
-		if err := change.running.write(target, path); err != nil {
-			return r, fmt.Errorf("cannot merge %s: %w", path, err)
+		if err := m.path(path); err != nil {
+			return Result{}, fmt.Errorf("cannot merge %s: %w", path, err)
 		}
 	}
 	// Children before their directories; a directory that the release filled
 	// stays.
-	slices.Reverse(removed)
-	for _, path := range removed {
+	slices.Reverse(m.removed)
+	for _, path := range m.removed {
 		if err := os.Remove(filepath.Join(target, path)); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTEMPTY) {
-			return r, fmt.Errorf("cannot merge %s: %w", path, err)
+			return Result{}, fmt.Errorf("cannot merge %s: %w", path, err)
 		}
 	}
-	return r, checkAccounts(target, local, release)
+	if err := m.leftovers(); err != nil {
+		return Result{}, err
+	}
+	return m.finish()
+}
+
+// merger is one merge under way.
+type merger struct {
+	base, running, target string
+	result                Result
+	removed               []string        // local deletions that are left to do
+	done                  map[string]bool // paths that are settled
+}
+
+// finish sorts the result and lists the tree.
+func (m *merger) finish() (Result, error) {
+	slices.Sort(m.result.Taken)
+	m.result.Taken = slices.Compact(m.result.Taken)
+	slices.SortStableFunc(m.result.Conflicts, func(a, b Conflict) int {
+		return cmp.Or(cmp.Compare(a.Path, b.Path), cmp.Compare(a.Account, b.Account))
+	})
+	var manifest bytes.Buffer
+	if err := rootfs.WriteManifest(context.Background(), &manifest, m.target, nil); err != nil {
+		return Result{}, err
+	}
+	m.result.Manifest = manifest.Bytes()
+	return m.result, nil
+}
+
+func (m *merger) conflict(c Conflict) { m.result.Conflicts = append(m.result.Conflicts, c) }
+func (m *merger) taken(path string)   { m.result.Taken = append(m.result.Taken, path) }
+
+// path carries the local change of one path over, if there is one.
+func (m *merger) path(path string) error {
+	c, err := m.load(path)
+	if err != nil {
+		return err
+	}
+	switch {
+	case path == machineID && c.running.kind == unix.S_IFREG:
+		if c.running.equal(c.target) {
+			return nil
+		}
+		return m.put(path, c.running)
+	case c.base.equal(c.running), c.running.equal(c.target):
+		return nil
+	case isAlternative(path) && m.gone(c.running):
+		m.conflict(Conflict{Path: path, Kind: Gone})
+		return nil
+	case c.oneKind():
+		return m.pieces(path, c)
+	}
+	return m.whole(path, c)
+}
+
+// pieces merges what is of one type on all sides: content apart from mode,
+// owner and attributes.
+func (m *merger) pieces(path string, c change) error {
+	merged, kind := c.pieces()
+	found := Conflict{Path: path, Kind: kind}
+	if kind == Edited {
+		var err error
+		if found.Beside, err = m.keepBeside(path, c.target); err != nil {
+			return err
+		}
+	}
+	if kind != "" {
+		m.conflict(found)
+	}
+	if kind == "" {
+		m.taken(path)
+	}
+	if merged.equal(c.target) {
+		return nil
+	}
+	return m.put(path, merged)
+}
+
+// whole merges what is not of one type on all sides, or is not there on one:
+// the local version stays.
+func (m *merger) whole(path string, c change) error {
+	touched := !c.base.equal(c.target)
+	if c.target.kind == unix.S_IFDIR {
+		if c.running.kind == absent {
+			// It goes if nothing of the release is left in it.
+			m.taken(path)
+			m.removed = append(m.removed, path)
+			return nil
+		}
+		// Something else stands here: what is new in the release's directory
+		// must not go unsaid.
+		differ, err := m.differBelow(path)
+		if err != nil {
+			return err
+		}
+		touched = touched || differ
+	}
+	if !touched {
+		m.taken(path)
+	} else {
+		found := Conflict{Path: path, Kind: Edited}
+		switch {
+		case c.running.kind == absent:
+			found.Kind = Deleted
+		case c.target.kind == absent:
+			found.Kind = Dropped
+		}
+		var err error
+		if found.Beside, err = m.keepBeside(path, c.target); err != nil {
+			return err
+		}
+		m.conflict(found)
+	}
+	if c.running.kind == absent {
+		m.removed = append(m.removed, path)
+		return nil
+	}
+	return m.put(path, c.running)
+}
+
+// keepBeside puts the release's version of path beside it and returns its path,
+// "" where there is none or its name would be too long. A directory is moved
+// there.
+func (m *merger) keepBeside(path string, n node) (string, error) {
+	beside := path + Suffix
+	if n.kind == absent || len(filepath.Base(beside)) > maxName {
+		return "", nil
+	}
+	if err := os.RemoveAll(filepath.Join(m.target, beside)); err != nil {
+		return "", err
+	}
+	m.done[beside] = true
+	if n.kind == unix.S_IFDIR {
+		return beside, os.Rename(filepath.Join(m.target, path), filepath.Join(m.target, beside))
+	}
+	return beside, m.put(beside, n)
+}
+
+// maxName is the longest name that file systems take, in bytes.
+const maxName = 255
+
+// put makes path of the target what n is. Directories on the way that the
+// release has no more are made as they are here.
+func (m *merger) put(path string, n node) error {
+	for i := range len(path) {
+		if path[i] != '/' {
+			continue
+		}
+		above := path[:i]
+		there, err := load(m.target, above)
+		if err != nil {
+			return err
+		}
+		switch there.kind {
+		case unix.S_IFDIR:
+			continue
+		case unix.S_IFLNK:
+			return fmt.Errorf("it was changed locally, and the release made %s a symbolic link", above)
+		case absent:
+		default:
+			return fmt.Errorf("it was changed locally, and the release made %s a file", above)
+		}
+		here, err := load(m.running, above)
+		if err == nil && here.kind == unix.S_IFDIR {
+			err = here.write(m.target, above)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return n.write(m.target, path)
+}
+
+// differBelow reports whether the release changed anything below a directory.
+func (m *merger) differBelow(path string) (bool, error) {
+	was, err := load(m.base, path)
+	if err != nil || was.kind != unix.S_IFDIR {
+		return true, err
+	}
+	paths, err := union(filepath.Join(m.base, path), filepath.Join(m.target, path))
+	if err != nil {
+		return false, err
+	}
+	for _, rel := range paths {
+		rel = filepath.Join(path, rel)
+		was, err := load(m.base, rel)
+		if err != nil {
+			return false, err
+		}
+		is, err := load(m.target, rel)
+		if err != nil {
+			return false, err
+		}
+		if !was.equal(is) {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// isAlternative tells the links of update-alternatives(1).
+func isAlternative(path string) bool { return filepath.Dir(path) == "alternatives" }
+
+// gone reports whether n is an absolute link to what is not in the new root.
+func (m *merger) gone(n node) bool {
+	to := string(n.content)
+	if n.kind != unix.S_IFLNK || !filepath.IsAbs(to) {
+		return false
+	}
+	root, err := os.OpenRoot(filepath.Dir(m.target))
+	if err != nil {
+		return false
+	}
+	defer root.Close()
+	_, err = root.Lstat(strings.TrimPrefix(filepath.Clean(to), "/"))
+	return errors.Is(err, fs.ErrNotExist)
+}
+
+// leftovers looks at what earlier merges put beside files. It stays for as long
+// as nobody has resolved the conflict: by deleting it, by making the two equal,
+// or with a newer version of the release.
+func (m *merger) leftovers() error {
+	paths, err := union(m.running, m.target)
+	if err != nil {
+		return err
+	}
+	for _, path := range paths {
+		if m.done[path] || !strings.HasSuffix(path, Suffix) || isBeside(filepath.Dir(path)+"/") {
+			continue
+		}
+		if err := m.leftover(path); err != nil {
+			return fmt.Errorf("cannot merge %s: %w", path, err)
+		}
+	}
+	return nil
+}
+
+func (m *merger) leftover(path string) error {
+	beside, err := m.load(path)
+	if err != nil {
+		return err
+	}
+	file, err := m.load(strings.TrimSuffix(path, Suffix))
+	if err != nil {
+		return err
+	}
+	if beside.running.kind == absent && beside.base.kind == absent {
+		return nil // of this very merge
+	}
+	open := beside.running.kind != absent && file.running.same(file.target) && !beside.running.same(file.running)
+	if open {
+		if open, err = m.newest(strings.TrimSuffix(path, Suffix)); err != nil {
+			return err
+		}
+	}
+	if !open {
+		return os.RemoveAll(filepath.Join(m.target, path))
+	}
+	m.conflict(Conflict{Path: strings.TrimSuffix(path, Suffix), Kind: Unresolved, Beside: path})
+	if beside.running.equal(beside.target) || !beside.target.equal(beside.base) {
+		return nil // or merged before
+	}
+	return m.put(path, beside.running)
+}
+
+// newest reports whether INSTALL put no newer version beside a file than the
+// one that an earlier merge did: dpkg and ucf do so where the local one stays.
+func (m *merger) newest(path string) (bool, error) {
+	for _, suffix := range []string{".dpkg-dist", ".ucf-dist"} {
+		c, err := m.load(path + suffix)
+		if err != nil {
+			return false, err
+		}
+		if c.target.kind != absent && !c.target.same(c.base) {
+			return false, nil
+		}
+	}
+	return true, nil
 }
 
 // union returns the paths in either tree, parents before children.
@@ -214,14 +490,19 @@ func (n node) equal(o node) bool {
 		maps.EqualFunc(n.xattrs, o.xattrs, bytes.Equal)
 }
 
+// same reports whether type and content are the same, whatever the rest.
+func (n node) same(o node) bool {
+	return n.kind == o.kind && n.rdev == o.rdev && bytes.Equal(n.content, o.content)
+}
+
 // change is one path in the three trees.
 type change struct{ base, running, target node }
 
-func load3(base, running, target, path string) (c change, err error) {
+func (m *merger) load(path string) (c change, err error) {
 	for _, side := range []struct {
 		tree string
 		to   *node
-	}{{base, &c.base}, {running, &c.running}, {target, &c.target}} {
+	}{{m.base, &c.base}, {m.running, &c.running}, {m.target, &c.target}} {
 		if *side.to, err = load(side.tree, path); err != nil {
 			return c, err
 		}
@@ -229,32 +510,34 @@ func load3(base, running, target, path string) (c change, err error) {
 	return c, nil
 }
 
-func (c change) allFiles() bool {
-	return c.base.kind == unix.S_IFREG && c.running.kind == unix.S_IFREG && c.target.kind == unix.S_IFREG
+// oneKind reports whether all three sides are of one type.
+func (c change) oneKind() bool {
+	return c.base.kind == c.running.kind && c.running.kind == c.target.kind
 }
 
-func (c change) bothDirectories() bool {
-	return c.running.kind == unix.S_IFDIR && c.target.kind == unix.S_IFDIR
-}
-
-// keepBeside writes the release's version beside path, unless it is a
-// directory or was removed.
-func (n node) keepBeside(tree, path string) error {
-	if n.kind == absent || n.kind == unix.S_IFDIR {
-		return nil
+// pieces merges content, mode, owner and attributes each for itself. Where both
+// sides changed one of them, the local one stays; kind says so, content first.
+func (c change) pieces() (merged node, kind Kind) {
+	merged = c.target
+	collide := func(differs func(a, b node) bool, as Kind, take func()) {
+		if !differs(c.base, c.running) {
+			return
+		}
+		take()
+		if kind == "" && differs(c.base, c.target) && differs(c.running, c.target) {
+			kind = as
+		}
 	}
-	return n.write(tree, path+Suffix)
+	collide(func(a, b node) bool { return !a.same(b) }, Edited, func() { merged.content, merged.rdev = c.running.content, c.running.rdev })
+	collide(func(a, b node) bool { return a.mode != b.mode }, Attributes, func() { merged.mode = c.running.mode })
+	collide(func(a, b node) bool { return a.uid != b.uid || a.gid != b.gid }, Attributes, func() { merged.uid, merged.gid = c.running.uid, c.running.gid })
+	collide(func(a, b node) bool { return !maps.EqualFunc(a.xattrs, b.xattrs, bytes.Equal) }, Attributes, func() { merged.xattrs = c.running.xattrs })
+	return merged, kind
 }
 
-// write makes path within tree what n is. Directories on the way are made; a
-// link on the way, which the release has put in the place of a directory with
-// local changes, is an error.
+// write makes path within tree what n is. The directory that it is in must be
+// there and be reached without links.
 func (n node) write(tree, path string) error {
-	if link, err := linkAbove(tree, path); err != nil {
-		return err
-	} else if link != "" {
-		return fmt.Errorf("it was changed locally, and the release made %s a symbolic link", link)
-	}
 	old, err := load(tree, path)
 	if err != nil {
 		return err
@@ -269,9 +552,6 @@ func (n node) write(tree, path string) error {
 		if err := os.Remove(path); err != nil {
 			return err
 		}
-	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return err
 	}
 	switch n.kind {
 	case unix.S_IFREG:

@@ -23,13 +23,17 @@ func buildRoot(c Command) error {
 	if err := unix.Mount(c.Root, c.Root, "", unix.MS_BIND, ""); err != nil {
 		return fmt.Errorf("cannot mount root %s: %w", c.Root, err)
 	}
+	// What a package makes with mknod stays a name.
+	if err := unix.Mount("", c.Root, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_NODEV, ""); err != nil {
+		return fmt.Errorf("cannot keep devices out of %s: %w", c.Root, err)
+	}
 	steps := []struct {
 		kind, target, options string
 		flags                 uintptr
 	}{
 		{"tmpfs", "/run", "mode=755,size=64m", unix.MS_NOSUID | unix.MS_NODEV},
 		{"tmpfs", "/tmp", "mode=1777", unix.MS_NOSUID | unix.MS_NODEV},
-		{"tmpfs", "/dev", "mode=755,size=1m", unix.MS_NOSUID},
+		{"tmpfs", "/dev", "mode=755,size=1m", unix.MS_NOSUID | unix.MS_NODEV},
 		{"sysfs", "/sys", "", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC | unix.MS_RDONLY},
 		{"proc", "/proc", "", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC},
 	}
@@ -43,6 +47,11 @@ func buildRoot(c Command) error {
 	}
 	if err := devices(c.Root + "/dev"); err != nil {
 		return err
+	}
+	for _, name := range machineWide {
+		if err := readOnly(c.Root + "/proc/" + name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("cannot make /proc/%s read-only: %w", name, err)
+		}
 	}
 	for _, f := range append(c.Files, File{Path: "/run/policy-rc.d", Content: refuse, Mode: 0o755}) {
 		if err := writeFile(c.Root, f); err != nil {
@@ -85,6 +94,18 @@ func buildRoot(c Command) error {
 	return nil
 }
 
+// machineWide are the parts of /proc that are of the machine and not of the
+// processes in it: settings of the kernel, and what reboots it.
+var machineWide = []string{"sys", "sysrq-trigger", "irq", "bus", "fs", "acpi", "scsi"}
+
+// readOnly shows path as it is, and lets nobody write there.
+func readOnly(path string) error {
+	if err := unix.Mount(path, path, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+		return err
+	}
+	return unix.Mount("", path, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NOEXEC, "")
+}
+
 // plainDirectory refuses a symbolic link: mounting on it would leave the root.
 func plainDirectory(path string) error {
 	info, err := os.Lstat(path)
@@ -111,6 +132,10 @@ func devices(dev string) error {
 		}
 		if err := unix.Mount("/dev/"+name, filepath.Join(dev, name), "", unix.MS_BIND, ""); err != nil {
 			return fmt.Errorf("cannot make /dev/%s: %w", name, err)
+		}
+		// It is the machine's own: it can be written to, and its mode stays.
+		if err := unix.Mount("", filepath.Join(dev, name), "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NOEXEC, ""); err != nil {
+			return fmt.Errorf("cannot keep the mode of /dev/%s: %w", name, err)
 		}
 	}
 	for _, dir := range []string{"pts", "shm"} {

@@ -1,7 +1,10 @@
 // Package sandbox runs a program inside a root directory as if it were a
 // machine of its own: private mount, PID, IPC, UTS and network namespaces,
 // fresh /proc, /run, /tmp and /dev, a read-only /sys, no network, no services.
-// Whatever the program starts dies with it, also when the caller dies.
+// Whatever the program starts dies with it, also when the caller dies. It is
+// root there, without what reaches the machine beyond: it can neither mount, nor
+// open devices, nor set the clock, nor load modules, nor change the kernel's
+// settings.
 //
 // The namespaces are made by running this very binary again with Argument as
 // its only argument; main must call Main then.
@@ -72,6 +75,10 @@ func (e *ExitError) Error() string {
 	return fmt.Sprintf("%s ended with status %d", e.Program, e.Status)
 }
 
+// ErrKilled says that a program failed when the kernel killed processes for want
+// of memory, or was killed itself: that says little about the program.
+var ErrKilled = errors.New("it was killed, or others were: the machine had too little memory")
+
 // setupFailed is the exit status of a sandbox that could not be made; its
 // reason is the last line on standard error, behind setupPrefix.
 const (
@@ -137,12 +144,14 @@ func run(ctx context.Context, c Command, out io.Writer) error {
 	// so that thread must last.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
+	before := oomKills()
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("cannot make sandbox: %w", err)
 	}
 	_, writeErr := writer.Write(spec)
 	writeErr = errors.Join(writeErr, writer.Close(), reader.Close())
 	err = cmd.Wait()
+	after := oomKills()
 	if ctx.Err() != nil {
 		return fmt.Errorf("cannot finish %s: %w", c.Argv[0], context.Cause(ctx))
 	}
@@ -155,7 +164,11 @@ func run(ctx context.Context, c Command, out io.Writer) error {
 		if ws, ok := exit.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
 			status = 128 + int(ws.Signal())
 		}
-		return &ExitError{Program: c.Argv[0], Status: status}
+		failed := &ExitError{Program: c.Argv[0], Status: status}
+		if after > before || status == 128+int(syscall.SIGKILL) {
+			return fmt.Errorf("%w: %w", failed, ErrKilled)
+		}
+		return failed
 	case err != nil:
 		return fmt.Errorf("cannot run %s: %w", c.Argv[0], err)
 	case writeErr != nil:
@@ -231,6 +244,12 @@ func runAndReap(c Command) (int, error) {
 	files := []uintptr{null.Fd(), 1, 2}
 	if c.Status {
 		files = append(files, 1)
+	}
+	// The program gets its capabilities from the thread that starts it.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := confine(); err != nil {
+		return 0, err
 	}
 	pid, err := syscall.ForkExec(program, c.Argv, &syscall.ProcAttr{Dir: "/", Env: env, Files: files, Sys: &syscall.SysProcAttr{Setsid: true}})
 	if err != nil {

@@ -92,6 +92,9 @@ func TestInside(t *testing.T) {
 			echo x > /run/in/given || echo read-only
 			touch /sys/x || echo sys-read-only
 			echo y > /dev/null && echo null
+			mount -t tmpfs none /etc && echo mounted
+			mount -o remount,bind,rw /proc/sys && echo mounted
+			cat /proc/sys/vm/swappiness > /proc/sys/vm/swappiness || echo settings-read-only
 			touch /etc/left-behind
 			exit 7`},
 		Env:   []string{"EXTRA=1"},
@@ -103,10 +106,13 @@ func TestInside(t *testing.T) {
 	if !errors.As(err, &exit) || exit.Status != 7 {
 		t.Fatalf("want exit status 7, got %v\n%s", err, &out)
 	}
-	for _, want := range []string{"from outside\nfile\nfrom outside", "offline=1 extra=1", "policy=101", "read-only", "sys-read-only", "null"} {
+	for _, want := range []string{"from outside\nfile\nfrom outside", "offline=1 extra=1", "policy=101", "read-only", "sys-read-only", "settings-read-only", "null"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("output lacks %q:\n%s", want, &out)
 		}
+	}
+	if strings.Contains(out.String(), "mounted") {
+		t.Errorf("the sandbox can mount:\n%s", &out)
 	}
 	if strings.Contains(out.String(), "network") {
 		t.Errorf("the sandbox has a network:\n%s", &out)
@@ -130,6 +136,18 @@ func TestCancelKillsAll(t *testing.T) {
 	err := sandbox.Run(ctx, sandbox.Command{Root: root, Argv: []string{"sh", "-c", "(sleep 1000 &) ; (sleep 1000 &) ; sleep 1000"}}, new(bytes.Buffer))
 	if err == nil || !strings.Contains(err.Error(), "took too long") {
 		t.Fatalf("want the cause of the cancellation, got %v", err)
+	}
+}
+
+// TestKilled: a program that dies of SIGKILL says little about itself.
+func TestKilled(t *testing.T) {
+	root := tinyRoot(t)
+	for script, killed := range map[string]bool{"kill -9 $$": true, "exit 9": false, "kill -15 $$": false} {
+		err := sandbox.Run(t.Context(), sandbox.Command{Root: root, Argv: []string{"sh", "-c", script}}, new(bytes.Buffer))
+		var exit *sandbox.ExitError
+		if errors.Is(err, sandbox.ErrKilled) != killed || !errors.As(err, &exit) {
+			t.Errorf("%s: %v", script, err)
+		}
 	}
 }
 

@@ -6,6 +6,8 @@ import (
 	"io"
 	"strings"
 	"syscall"
+
+	"aptfleet/device-updater/internal/sandbox"
 )
 
 // maxLog is how much of what an installation prints is kept, in bytes.
@@ -19,6 +21,7 @@ type boundedLog struct {
 	line []byte // the current line, at most 1 KiB of it
 	said string
 	full bool // a disk was full
+	dead bool // a script was killed
 }
 
 func (l *boundedLog) Write(p []byte) (int, error) {
@@ -48,6 +51,7 @@ func (l *boundedLog) Write(p []byte) (int, error) {
 func (l *boundedLog) read(line string) {
 	line = strings.TrimSpace(line)
 	l.full = l.full || strings.Contains(strings.ToLower(line), syscall.ENOSPC.Error())
+	l.dead = l.dead || strings.Contains(line, "was killed by signal (Killed)") // lib/dpkg/subproc.c
 	switch {
 	case strings.HasPrefix(line, "dpkg: error"), strings.HasPrefix(line, "dpkg: unrecoverable"):
 		if !strings.HasPrefix(l.said, "dpkg: ") {
@@ -62,6 +66,9 @@ func (l *boundedLog) read(line string) {
 func (l *boundedLog) explain(err error) error {
 	if l.said != "" {
 		err = fmt.Errorf("%w: %s", err, strings.ToValidUTF8(l.said, "?"))
+	}
+	if l.dead && !errors.Is(err, sandbox.ErrKilled) {
+		err = fmt.Errorf("%w: %w", err, sandbox.ErrKilled)
 	}
 	if l.full {
 		err = fmt.Errorf("%w: %w", err, syscall.ENOSPC)

@@ -32,6 +32,7 @@ import (
 	"aptfleet/device-updater/internal/inhibit"
 	"aptfleet/device-updater/internal/journal"
 	"aptfleet/device-updater/internal/merge"
+	"aptfleet/device-updater/internal/sandbox"
 	"aptfleet/device-updater/internal/window"
 	"aptfleet/internal/bom"
 	"aptfleet/internal/protocol"
@@ -184,6 +185,7 @@ type Machine struct {
 	Secrets func() []string
 
 	pause   pause
+	killed  starved
 	waiting waiting
 	// rebootRefused says that the last reboot that was asked for was refused.
 	rebootRefused bool
@@ -677,7 +679,7 @@ func base(n int) string       { return "base/" + strconv.Itoa(n) }
 // permanent reports whether a release that stopped like this would stop like
 // this again: then it is remembered as failed.
 func permanent(ctx context.Context, phase journal.Phase, err error) bool {
-	if ctx.Err() != nil || errors.Is(err, syscall.ENOSPC) || errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, errDisturbed) {
+	if ctx.Err() != nil || errors.Is(err, syscall.ENOSPC) || errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, errDisturbed) || errors.Is(err, sandbox.ErrKilled) {
 		return false
 	}
 	return phase == journal.Install || phase == journal.Verify

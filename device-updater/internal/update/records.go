@@ -120,7 +120,7 @@ func (r Records) Forget(n int) error {
 			return fmt.Errorf("cannot forget deployment %d: %w", n, err)
 		}
 	}
-	return nil
+	return r.forgetEtc(n)
 }
 
 // Manifest is the path of the list of files of deployment n; Log that of what

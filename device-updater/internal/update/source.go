@@ -44,6 +44,7 @@ type Source struct {
 	private      *apt.Private              // for the state opened
 	opened       string
 	found        drift.Report            // of the root that was planned for last
+	planned      string                  // that root
 	recorded     map[string]rootfs.Entry // its manifest; nil: it has none
 }
 
@@ -223,6 +224,7 @@ func (s *Source) Plan(ctx context.Context, o Offer, root string, d Deployment) (
 	if s.recorded, err = s.Records.files(d.ID); err != nil {
 		return apt.Plan{}, err
 	}
+	s.planned = root
 	if s.found, err = drift.Changed(ctx, root, s.recorded); err != nil {
 		return apt.Plan{}, err
 	}
@@ -355,19 +357,27 @@ func (s *Source) topLevel(o Offer) []string {
 var errDisturbed = errors.New("it was changed on this device while the update was prepared")
 
 // intact judges the files of all packages in root, also by what dpkg itself
-// knows of them. Configuration files are the administrator's. before is the
-// manifest of what root was made from.
-func intact(ctx context.Context, root string, before map[string]rootfs.Entry, plan apt.Plan) (drift.Report, error) {
-	report, err := drift.Installed(ctx, root, before)
+// knows of them. Configuration files are the administrator's. Of a package that
+// was there before, a file that is wrong in the running root too was changed by
+// somebody; one that is not, by a script.
+func (s *Source) intact(ctx context.Context, root string, plan apt.Plan) (drift.Report, error) {
+	report, err := drift.Installed(ctx, root, s.recorded)
 	if err != nil || len(report.Damage) == 0 {
 		return report, err
 	}
 	d := report.Damage[0]
 	err = fmt.Errorf("cannot accept what was installed: %s of %s is not as the package has it (%s)", d.Path, d.Packages[0], d.Kind)
-	if !plan.Installs(d.Packages[0]) {
+	if !plan.Installs(d.Packages[0]) && sameFile(filepath.Join(s.planned, d.Path), filepath.Join(root, d.Path)) {
 		err = fmt.Errorf("%w: %w", err, errDisturbed)
 	}
 	return report, err
+}
+
+// sameFile reports whether two files are alike, or both cannot be read.
+func sameFile(a, b string) bool {
+	one, err := rootfs.Describe(a, true)
+	other, err2 := rootfs.Describe(b, true)
+	return one == other && (err == nil) == (err2 == nil)
 }
 
 // updaterFiles must be in every deployment: without them it could never be
@@ -391,7 +401,7 @@ func (s *Source) Verify(ctx context.Context, plan apt.Plan, root string, manifes
 	if err := apt.Audit(ctx, s.Run, root, plan.List); err != nil {
 		return err
 	}
-	report, err := intact(ctx, root, s.recorded, plan)
+	report, err := s.intact(ctx, root, plan)
 	if err != nil {
 		return err
 	}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"aptfleet/device-updater/internal/apt"
@@ -218,6 +217,9 @@ func (m *Machine) abort(ctx context.Context, tx journal.Record, reason error) er
 		forGood = false
 		reason = fmt.Errorf("%w; only %d MB were free", reason, free>>20)
 	}
+	if ctx.Err() == nil && !forGood {
+		forGood, reason = m.killed.judge(tx.State, reason)
+	}
 	switch {
 	case errors.Is(context.Cause(ctx), ErrCancelled):
 		reason = fmt.Errorf("%w by a person during %s", ErrCancelled, tx.Phase)
@@ -332,10 +334,11 @@ func (m *Machine) prepareTrial(ctx context.Context, tx journal.Record) error {
 	if err != nil {
 		return err
 	}
-	if len(merged.Conflicts) > 0 {
-		m.say(func(s *Status) {
-			s.Progress = "local configuration stays, the release's is beside it: " + strings.Join(merged.Conflicts, " ")
-		})
+	if err := m.Records.PutEtc(tx.Deployment, merged, m.Clock().UTC().Truncate(time.Second)); err != nil {
+		return err
+	}
+	if n := len(merged.Conflicts); n > 0 {
+		m.say(func(s *Status) { s.Progress = fmt.Sprintf("local configuration stays; conflicts in /etc: %d", n) })
 	}
 	if err := m.System.ArmTrial(m.Roots.Path(fresh), m.Settings.TrialTimeout); err != nil {
 		return err

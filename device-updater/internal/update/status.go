@@ -66,6 +66,9 @@ type View struct {
 	Checked   time.Time       `json:"checked,omitzero"`
 	Overlay   Overlay         `json:"overlay,omitempty"` // of the booted deployment
 	Develop   *protocol.Hold  `json:"develop,omitempty"` // who has it follow nothing, and why
+	Etc       *Etc            `json:"etc,omitempty"`     // what its merge of /etc did; nil: there was none
+	Edits     []KeptEdits     `json:"kept_edits,omitempty"`
+	Verified  *Verified       `json:"verified,omitempty"` // the last comparison of the booted deployment; nil: none yet
 }
 
 // Look puts a View together from what lies on the disk. last is the newest
@@ -82,6 +85,19 @@ func Look(b Boot, r Records, last journal.Record, follow string) (View, error) {
 	v.Report = protocol.Report{
 		Follow: follow, Wanted: s.Wanted, WantedName: s.WantedName, Phase: string(journal.Idle),
 		Progress: s.Progress, WhyNot: s.WhyNot, LastError: s.LastError, Deployments: []protocol.Deployment{},
+	}
+	if etc, merged, err := r.Etc(v.Current); err != nil {
+		return View{}, err
+	} else if merged {
+		v.Etc = &etc
+	}
+	if v.Edits, err = r.KeptEdits(); err != nil {
+		return View{}, err
+	}
+	if verified, err := r.Verified(); err != nil {
+		return View{}, err
+	} else if verified.Deployment == v.Current && !verified.At.IsZero() {
+		v.Verified = &verified
 	}
 	if last.Open() {
 		v.Report.Phase = string(last.Phase)

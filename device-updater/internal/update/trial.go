@@ -159,6 +159,9 @@ func (m *Machine) rolledBack(ctx context.Context, tx journal.Record) error {
 	if err := m.blame(tx, reason); err != nil {
 		return m.whyNot(err)
 	}
+	if err := m.saveEdits(ctx, tx); err != nil {
+		reason += "; " + err.Error()
+	}
 	if err := errors.Join(m.States.Drop(tx.Deployment), m.deleteDeployment(ctx, tx.Deployment)); err != nil {
 		return m.whyNot(err)
 	}
