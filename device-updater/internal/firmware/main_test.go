@@ -224,8 +224,8 @@ func (d *device) results() string {
 }
 
 // killed starts the updater of deployment n in a process of its own, and cuts
-// the power of everything after a while.
-func (d *device) killed(n int, after time.Duration) {
+// the power of everything a while after something was the case; nil is at once.
+func (d *device) killed(n int, when func() bool, after time.Duration) {
 	d.t.Helper()
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%s:%s:%d:%s", victimEnv, d.root(n), filepath.Join(d.dir, "updater"), n, d.Revision))
@@ -233,11 +233,30 @@ func (d *device) killed(n int, after time.Duration) {
 	if err := cmd.Start(); err != nil {
 		d.t.Fatal(err)
 	}
+	ended := make(chan struct{})
+	go func() { cmd.Wait(); close(ended) }()
+	for when != nil && !when() {
+		select {
+		case <-ended:
+			d.t.Fatal("the updater came to its end")
+		case <-time.After(time.Millisecond):
+		}
+	}
 	time.Sleep(after)
 	// The microcontroller first: the hook must not see the processor go.
 	d.cut()
 	if err := cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		d.t.Fatal(err)
 	}
-	cmd.Wait()
+	<-ended
+}
+
+// half reports whether a flash is under way.
+func (d *device) half() bool {
+	d.t.Helper()
+	got, err := d.Flashed()
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	return got == "half"
 }

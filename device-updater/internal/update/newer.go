@@ -17,6 +17,7 @@ func (m *Machine) recoverNewer(ctx context.Context, tx journal.Record, current i
 	if err != nil {
 		return m.whyNot(err)
 	}
+	reason := fmt.Sprintf("it was interrupted during %s, which this updater does not know", tx.Phase)
 	t, onTrial := m.Boot.Trial()
 	switch {
 	case current == tx.Deployment && current == d.Committed:
@@ -24,12 +25,17 @@ func (m *Machine) recoverNewer(ctx context.Context, tx journal.Record, current i
 	case current == tx.Deployment:
 		return m.trial(ctx, tx)
 	case m.wasSwitched(tx):
-		return m.recoverReboot(ctx, tx, current)
-	case onTrial && t.Deployment == tx.Deployment:
+		if boot, err := m.System.BootID(); err != nil {
+			return m.whyNot(err)
+		} else if boot == tx.Boot {
+			return m.recoverFinalise(ctx, tx, current)
+		}
+		tx.Bad, tx.Reason = true, reason
 		return m.rolledBack(ctx, tx)
-	}
-	reason := fmt.Sprintf("it was interrupted during %s, which this updater does not know", tx.Phase)
-	if tx.Manual {
+	case onTrial && t.Deployment == tx.Deployment:
+		tx.Bad, tx.Reason = true, reason
+		return m.rolledBack(ctx, tx)
+	case tx.Manual:
 		// What a person wanted to go back to stays.
 		tx.Reason = reason
 		_, err := m.enter(tx, journal.Idle)

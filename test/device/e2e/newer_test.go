@@ -172,7 +172,7 @@ func TestANewerUpdaterThatHangsGoesBackUnattended(t *testing.T) {
 	if v := d.updater(); v != "1.0" {
 		t.Errorf("it has updater %s", v)
 	}
-	d.saysWhyNot("updater-stuck")
+	d.saysWhyNot("updater-stuck", "during SETTLE")
 	// And the old one goes on.
 	d.promote("2")
 	d.awaitCommit("2")
