@@ -260,11 +260,11 @@ func (b *bench) Deployments() (all []int, err error) {
 
 // System.
 
-func (b *bench) BootID() (string, error)                           { return "boot-" + strconv.Itoa(b.boots), nil }
-func (b *bench) Reboot(context.Context) error                      { b.rebooting = true; return nil }
-func (b *bench) ArmTrial(string, time.Duration) error              { return nil }
-func (b *bench) DisarmTrial(context.Context) error                 { return nil }
-func (b *bench) Uptime(context.Context) (time.Duration, error)     { return time.Second, nil }
+func (b *bench) BootID() (string, error)                                         { return "boot-" + strconv.Itoa(b.boots), nil }
+func (b *bench) Reboot(context.Context) error                                    { b.rebooting = true; return nil }
+func (b *bench) ArmTrial(string, time.Duration) error                            { return nil }
+func (b *bench) DisarmTrial(context.Context) error                               { return nil }
+func (b *bench) Uptime(context.Context) (time.Duration, error)                   { return time.Second, nil }
 func (b *bench) LastWords(context.Context, time.Time, string) []protocol.Excerpt { return nil }
 
 func (b *bench) Baseline(context.Context) (health.Baseline, error) { return health.Baseline{}, nil }
