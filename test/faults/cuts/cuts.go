@@ -174,7 +174,7 @@ func (w *world) choose(r *round, n, share, left int) iter.Seq[*chosen] {
 	for _, state := range slices.Sorted(maps.Keys(intervals)) {
 		// A little more than its part: a record that is not on the disk yet
 		// makes it an image of the state before.
-		want := float64(max(1, share/20)) * 1.25
+		want := float64(max(1, share/20)) * 1.35
 		rounds := (left + 1) / 2
 		if state != "COMMIT" && state != "ROLLED_BACK" {
 			rounds = left
@@ -188,7 +188,8 @@ func (w *world) choose(r *round, n, share, left int) iter.Seq[*chosen] {
 			if w.random.IntN(4) == 0 {
 				i[1] = i[0] // at once: nothing was written since
 			}
-			add(i[0], i[1])
+			// At its end the next state has begun.
+			add(i[0], max(i[0], i[1]-1))
 		}
 	}
 	for len(all) < n && w.Only == nil {
