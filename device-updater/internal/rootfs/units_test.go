@@ -462,7 +462,6 @@ func TestALinkOnTheWay(t *testing.T) {
 	}
 }
 
-// TestADamagedLedger keeps nothing from booting.
 // TestAnUnfinishedLedger: what a power cut left of writing it goes, and nothing
 // else.
 func TestAnUnfinishedLedger(t *testing.T) {
@@ -483,6 +482,7 @@ func TestAnUnfinishedLedger(t *testing.T) {
 	}
 }
 
+// TestADamagedLedger keeps nothing from booting.
 func TestADamagedLedger(t *testing.T) {
 	for _, text := range []string{"", "{", `{"units":null}`, "\x00\x00"} {
 		d := newDevice(t)

@@ -203,8 +203,6 @@ func (w *world) recover(ctx context.Context, d *device, i *image, boots bootcont
 		return mixed("the next update is not staged (%v)", err)
 	}
 	i.to = journal[len(journal)-1].Deployment
-	// From here on it is as after the edits of the undisturbed update.
-	i.at = i.round.recording.Len()
 	if err := edit(d.top(), boots.Deployment, i.round.number); err != nil {
 		return err
 	}

@@ -299,7 +299,7 @@ func (w *world) play(ctx context.Context, number int, bad bool) (_ *round, err e
 			return nil, err
 		}
 	}
-	if err := r.soundData(d.top(), runs); err != nil {
+	if err := errors.Join(r.soundKept(), r.soundData(d.top(), runs)); err != nil {
 		return nil, err
 	}
 	return r, d.off()
@@ -329,6 +329,20 @@ func (r *round) sound() error {
 func (r *round) besides(content string) bool {
 	sum := fmt.Sprintf("%x", sha256.Sum256([]byte(content)))
 	return strings.Contains(r.asMade["/etc/app.conf.aptfleet-new"], sum) || strings.Contains(r.asMade["/etc/app.conf.dpkg-dist"], sum)
+}
+
+// soundKept is sound for what a commit changes: it takes away what limits the
+// trial, and nothing else.
+func (r *round) soundKept() error {
+	for path, was := range r.asMade {
+		if !r.bad && r.asKept[path] != was && !strings.HasPrefix(path, "/etc/systemd/system.conf.d/") {
+			return fmt.Errorf("the commit makes %q of %s, which was %q", r.asKept[path], path, was)
+		}
+	}
+	if len(r.asKept) > len(r.asMade) {
+		return errors.New("the commit brings files")
+	}
+	return nil
 }
 
 // soundData is sound for what outlives releases, once the update is over and
