@@ -78,9 +78,9 @@ func TestKilledWhileUpdating(t *testing.T) {
 		found := v.decide(t)
 		outcome[found.which(v)]++
 		v.check(t, found)
-		told := len(v.Told())
+		v.since = len(v.Told())
 		must(t, v.On())
-		v.starts(t, told, found)
+		v.starts(t, found)
 		t.Logf("kill %d of %d, %v after %s of release %s: %s", n+1, kills, later.Round(time.Millisecond), m.phase, v.to, found)
 		if t.Failed() {
 			break
@@ -98,6 +98,7 @@ type victim struct {
 	factory  *factory
 	random   *rand.Rand
 	from, to string   // releases: that is committed, and that is assigned
+	since    int      // lines that it had told when it was switched on
 	failed   int      // releases that it gave up: its tries were used up by kills
 	asMade   []string // what dpkg says of a device that was never killed
 }
@@ -187,25 +188,24 @@ func (v *victim) check(t *testing.T, s found) {
 
 // starts waits until the device has started after a kill, in what it was found
 // to boot.
-func (v *victim) starts(t *testing.T, told int, s found) {
+func (v *victim) starts(t *testing.T, s found) {
 	t.Helper()
 	trial := "trial=0"
 	if s.Trial {
 		trial = "trial=1"
 	}
-	await(t, v.Device, told, "release="+s.release, fmt.Sprintf("root=/deployments/%d", s.Deployment), trial)
+	await(t, v.Device, v.since, "release="+s.release, fmt.Sprintf("root=/deployments/%d", s.Deployment), trial)
 }
 
-// reach waits until the updater has written a phase down. Whenever the device
+// reach waits until the updater has written a phase down in this boot. Whenever the device
 // has come to rest, there is something new for it.
 func (v *victim) reach(t *testing.T, phase string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	skip := len(v.Told())
 	must(t, v.Until(ctx, "the phase "+phase, func() bool {
 		told := v.Told()
-		fresh := told[min(skip, len(told)):]
+		fresh := told[min(v.since, len(told)):]
 		if slices.ContainsFunc(fresh, func(line string) bool { return strings.Contains(line, `"phase":"`+phase+`"`) }) {
 			return true
 		}
@@ -263,9 +263,8 @@ func (v *victim) rest(t *testing.T) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	skip := len(v.Told())
 	must(t, v.Until(ctx, "the device come to rest", func() bool {
 		told := v.Told()
-		return v.rests(told[min(skip, len(told)):])
+		return v.rests(told[min(v.since, len(told)):])
 	}))
 }
