@@ -70,6 +70,17 @@ Nice=10
 WantedBy=multi-user.target
 `
 
+// journalUnit tells each record of the updater's journal at once.
+const journalUnit = `[Unit]
+Description=Tells the test what the updater writes down
+After=local-fs.target
+[Service]
+ExecStart=/bin/sh -c 'exec tail -n 0 -F /sysroot/updater/journal >/dev/ttyS1 2>/dev/null'
+Restart=always
+[Install]
+WantedBy=multi-user.target
+`
+
 // factory is a server with releases of a real system, and the image of a new
 // device.
 type factory struct {
@@ -179,6 +190,7 @@ func (f *factory) release(t *testing.T, version, kernel string, files map[string
 		"/usr/share/vm-device/release":               version,
 		"/usr/lib/vm-device/tell":                    tell,
 		"/usr/lib/systemd/system/vm-tell.service":    tellUnit,
+		"/usr/lib/systemd/system/vm-journal.service": journalUnit,
 		"/usr/lib/systemd/network/20-wired.network":  "[Match]\nType=ether\n[Network]\nDHCP=yes\n",
 		"/usr/lib/aptfleet/kernel.d/10-console.conf": "console=ttyS0,115200n8 mitigations=off nokaslr audit=0\n",
 		// An emulated processor collects and compresses slowly.
@@ -187,6 +199,7 @@ func (f *factory) release(t *testing.T, version, kernel string, files map[string
 	})
 	links := map[string]string{
 		"/usr/lib/systemd/system/multi-user.target.wants/vm-tell.service":          "../vm-tell.service",
+		"/usr/lib/systemd/system/multi-user.target.wants/vm-journal.service":       "../vm-journal.service",
 		"/usr/lib/systemd/system/multi-user.target.wants/systemd-networkd.service": "../systemd-networkd.service",
 	}
 	var contents []map[string]any
