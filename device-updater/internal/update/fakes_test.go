@@ -249,10 +249,13 @@ func (w *world) Plan(_ context.Context, o Offer, root string, _ Deployment) (apt
 	return apt.Plan{List: list, Fetch: list}, nil
 }
 
-func (w *world) Download(_ context.Context, _ Offer, _ apt.Plan, _ string, progress func(Progress)) error {
+func (w *world) Download(ctx context.Context, _ Offer, _ apt.Plan, _ string, progress func(Progress)) error {
 	w.step("download", func() { progress(Progress{Text: "1 of 1 packages", Done: 1 << 20, Total: 1 << 20, Unit: "bytes"}) })
 	if w.atDownload != nil {
 		w.atDownload()
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
 	}
 	return nil
 }

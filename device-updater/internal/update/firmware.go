@@ -25,8 +25,12 @@ func (m *Machine) situation() (firmware.Situation, error) {
 	if err != nil {
 		return firmware.Situation{}, err
 	}
+	held := m.Releases.Held()
+	if held == "" {
+		held = m.heldHere()
+	}
 	return firmware.Situation{
-		Deployment: current, Release: booted.State, Held: m.Releases.Held(),
+		Deployment: current, Release: booted.State, Held: held,
 		Progress: func(what string) { m.say(func(s *Status) { s.Progress = what }) },
 	}, nil
 }

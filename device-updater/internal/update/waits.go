@@ -137,16 +137,20 @@ func (m *Machine) asked(tx journal.Record) bool {
 	return m.waiting.asked && m.waiting.transaction == tx.Transaction
 }
 
-// ownWaits reports whether what is staged is what a person put on top of the
-// booted release, or took off it, and it is still to be booted. Only a hold
-// speaks against that, not what is said of another release.
-func (m *Machine) ownWaits(tx journal.Record, booted Deployment) bool {
-	return tx.Phase == journal.Staged && m.asked(tx) && tx.From == booted.ID && tx.State == booted.State && m.refuseHeld("boot it") == nil
+// ownIsStaged reports whether what is staged is what a person put on top of the
+// booted release, or took off it, and may be booted. Only a hold speaks against
+// that, not what is said of another release.
+func (m *Machine) ownIsStaged(tx journal.Record, booted Deployment) bool {
+	if tx.Phase != journal.Staged || tx.From != booted.ID {
+		return false
+	}
+	staged, err := m.Records.Deployment(tx.Deployment)
+	return err == nil && sameRelease(staged, booted) && m.refuseHeld("boot it") == nil
 }
 
 // bootStaged boots what is staged if it need not wait.
-func (m *Machine) bootStaged(ctx context.Context, tx journal.Record) error {
-	if waits, err := m.waits(ctx, tx, false); waits {
+func (m *Machine) bootStaged(ctx context.Context, tx journal.Record, asked bool) error {
+	if waits, err := m.waits(ctx, tx, asked); waits {
 		return err
 	}
 	return m.finalise(ctx, tx)
