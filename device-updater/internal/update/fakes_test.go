@@ -85,7 +85,8 @@ type world struct {
 	asks       []hook.Point // that hooks were run for
 	armed      []string     // roots whose trial was limited
 	free       int64
-	firmware   Firmware // nil: there is none
+	firmware   Firmware         // nil: there is none
+	time       func() time.Time // of the journal; nil: it stands still
 	current    int
 	trialBoot  bool
 	boots      int
@@ -451,7 +452,10 @@ func (w *world) clock() time.Time { return time.Date(2026, 11, 20, 12, 0, 0, 0, 
 func (w *world) machine() (*Machine, func()) {
 	w.t.Helper()
 	opened, err := journal.Open(filepath.Join(w.dir, "journal"), func() time.Time {
-		now := time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
+		now := w.clock()
+		if w.time != nil {
+			now = w.time()
+		}
 		w.step("journal", func() {})
 		return now
 	})
