@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -242,5 +244,29 @@ func TestMemoryIsShortForMinutes(t *testing.T) {
 	w.offered = "newer"
 	if err := m.Update(t.Context(), Options{}); err != nil || !w.rebooting {
 		t.Errorf("%v", err)
+	}
+}
+
+// TestEvidenceOfFirmware is what its hook said, without the secrets in it.
+func TestEvidenceOfFirmware(t *testing.T) {
+	w := newWorld(t)
+	w.offered, w.secrets = "new", []string{"hunter2"}
+	w.firmware = &chip{w: w, runs: "old", bad: map[string]error{"new": errors.New("cannot bring mcu to firmware 2: it does not run afterwards")}}
+	said := filepath.Join(w.dir, "logs/firmware-mcu")
+	w.powerOn()
+	if err := os.WriteFile(said, []byte("== apply 2\npassword hunter2\nthe port is busy\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_ = w.settle()
+	records, err := OpenRecords(w.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	failed, err := records.Failed()
+	if err != nil || len(failed) != 1 || len(failed[0].Evidence) != 1 {
+		t.Fatalf("%+v, %v", failed, err)
+	}
+	if e := failed[0].Evidence[0]; e.From != "the hook of firmware mcu" || !strings.HasSuffix(e.Text, "the port is busy") || strings.Contains(e.Text, "hunter2") {
+		t.Errorf("%+v", e)
 	}
 }
