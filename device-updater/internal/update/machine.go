@@ -341,7 +341,7 @@ func (m *Machine) Update(ctx context.Context, o Options) error {
 		return m.whyNot(err)
 	}
 	if tx := m.Journal.Last(); offer.Against != "" && (o.Patient && m.asked(tx) || o.Reboot) && m.ownIsStaged(tx, booted) {
-		return m.bootStaged(ctx, tx, o.Reboot)
+		return m.bootStaged(ctx, offer, tx, o)
 	}
 	if offer.Against != "" {
 		return m.keepStill(offer, booted, o)

@@ -270,3 +270,32 @@ func TestEvidenceOfFirmware(t *testing.T) {
 		t.Errorf("%+v", e)
 	}
 }
+
+// TestHooksArePatientlyAskedAboutATry also where the device follows nothing.
+func TestHooksArePatientlyAskedAboutATry(t *testing.T) {
+	w := newWorld(t)
+	w.offered, w.hooks = "new", map[hook.Point]error{hook.BeforeFinalise: &hook.Later{Hook: "10-app"}}
+	m, now := begun(t, w)
+	m.Hooks = w
+	if err := m.Records.PutDevelop(protocol.Hold{Reason: "a new pump"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Try(t.Context(), []string{tryDeb(t, "app", "1~local")}, "ann", Options{Reboot: true}); err == nil {
+		t.Fatal("it was not put off")
+	}
+	asked := len(w.asks)
+	for range 10 {
+		if err := m.Update(t.Context(), Options{Patient: true}); err != nil || m.Status().WhyNot != "hook 10-app wants to be asked later" {
+			t.Fatalf("%v, %q", err, m.Status().WhyNot)
+		}
+		*now = now.Add(time.Second)
+	}
+	if len(w.asks) != asked {
+		t.Errorf("asked %d times more", len(w.asks)-asked)
+	}
+	delete(w.hooks, hook.BeforeFinalise)
+	*now = now.Add(time.Minute)
+	if err := m.Update(t.Context(), Options{Patient: true}); err != nil || !w.rebooting {
+		t.Errorf("%v, rebooting: %v", err, w.rebooting)
+	}
+}
