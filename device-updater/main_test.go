@@ -53,6 +53,22 @@ func TestEveryCommandExplainsItself(t *testing.T) {
 	visit(p.root())
 }
 
+// TestEveryCommandIsInTheDocument: what people may type is listed there.
+func TestEveryCommandIsInTheDocument(t *testing.T) {
+	text, err := os.ReadFile("../docs/device-updater.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range (&program{io: &term.IO{}}).root().Commands() {
+		if !c.Hidden && !strings.Contains(string(text), "device-updater "+c.Name()) {
+			t.Errorf("nothing is said about %s", c.Name())
+		}
+		if !c.Hidden && c.GroupID == "" {
+			t.Errorf("%s is in no group", c.Name())
+		}
+	}
+}
+
 func TestUsage(t *testing.T) {
 	for _, args := range [][]string{{}, {"fly"}, {"update", "now"}, {"update", "--hard"}, {"status", "--json=maybe"}} {
 		if code, _, errOut := call(t, args...); code != term.ExitUsage || errOut == "" {
