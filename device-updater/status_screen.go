@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"aptfleet/device-updater/internal/journal"
+	"aptfleet/device-updater/internal/update"
 	"aptfleet/internal/protocol"
 	"aptfleet/internal/term"
 )
@@ -110,11 +111,11 @@ func (v statusView) matters(io *term.IO) (attention, fine []term.Fact) {
 	now := io.Now()
 	for _, h := range v.Report.Holds {
 		if h.Until.IsZero() || now.Before(h.Until) {
-			attention = append(attention, term.Fact{Name: "held", Value: "here" + v.unless(whose(h)) + "; `device-updater unhold` ends it"})
+			attention = append(attention, term.Fact{Name: "held", Value: "here" + v.unless(update.Whose(h)) + "; `device-updater unhold` ends it"})
 		}
 	}
 	if v.Develop != nil {
-		attention = append(attention, term.Fact{Name: "develops", Value: "it follows nothing" + v.unless(whose(*v.Develop)) + "; `device-updater rejoin` ends it"})
+		attention = append(attention, term.Fact{Name: "develops", Value: "it follows nothing" + v.unless(update.Whose(*v.Develop)) + "; `device-updater rejoin` ends it"})
 	}
 	if v.Report.Phase == string(journal.Staged) && !v.window.Open(now) {
 		attention = append(attention, term.Fact{Name: "window", Value: fmt.Sprintf("%s, opens at %s", v.window, v.window.Next(now).Format(time.RFC3339))})
@@ -223,15 +224,7 @@ func (v *serverView) facts(io *term.IO) (attention, fine []term.Fact) {
 	return attention, fine
 }
 
-// whose says by whom, until when and why.
-func whose(h protocol.Hold) string {
-	said := by(h.By)
-	if !h.Until.IsZero() {
-		said += " until " + h.Until.UTC().Format(time.RFC3339)
-	}
-	return said + ": " + h.Reason
-}
-
+// by says who did something, if that is known.
 func by(who string) string {
 	if who == "" {
 		return ""

@@ -53,6 +53,28 @@ func TestLinksOfTheDocuments(t *testing.T) {
 	}
 }
 
+// TestPackagesAreInTheDocument: docs/architecture.md says what each package of a
+// program holds.
+func TestPackagesAreInTheDocument(t *testing.T) {
+	text, err := os.ReadFile("../docs/architecture.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, program := range []string{"repo-manager", "device-updater"} {
+		_, section, _ := strings.Cut(string(text), "\n## Inside "+program+"\n")
+		section, _, _ = strings.Cut(section, "\n## ")
+		packages, err := os.ReadDir("../" + program + "/internal")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range packages {
+			if name := p.Name(); !strings.HasSuffix(name, "test") && !strings.Contains(section, "`internal/"+name+"`") {
+				t.Errorf("nothing is said about %s/internal/%s", program, name)
+			}
+		}
+	}
+}
+
 // prose is a page without its blocks of code.
 func prose(t *testing.T, page string) string {
 	t.Helper()
