@@ -61,7 +61,7 @@ pinned. --anew forgets all that first: for another server or another product.`,
 	flags.StringVar(&o.server, "server", "", "URL of the server's public listener; default: that of the configuration")
 	flags.StringVar(&o.token, "token", "", "one-time token; default: that of the configuration or the factory")
 	flags.StringVar(&o.serial, "serial", "", "serial number; default: that of the configuration, the factory or the hardware")
-	flags.StringVar(&o.ca, "ca", "", "file with the authority of the server's certificate")
+	flags.StringVar(&o.ca, "ca", "", "`file` with the authority of the server's certificate")
 	flags.BoolVar(&o.firstUse, "trust-on-first-use", false, "believe the authority that the server presents, and say which it is")
 	flags.BoolVar(&o.insecure, "insecure", false, "allow plain HTTP, for test networks")
 	flags.BoolVar(&o.noWait, "no-wait", false, "do not wait for an operator; exit with 3 if one must decide")

@@ -117,25 +117,27 @@ func (p *program) firmwareHistoryCommand() *cobra.Command {
 	}
 }
 
-// firmwareLines are what `status` says about firmware.
-func firmwareLines(all []protocol.Firmware) string {
-	var b strings.Builder
-	for i, f := range all {
-		title := "firmware"
-		if i > 0 {
-			title = ""
-		}
-		what := f.Component + " " + cmp.Or(f.Version, "unknown")
-		if f.Component == "" {
+// firmwareFacts are what status says about firmware.
+func firmwareFacts(all []protocol.Firmware) (attention, fine []term.Fact) {
+	var well []string
+	for _, f := range all {
+		what := f.Component + " has " + cmp.Or(f.Version, "none that is known")
+		switch {
+		case f.Component == "":
 			what = "cannot be told"
-		}
-		if f.Wanted != "" && f.Wanted != f.Version {
+		case f.Reason == "" && (f.Wanted == "" || f.Wanted == f.Version):
+			well = append(well, strings.TrimSpace(f.Component+" "+f.Version))
+			continue
+		case f.Wanted != "" && f.Wanted != f.Version:
 			what += ", wanted " + f.Wanted
 		}
 		if f.Reason != "" {
 			what += ": " + f.Reason
 		}
-		fmt.Fprintf(&b, "%-8s %s\n", title, term.Printable(what))
+		attention = append(attention, term.Fact{Name: "firmware", Value: what})
 	}
-	return b.String()
+	if len(attention) > few {
+		attention = append(attention[:few], term.Fact{Value: fmt.Sprintf("and %d more: `device-updater firmware`", len(attention)-few)})
+	}
+	return attention, append(fine, term.Fact{Name: "firmware", Value: strings.Join(well, ", ")})
 }

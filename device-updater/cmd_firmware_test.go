@@ -61,8 +61,9 @@ func TestFirmware(t *testing.T) {
 	if out := say("firmware", "history"); out != want {
 		t.Errorf("%q", out)
 	}
-	if out := firmwareLines(append(all, protocol.Firmware{Reason: "bad \x1b"})); out != "firmware mcu 1.0, wanted 2.0: it waits until the release is committed\n"+
-		"         modem 7\n         pump unknown: hardware revision C3 is not supported: this release has firmware for A1\n         cannot be told: bad \\x1b\n" {
+	if out := said(firmwareFacts(append(all, protocol.Firmware{Reason: "bad \x1b"}))); out != "firmware\tmcu has 1.0, wanted 2.0: it waits until the release is committed\n"+
+		"firmware\tpump has none that is known: hardware revision C3 is not supported: this release has firmware for A1\n"+
+		"firmware\tcannot be told: bad \\x1b\nfirmware\tmodem 7\n" {
 		t.Errorf("status prints %q", out)
 	}
 	if err := os.WriteFile(filepath.Join(sysroot, "updater/firmware.json"), []byte("{"), 0o600); err != nil {

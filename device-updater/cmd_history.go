@@ -1,9 +1,7 @@
 package main
 
 import (
-	"fmt"
 	"slices"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -11,7 +9,6 @@ import (
 	"aptfleet/device-updater/internal/journal"
 	"aptfleet/device-updater/internal/update"
 	"aptfleet/internal/protocol"
-	"aptfleet/internal/term"
 )
 
 func (p *program) historyCommand() *cobra.Command {
@@ -34,7 +31,8 @@ evidence of those that failed, the oldest update first.`,
 			if p.io.JSON {
 				return p.historyJSON(past)
 			}
-			return p.printHistory(past)
+			p.printHistory(past)
+			return nil
 		},
 	}
 }
@@ -73,14 +71,13 @@ func (p *program) historyJSON(past []journal.Transaction) error {
 }
 
 // printHistory writes one line for each transaction.
-func (p *program) printHistory(past []journal.Transaction) error {
-	w := tabwriter.NewWriter(p.io.Out, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(w, "UPDATE\tENDED\tTOOK\tRELEASE\tDEPLOYMENT\tRESULT\n")
+func (p *program) printHistory(past []journal.Transaction) {
+	table := p.io.NewTable("update", "ended", "took", "release", "deployment", "result")
 	for _, t := range slices.Backward(past) {
 		took := time.Duration(t.Seconds * float64(time.Second)).Round(time.Second)
-		fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%d\t%s\n", t.ID, t.Last.UTC().Format(time.RFC3339), took, release(t.Snapshot, t.State)+onTop(t), t.Deployment, term.Printable(result(t)))
+		table.Row(t.ID, t.Last, took.String(), release(t.Snapshot, t.State)+onTop(t), t.Deployment, result(t))
 	}
-	return w.Flush()
+	table.Print("this device was never updated")
 }
 
 // onTop marks a release with an overlay.

@@ -28,7 +28,7 @@ of the one before. "rollback" goes back all the same.
 
 --until takes a time (2026-12-01T06:00:00Z), a date, or a span from now (36h,
 14d). The server is told, and can neither end this hold nor make one that ends
-it; a hold of an operator's is taken off there: repo-manager device unhold.`,
+it; an operator's hold is taken off there: repo-manager device unhold.`,
 		Example: `  device-updater hold --reason "at the fair" --until 2026-12-01`,
 		Args:    usage(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -55,7 +55,7 @@ func (p *program) unholdCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:     "unhold",
 		Short:   "Take the hold of this device off",
-		Long:    "unhold ends what \"device-updater hold\" began. A hold of an operator's is taken\noff on the server: repo-manager device unhold.",
+		Long:    "unhold ends what \"device-updater hold\" began. An operator's hold is taken off on\nthe server: repo-manager device unhold.",
 		Example: "  device-updater unhold",
 		Args:    usage(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -18,8 +18,9 @@ import (
 func (p *program) inhibitCommand() *cobra.Command {
 	var lock inhibit.Lock
 	cmd := &cobra.Command{
-		Use:   "inhibit --why WHY -- COMMAND [ARGUMENT…]",
-		Short: "Run a command during which the device is not rebooted into an update",
+		Use:                   "inhibit --why WHY -- COMMAND [ARGUMENT…]",
+		DisableFlagsInUseLine: true,
+		Short:                 "Run a command during which the device is not rebooted into an update",
 		Long: `inhibit takes a lock and becomes COMMAND. While the lock lasts, an update is
 staged as ever, and its reboot waits, but no longer than "inhibit.max" of the
 configuration says, an hour unless it says otherwise. "status" names who it waits

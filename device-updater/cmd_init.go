@@ -41,7 +41,7 @@ it. It may be repeated; a device that has run is not touched.`,
 	cmd.Flags().IntVar(&d.ID, "deployment", 1, "number of the deployment")
 	cmd.Flags().StringVar(&d.State, "state", "", "id of the state that it was made from")
 	cmd.Flags().StringVar(&d.Snapshot, "snapshot", "", "id of the snapshot that it was made from")
-	cmd.Flags().StringVar(&bill, "bom", "", "`FILE` with the bill of materials that its packages are, exactly")
+	cmd.Flags().StringVar(&bill, "bom", "", "`file` with the bill of materials that its packages are, exactly")
 	return cmd
 }
 

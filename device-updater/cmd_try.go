@@ -25,7 +25,7 @@ They stay on top of every release that follows, until "device-updater rejoin".
 A release on which they cannot be installed waits, and status says why. Another
 try adds to them; a package of the same name takes the place of the one before.
 
-A device that an operator holds stays as it is: try and rejoin are refused then.`,
+A device that is held stays as it is: try and rejoin are refused then.`,
 		Example: "  device-updater try --reboot ./app_1.2~local_amd64.deb",
 		Args:    usage(cobra.MinimumNArgs(1)),
 		RunE: func(cmd *cobra.Command, files []string) error {

@@ -27,8 +27,8 @@ func (p *program) updateCommand() *cobra.Command {
 		Short: "Install what the server offers, and boot it on trial",
 		Long: `update asks the server, downloads and installs the release beside the running
 one, and boots it on trial if the configuration or --reboot says so. Nothing of
-the running system changes before the reboot. While an operator holds the device,
-and without a valid assignment where it follows one, nothing is begun.
+the running system changes before the reboot. While the device is held, and
+without a valid assignment where it follows one, nothing is begun.
 
 A running daemon is asked to do it; --wait follows it to the reboot. Without a
 daemon this process does it.

@@ -251,7 +251,7 @@ func TestAMachineBecomesADevice(t *testing.T) {
 		r := device1(s).Report.Refused
 		return r != nil && r.Reason == "counter" && r.Counter == 1
 	})
-	m.says(0, "refused  assignment 1 (counter): its counter is 1, and 2 was accepted", "check")
+	m.says(0, "refused\tassignment 1 (counter): its counter is 1, and 2 was accepted", "check")
 
 	session := s.Last().Session
 	m.stop()
@@ -304,7 +304,7 @@ func TestADamagedIdentity(t *testing.T) {
 	s.worker = daemon.New(nil, 0, func() {}, slog.New(slog.DiscardHandler))
 	s.config.Server = "https://127.0.0.1:1"
 	s.run(t.Context()) // it does not try to enrol, and returns
-	if view := p.lookServer(c); view == nil || !strings.Contains(view.lines(), "a part of this device's identity") {
+	if view := p.lookServer(c); view == nil || !strings.Contains(piped(statusView{Server: view}, time.Now()), "a part of this device's identity") {
 		t.Errorf("status says %+v", view)
 	}
 	for _, args := range [][]string{{"identity"}, {"enrol", "--server", "https://127.0.0.1:1"}} {

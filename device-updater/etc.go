@@ -6,8 +6,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
-	"time"
 
 	"aptfleet/device-updater/internal/merge"
 	"aptfleet/device-updater/internal/update"
@@ -27,31 +25,34 @@ func (p *program) unresolved(e *update.Etc) {
 	})
 }
 
-// etcLines are what people read about the files of this machine. Their names are
+// etcFacts are what people read about the files of this machine. Their names are
 // anybody's.
-func etcLines(v update.View) string {
-	var b strings.Builder
-	if v.Etc != nil {
-		for i, c := range v.Etc.Conflicts {
-			if i == shown {
-				fmt.Fprintf(&b, "         and %d more: device-updater status --json\n", len(v.Etc.Conflicts)-shown)
-				break
-			}
-			fmt.Fprintf(&b, "conflict %s\n", term.Printable(conflictText(c)))
-		}
+func (v statusView) etcFacts(io *term.IO) (attention, fine []term.Fact) {
+	if x := v.Verified; x != nil && x.Equal {
+		fine = append(fine, term.Fact{Name: "verified", Value: io.When(x.At) + ", equal to its release"})
+	} else if x != nil {
+		attention = append(attention, term.Fact{Name: "verified", Value: fmt.Sprintf("%s, not equal to its release (files changed: %d, of no package: %d); `device-updater verify` names them", io.When(x.At), x.Damage, x.Unowned)})
 	}
-	if x := v.Verified; x != nil {
-		found := "equal to its release"
-		if !x.Equal {
-			found = fmt.Sprintf("not equal to its release (files changed: %d, of no package: %d): device-updater verify", x.Damage, x.Unowned)
+	if v.Etc != nil && len(v.Etc.Conflicts) > 0 {
+		beside := false
+		for i, c := range v.Etc.Conflicts {
+			if i < few {
+				attention = append(attention, term.Fact{Name: "conflict", Value: conflictText(c)})
+			}
+			beside = beside || c.Beside != ""
 		}
-		fmt.Fprintf(&b, "verified %s, %s\n", x.At.UTC().Format(time.RFC3339), found)
+		if left := len(v.Etc.Conflicts) - few; left > 0 {
+			attention = append(attention, more(left))
+		}
+		if beside {
+			attention = append(attention, term.Fact{Value: "merge the release's version into the file that stayed, or delete it"})
+		}
 	}
 	for _, k := range v.Edits {
-		fmt.Fprintf(&b, "edits    deployment %d was given up at %s with changes of /etc (%d changed, %d deleted): they lie in %s\n",
-			k.Deployment, k.At.UTC().Format(time.RFC3339), len(k.Changed), len(k.Deleted), k.Files)
+		attention = append(attention, term.Fact{Name: "edits", Value: fmt.Sprintf("deployment %d was given up %s with changes of /etc (%d changed, %d deleted): they lie in %s",
+			k.Deployment, io.When(k.At), len(k.Changed), len(k.Deleted), k.Files)})
 	}
-	return b.String()
+	return attention, fine
 }
 
 // collided says what happened to a path, and what stands.
@@ -64,7 +65,7 @@ var collided = map[merge.Kind]string{
 	merge.Unresolved: "not resolved since an earlier release",
 }
 
-// conflictText is a conflict in a sentence, with what to do.
+// conflictText is a conflict in a sentence.
 func conflictText(c merge.Conflict) string {
 	text := "/etc/" + c.Path
 	if c.Account != "" {
@@ -72,7 +73,7 @@ func conflictText(c merge.Conflict) string {
 	}
 	text += ": " + collided[c.Kind]
 	if c.Beside != "" {
-		text += "; the release's version is /etc/" + c.Beside + ": merge it, or delete it"
+		text += " (the release's: /etc/" + c.Beside + ")"
 	}
 	return text
 }

@@ -53,6 +53,22 @@ func TestEveryCommandExplainsItself(t *testing.T) {
 	visit(p.root())
 }
 
+// TestEveryCommandIsInTheDocument: what people may type is listed there.
+func TestEveryCommandIsInTheDocument(t *testing.T) {
+	text, err := os.ReadFile("../docs/device-updater.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range (&program{io: &term.IO{}}).root().Commands() {
+		if !c.Hidden && !strings.Contains(string(text), "device-updater "+c.Name()) {
+			t.Errorf("nothing is said about %s", c.Name())
+		}
+		if !c.Hidden && c.GroupID == "" {
+			t.Errorf("%s is in no group", c.Name())
+		}
+	}
+}
+
 func TestUsage(t *testing.T) {
 	for _, args := range [][]string{{}, {"fly"}, {"update", "now"}, {"update", "--hard"}, {"status", "--json=maybe"}} {
 		if code, _, errOut := call(t, args...); code != term.ExitUsage || errOut == "" {
@@ -108,11 +124,10 @@ func TestHistory(t *testing.T) {
 		t.Fatal(err)
 	}
 	code, out, errOut := call(t, append(flags, "history")...)
-	want := "UPDATE  ENDED                 TOOK   RELEASE                     DEPLOYMENT  RESULT\n" +
-		"4       2026-11-20T10:10:30Z  0s     20261120T094500Z + overlay  5           in phase INSTALL\n" +
-		"3       2026-11-20T10:09:00Z  0s     20261120T093000Z            4           ended: the packages are the same\n" +
-		"2       2026-11-20T10:07:30Z  1m30s  state abababababab          3           failed: app.service failed\n" +
-		"1       2026-11-20T10:04:30Z  3m0s   20261120T090000Z            2           committed\n"
+	want := "4\t2026-11-20T10:10:30Z\t0s\t20261120T094500Z + overlay\t5\tin phase INSTALL\n" +
+		"3\t2026-11-20T10:09:00Z\t0s\t20261120T093000Z\t4\tended: the packages are the same\n" +
+		"2\t2026-11-20T10:07:30Z\t1m30s\tstate abababababab\t3\tfailed: app.service failed\n" +
+		"1\t2026-11-20T10:04:30Z\t3m0s\t20261120T090000Z\t2\tcommitted\n"
 	if code != 0 || out != want {
 		t.Errorf("status %d %s\n%s", code, errOut, out)
 	}
@@ -223,11 +238,10 @@ func TestLockedByAnotherProcess(t *testing.T) {
 	}
 }
 
-func TestPrintView(t *testing.T) {
+func TestStatusInATrial(t *testing.T) {
 	previous := 1
 	now := time.Date(2026, 11, 20, 10, 0, 0, 0, time.UTC)
-	var out bytes.Buffer
-	err := printView(&out, statusView{now: now, View: update.View{
+	v := statusView{View: update.View{
 		Current: 3, Committed: 2, Previous: &previous, Trial: &boot.Trial{Deployment: 3, Tries: 1},
 		Checked: time.Date(2026, 11, 20, 10, 0, 0, 0, time.UTC),
 		Report: protocol.Report{
@@ -238,28 +252,44 @@ func TestPrintView(t *testing.T) {
 				{ID: 2, State: strings.Repeat("ab", 32), Role: "rollback", Pinned: true},
 				{ID: 1, State: strings.Repeat("ef", 32), Role: "pinned", Pinned: true},
 			},
-			Failed: []protocol.Failure{{Snapshot: "20261120T090000Z", At: time.Date(2026, 11, 20, 9, 30, 0, 0, time.UTC), Reason: "app.service failed\x1b[2J"}},
+			LastError: "boot control is not readable",
+			Failed:    []protocol.Failure{{Snapshot: "20261120T090000Z", At: time.Date(2026, 11, 20, 9, 30, 0, 0, time.UTC), Reason: "app.service failed\x1b[2J"}},
 			Holds: []protocol.Hold{
 				{Reason: "at the fair", By: "ann", Until: now.Add(time.Hour)},
 				{Reason: "over", Until: now},
 			},
 		},
 		Develop: &protocol.Hold{Reason: "a new pump"},
-	}})
-	want := `DEPLOYMENT  ROLE              RELEASE             VERSION
-3           booted, on trial  20261120T094500Z    3.0
-2           rollback, pinned  state abababababab  
-1           pinned            state efefefefefef  
-
-follows  production
-wanted   20261120T094500Z, asked 2026-11-20T10:00:00Z
-phase    HEALTH: graphical.target was not reached
-held     here by ann until 2026-11-20T11:00:00Z: at the fair; ` + "`device-updater unhold`" + ` ends it
-develops it follows nothing: a new pump; ` + "`device-updater rejoin`" + ` ends it
-why not  it is on trial
-failed   20261120T090000Z at 2026-11-20T09:30:00Z: app.service failed\x1b[2J
-`
-	if err != nil || out.String() != want {
-		t.Errorf("%v\n%s", err, &out)
+	}}
+	want := "why not\tit is on trial\n" +
+		"has\t20261120T094500Z\n" +
+		"wanted\t20261120T094500Z, asked 2026-11-20T10:00:00Z\n" +
+		"phase\tHEALTH: graphical.target was not reached\n" +
+		"3\tbooted, on trial\t20261120T094500Z\t3.0\n" +
+		"2\trollback, pinned\tstate abababababab\t\n" +
+		"1\tpinned\tstate efefefefefef\t\n" +
+		"held\there by ann until 2026-11-20T11:00:00Z: at the fair; `device-updater unhold` ends it\n" +
+		"develops\tit follows nothing: a new pump; `device-updater rejoin` ends it\n" +
+		"trouble\tboot control is not readable\n" +
+		"failed\t20261120T090000Z, 2026-11-20T09:30:00Z: app.service failed\\x1b[2J\n" +
+		"follows\tproduction\n"
+	if out := piped(v, now); out != want {
+		t.Errorf("it says\n%s", out)
 	}
+}
+
+// piped is what a pipe gets of a status.
+func piped(v statusView, now time.Time) string {
+	var out bytes.Buffer
+	v.print(&term.IO{Out: &out, Now: func() time.Time { return now }})
+	return out.String()
+}
+
+// said is what a pipe gets of facts.
+func said(groups ...[]term.Fact) string {
+	var out bytes.Buffer
+	for _, group := range groups {
+		(&term.IO{Out: &out}).Facts(group...)
+	}
+	return out.String()
 }

@@ -68,13 +68,23 @@ update, 130 interrupted.`,
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return &term.UsageError{Text: "cannot read the command line: " + err.Error(), Hint: cmd.CommandPath() + " --help shows its flags"}
 	})
-	root.AddCommand(
-		p.daemonCommand(), p.statusCommand(), p.checkCommand(), p.updateCommand(), p.cancelCommand(), p.rollbackCommand(),
-		p.retryCommand(), p.holdCommand(), p.unholdCommand(), p.pinCommand(), p.unpinCommand(), p.inhibitCommand(),
-		p.tryCommand(), p.rejoinCommand(), p.developCommand(), p.verifyCommand(), p.historyCommand(), p.firmwareCommand(), p.enrolCommand(), p.identityCommand(),
-		p.configCommand(), p.initCommand(), p.mountStateCommand(), p.sshKeysCommand(), p.refusePackagesCommand(),
-		manual.Command(),
-	)
+	for _, group := range []struct {
+		title    string
+		commands []*cobra.Command
+	}{
+		{"What it runs:", []*cobra.Command{p.statusCommand(), p.historyCommand(), p.verifyCommand(), p.firmwareCommand()}},
+		{"Updates:", []*cobra.Command{p.checkCommand(), p.updateCommand(), p.cancelCommand(), p.rollbackCommand(), p.retryCommand()}},
+		{"What stays as it is:", []*cobra.Command{p.holdCommand(), p.unholdCommand(), p.pinCommand(), p.unpinCommand(), p.inhibitCommand()}},
+		{"Packages of your own:", []*cobra.Command{p.tryCommand(), p.developCommand(), p.rejoinCommand()}},
+		{"The device and its server:", []*cobra.Command{p.daemonCommand(), p.enrolCommand(), p.identityCommand(), p.configCommand(), p.initCommand()}},
+	} {
+		root.AddGroup(&cobra.Group{ID: group.title, Title: group.title})
+		for _, command := range group.commands {
+			command.GroupID = group.title
+		}
+		root.AddCommand(group.commands...)
+	}
+	root.AddCommand(p.mountStateCommand(), p.sshKeysCommand(), p.refusePackagesCommand(), manual.Command())
 	return root
 }
 

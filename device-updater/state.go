@@ -30,17 +30,21 @@ func (p *program) lookState() (v stateView) {
 	return v
 }
 
-// lines are what people read about the state.
-func (v stateView) lines() string {
-	var b strings.Builder
-	for _, u := range v.Units {
-		fmt.Fprintf(&b, "state    %s of epoch %d since %s, in %s\n", u.Name, u.Epoch, u.Since.UTC().Format(time.RFC3339), strings.Join(u.Paths, " "))
+// facts are what people read about the state.
+func (v stateView) facts(io *term.IO) (attention, fine []term.Fact) {
+	for i, u := range v.Units {
+		if i == few {
+			fine = append(fine, more(len(v.Units)-few))
+			break
+		}
+		fine = append(fine, term.Fact{Name: "state", Value: fmt.Sprintf("%s of epoch %d since %s, in %s", u.Name, u.Epoch, u.Since.UTC().Format(time.RFC3339), strings.Join(u.Paths, " "))})
 	}
-	for _, c := range v.Kept {
-		fmt.Fprintf(&b, "kept     %s of epoch %d, as deployment %d left it at %s, in %s\n", c.Name, c.Epoch, c.Deployment, c.At.UTC().Format(time.RFC3339), c.Dir)
+	for i, c := range v.Kept {
+		if i == few {
+			fine = append(fine, more(len(v.Kept)-few))
+			break
+		}
+		fine = append(fine, term.Fact{Name: "kept", Value: fmt.Sprintf("%s of epoch %d, as deployment %d left it %s, in %s", c.Name, c.Epoch, c.Deployment, io.When(c.At), c.Dir)})
 	}
-	if v.Trouble != "" {
-		fmt.Fprintf(&b, "state    %s\n", term.Printable(v.Trouble))
-	}
-	return b.String()
+	return []term.Fact{{Name: "state", Value: v.Trouble}}, fine
 }

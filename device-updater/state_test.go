@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"aptfleet/internal/term"
 )
 
 // TestStateInStatus: what lies in the state and what was kept is told, and so is
@@ -22,19 +24,19 @@ func TestStateInStatus(t *testing.T) {
 		}
 	}
 	p := &program{sysroot: top}
-	if got := p.lookState().lines(); got != "" {
+	if got := said(p.lookState().facts(&term.IO{})); got != "" {
 		t.Errorf("of nothing: %q", got)
 	}
 	put("units.json", `{"units":{"ledger":{"name":"ledger","epoch":2,"paths":["/opt/l","/var/lib/l"],"deployment":4,"since":"2026-11-20T12:00:00Z"}}}`)
 	put("3/ledger/unit.json", `{"name":"ledger","epoch":1,"paths":["/var/lib/l"],"deployment":3,"at":"2026-11-20T12:00:00Z"}`)
 	put("3/half.copying/unit.json", `{"name":"half"}`)
-	want := "state    ledger of epoch 2 since 2026-11-20T12:00:00Z, in /opt/l /var/lib/l\n" +
-		"kept     ledger of epoch 1, as deployment 3 left it at 2026-11-20T12:00:00Z, in " + top + "/kept/3/ledger\n"
-	if got := p.lookState().lines(); got != want {
+	want := "state\tledger of epoch 2 since 2026-11-20T12:00:00Z, in /opt/l /var/lib/l\n" +
+		"kept\tledger of epoch 1, as deployment 3 left it 2026-11-20T12:00:00Z, in " + top + "/kept/3/ledger\n"
+	if got := said(p.lookState().facts(&term.IO{})); got != want {
 		t.Errorf("got\n%swant\n%s", got, want)
 	}
 	put("units.json", "{")
-	if got := p.lookState().lines(); !strings.Contains(got, "state    cannot read which state units there are") {
+	if got := said(p.lookState().facts(&term.IO{})); !strings.Contains(got, "state\tcannot read which state units there are") {
 		t.Errorf("damaged: %q", got)
 	}
 }

@@ -100,8 +100,8 @@ func shorten(text string, room int) string {
 }
 
 // Facts prints what is known about one thing, a fact a line: aligned after
-// its name on a terminal, "name<tab>value" in a pipe. Facts without a value
-// are left out.
+// its name on a terminal, where long values go on below their beginning, and
+// "name<tab>value" in a pipe. Facts without a value are left out.
 func (t *IO) Facts(pairs ...Fact) {
 	width := 0
 	for _, p := range pairs {
@@ -113,11 +113,43 @@ func (t *IO) Facts(pairs ...Fact) {
 		case text == "":
 		case t.OutTerminal:
 			pad := strings.Repeat(" ", width-utf8.RuneCountInString(p.Name)+2)
-			fmt.Fprintln(t.Out, t.paint(p.Name, Faint, true)+pad+t.paint(text, style, true))
+			for i, line := range wrap(text, t.Width-width-2) {
+				if i > 0 {
+					pad = strings.Repeat(" ", width+2)
+					p.Name = ""
+				}
+				fmt.Fprintln(t.Out, t.paint(p.Name, Faint, true)+pad+t.paint(line, style, true))
+			}
 		default:
 			fmt.Fprintln(t.Out, p.Name+"\t"+text)
 		}
 	}
+}
+
+// minWrap is the least room for words that is worth breaking a text for.
+const minWrap = 30
+
+// wrap breaks text between words into lines of room runes; longer words stay
+// whole, so that they can be copied. Where there is hardly any room, or nobody
+// knows how much, the terminal may do it.
+func wrap(text string, room int) []string {
+	if room < minWrap || utf8.RuneCountInString(text) <= room {
+		return []string{text}
+	}
+	var lines []string
+	line := ""
+	for word := range strings.FieldsSeq(text) {
+		switch {
+		case line == "":
+			line = word
+		case utf8.RuneCountInString(line)+1+utf8.RuneCountInString(word) > room:
+			lines = append(lines, line)
+			line = word
+		default:
+			line += " " + word
+		}
+	}
+	return append(lines, line)
 }
 
 // Fact is a name and a value of any type that Table.Row takes.

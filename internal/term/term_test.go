@@ -106,6 +106,22 @@ func TestFacts(t *testing.T) {
 	}
 }
 
+// TestFactsBreakBetweenWords: a long sentence stays beside its name, and a word
+// that somebody will copy stays whole.
+func TestFactsBreakBetweenWords(t *testing.T) {
+	io, out, _ := fake(true, false)
+	io.Width = 46
+	io.Facts(Fact{"why not", "it waits for https://a.example/a/very/long/path/indeed and goes on after that"}, Fact{"note", "short"})
+	want := `why not  it waits for
+         https://a.example/a/very/long/path/indeed
+         and goes on after that
+note     short
+`
+	if out.String() != want {
+		t.Errorf("terminal:\n%s", out)
+	}
+}
+
 func TestAgo(t *testing.T) {
 	for _, c := range []struct {
 		before time.Duration

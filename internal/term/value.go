@@ -69,13 +69,7 @@ func (t *IO) cell(v any) (string, Style) {
 		}
 		return strconv.FormatInt(int64(v), 10), Plain
 	case time.Time:
-		switch {
-		case v.IsZero():
-			return "", Plain
-		case t.OutTerminal:
-			return Ago(t.Now(), v), Plain
-		}
-		return v.UTC().Format(time.RFC3339), Plain
+		return t.When(v), Plain
 	case []string:
 		return Printable(strings.Join(v, ",")), Plain
 	case string:
@@ -83,6 +77,18 @@ func (t *IO) cell(v any) (string, Style) {
 	default:
 		return Printable(fmt.Sprint(v)), Plain
 	}
+}
+
+// When writes a moment as in a cell of its own, for use in a sentence: "3 days
+// ago" on a terminal, RFC 3339 in a pipe, "" for the zero time.
+func (t *IO) When(at time.Time) string {
+	switch {
+	case at.IsZero():
+		return ""
+	case t.OutTerminal:
+		return Ago(t.Now(), at)
+	}
+	return at.UTC().Format(time.RFC3339)
 }
 
 // Ago says how long before now a moment lies, in the largest unit of which

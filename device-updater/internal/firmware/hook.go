@@ -1,6 +1,7 @@
 package firmware
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -49,13 +50,26 @@ func (h Hook) Verify(ctx context.Context) (Probe, error) { return h.ask(ctx, "ve
 // Apply puts the image at the path there.
 func (h Hook) Apply(ctx context.Context, image string) error {
 	_, err := script.Answer(ctx, h.Limit, h.Env, h.Log, h.Path, "apply", image)
+	return orNotNow(err)
+}
+
+// notNow is the error of a hook that wants to be asked later.
+type notNow struct{ reason string }
+
+func (n *notNow) Error() string { return "not now: " + n.reason }
+
+// orNotNow tells a hook that wants to be asked later from one that failed.
+func orNotNow(err error) error {
+	if exit := (*script.Exit)(nil); errors.As(err, &exit) && exit.Status == script.Later {
+		return &notNow{cmp.Or(exit.Said, "it did not say why")}
+	}
 	return err
 }
 
 func (h Hook) ask(ctx context.Context, verb string) (Probe, error) {
 	text, err := script.Answer(ctx, h.Limit, h.Env, h.Log, h.Path, verb)
 	if err != nil {
-		return Probe{}, err
+		return Probe{}, orNotNow(err)
 	}
 	p, err := ParseProbe(text)
 	if err != nil {

@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"time"
 
-	"aptfleet/device-updater/internal/script"
 	"aptfleet/internal/deb"
 	"aptfleet/internal/faultpoint"
 )
@@ -187,7 +186,7 @@ func (t *task) put(ctx context.Context, has Probe) error {
 	act.Ended, act.Result = t.now(), Done
 	if err != nil {
 		act.Result, act.Reason = Failed, err.Error()
-		if later := new(script.Later); errors.As(err, &later) {
+		if later := new(notNow); errors.As(err, &later) {
 			act.Result = Later
 		}
 	}
@@ -236,7 +235,7 @@ func (t *task) whole(image string) error {
 
 // count counts an attempt that failed.
 func (t *task) count(err error) error {
-	if later := new(script.Later); err == nil || errors.As(err, &later) {
+	if later := new(notNow); err == nil || errors.As(err, &later) {
 		return t.postponed(err)
 	}
 	a := t.entry().attempts(t.Deployment, t.image.Version)
@@ -247,7 +246,7 @@ func (t *task) count(err error) error {
 
 // postponed counts an attempt that its hook does not want to make now.
 func (t *task) postponed(err error) error {
-	later := new(script.Later)
+	later := new(notNow)
 	if !errors.As(err, &later) {
 		return err
 	}
@@ -262,7 +261,7 @@ func (t *task) postponed(err error) error {
 // is.
 func (t *task) again(err error) time.Duration {
 	a := t.entry().attempts(t.Deployment, t.image.Version)
-	gave, later := new(gaveUp), new(script.Later)
+	gave, later := new(gaveUp), new(notNow)
 	switch {
 	case t.DryRun, errors.As(err, &gave), errors.Is(err, errNoTime):
 		return 0
@@ -281,7 +280,7 @@ func (t *task) again(err error) time.Duration {
 func (t *task) failed(err error) error {
 	e := t.entry()
 	e.Why = err.Error()
-	gave, later := new(gaveUp), new(script.Later)
+	gave, later := new(gaveUp), new(notNow)
 	if errors.As(err, &gave) {
 		e.Why += "; `device-updater firmware apply` tries again"
 	}

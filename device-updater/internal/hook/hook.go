@@ -1,6 +1,6 @@
 // Package hook runs the executables by which the booted release takes part in a
 // transaction: it may put it off or stop it before anything is at stake, and is
-// told how it ended. They are state hooks, not maintainer scripts: those of the
+// told how it ended. They are not maintainer scripts: those of the
 // deployment that runs are asked, never those of the one that is made.
 package hook
 
@@ -29,14 +29,8 @@ const (
 	AfterRolledBack Point = "after-rolled-back" // the trial of it failed, and the loader went back
 )
 
-// Points returns all of them.
-func Points() []Point { return []Point{BeforeDownload, BeforeFinalise, AfterCommit, AfterRolledBack} }
-
 // asked reports whether the answers of a point's hooks count.
 func (p Point) asked() bool { return p == BeforeDownload || p == BeforeFinalise }
-
-// RetryLater is the exit status of a hook that wants to be asked again.
-const RetryLater = 21
 
 // Later is the error of a hook that wants to be asked again.
 type Later struct{ Hook, Said string }
@@ -80,7 +74,7 @@ func (h Hooks) Run(ctx context.Context, p Point, env []string) error {
 			continue
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
-		case p.asked() && errors.As(err, &exit) && exit.Status == RetryLater:
+		case p.asked() && errors.As(err, &exit) && exit.Status == script.Later:
 			err = &Later{name, exit.Said}
 		default:
 			err = fmt.Errorf("hook %s: %w", name, err)

@@ -16,8 +16,8 @@ func TestAnswer(t *testing.T) {
 		`echo "$1 $2 $X"; echo heard >&2`:                "a b c",
 		"echo half; echo no answer >&2; exit 3":          "error: no answer",
 		"echo half; exit 3":                              "error: exit status 3",
-		"echo the pump runs >&2; exit 21":                "error: not now: the pump runs",
-		"exit 21":                                        "error: not now: it did not say why",
+		"echo the pump runs >&2; exit 21":                "error: the pump runs",
+		"exit 21":                                        "error: exit status 21",
 		"head -c 70000 /dev/zero":                        "error: it answered more than 65536 bytes",
 		"head -c 65536 /dev/zero | tr '\\000' x; exit 0": strings.Repeat("x", 65536),
 		"kill -9 $$":                                     "error: signal: killed",
@@ -31,7 +31,7 @@ func TestAnswer(t *testing.T) {
 		if got != want {
 			t.Errorf("%s: %.100q, want %.100q", text, got, want)
 		}
-		if later := new(Later); errors.As(err, &later) != strings.Contains(want, "not now") {
+		if exit := (*Exit)(nil); (errors.As(err, &exit) && exit.Status == Later) != strings.HasSuffix(text, "exit 21") {
 			t.Errorf("%s: %v", text, err)
 		}
 		if strings.Contains(text, "heard") && log.String() != "heard\n" {

@@ -62,35 +62,56 @@ func (e *Exit) Error() string {
 	return fmt.Sprintf("exit status %d", e.Status)
 }
 
+// Later is the status of an executable that cannot do what it was asked for now,
+// and wants to be asked again.
+const Later = 21
+
 // Run runs an executable for at most limit, with what of the environment is
 // added to ours. The error of one that fails is a *Failed, of an *Exit if it ended
 // by itself: the last line that it printed, if it printed any. When the time is
 // up, or ctx ends, it is killed with all its children.
 func Run(ctx context.Context, limit time.Duration, env []string, path string, args ...string) error {
-	late := fmt.Errorf("it took more than %s", limit)
-	limited, cancel := context.WithTimeoutCause(ctx, limit, late)
+	limited, cancel := within(ctx, limit)
 	defer cancel()
+	cmd := command(limited, env, path, args)
+	var out tail
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := ended(limited, cmd.Run(), out); err != nil {
+		return &Failed{err, string(out.text)}
+	}
+	return nil
+}
+
+func within(ctx context.Context, limit time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(ctx, limit, fmt.Errorf("it took more than %s", limit))
+}
+
+// command is an executable in a session of its own, so that its children end
+// with it.
+func command(limited context.Context, env []string, path string, args []string) *exec.Cmd {
 	cmd := exec.CommandContext(limited, path, args...)
 	cmd.Env = append(os.Environ(), env...)
-	// A session of its own, so that its children end with it.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = time.Second
-	var out tail
-	cmd.Stdout, cmd.Stderr = &out, &out
-	err := cmd.Run()
-	var ended *exec.ExitError
+	return cmd
+}
+
+// ended says how an executable ended that printed out: with an *Exit, or why it
+// did not end by itself.
+func ended(limited context.Context, err error, out tail) error {
+	var exit *exec.ExitError
 	switch {
 	case limited.Err() != nil:
-		err = context.Cause(limited)
+		return context.Cause(limited)
 	case err == nil:
 		return nil
-	case errors.As(err, &ended) && ended.Exited():
-		err = &Exit{ended.ExitCode(), out.last()}
+	case errors.As(err, &exit) && exit.Exited():
+		return &Exit{exit.ExitCode(), out.last()}
 	case out.last() != "":
-		err = errors.New(out.last())
+		return errors.New(out.last())
 	}
-	return &Failed{err, string(out.text)}
+	return err
 }
 
 // Bytes of an output that are kept, and of its last line.

@@ -66,11 +66,11 @@ func (m *Machine) heldHere() string {
 	case h == (protocol.Hold{}) || !h.Until.IsZero() && !m.now().Before(h.Until):
 		return ""
 	}
-	return "it is held here" + whose(h)
+	return "it is held here" + Whose(h)
 }
 
-// whose says by whom, until when and why.
-func whose(h protocol.Hold) string {
+// Whose says by whom, until when and why.
+func Whose(h protocol.Hold) string {
 	said := ""
 	if h.By != "" {
 		said += " by " + h.By
@@ -91,7 +91,7 @@ func (m *Machine) follows() string {
 	case err != nil:
 		return err.Error()
 	case h != (protocol.Hold{}):
-		return "it follows nothing here" + whose(h) + "; `device-updater rejoin` ends that"
+		return "it follows nothing here" + Whose(h) + "; `device-updater rejoin` ends that"
 	}
 	return ""
 }

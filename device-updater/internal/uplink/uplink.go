@@ -72,7 +72,7 @@ type Facts struct {
 
 // Finding says whose doing it is that the server cannot be reached.
 type Finding struct {
-	Rule    string // of the table in docs/device-updater.md, "The server during a trial"
+	Rule    string // of the table in docs/device-health.md, "The server during a trial"
 	Outside bool   // it is shown to be outside of the device
 	What    string // what was found, a clause
 }

@@ -125,10 +125,10 @@ func TestWhatIsHereStaysHere(t *testing.T) {
 	}
 }
 
-// documented reads the table of docs/device-updater.md: verdicts by rule.
+// documented reads the table of docs/device-health.md: verdicts by rule.
 func documented(t *testing.T) map[string]string {
 	t.Helper()
-	text, err := os.ReadFile("../../../docs/device-updater.md")
+	text, err := os.ReadFile("../../../docs/device-health.md")
 	if err != nil {
 		t.Fatal(err)
 	}

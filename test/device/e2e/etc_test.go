@@ -39,7 +39,7 @@ func TestEditsWhileStagedAreInTheNewReleaseAndAptExplains(t *testing.T) {
 	d.runs("2", "demo-app")
 	run(`[ "$(cat /etc/local)" = local ] && [ "$(stat -c %a /etc/local)" = 600 ] && [ "$(cat /etc/demo-app.conf)" = "greeting = local" ]
 		grep -q volume /etc/demo-app.conf.aptfleet-new && id alice | grep -q dialout && grep -q ^alice: /etc/shadow`)
-	if out := run("device-updater status"); !strings.Contains(out, "conflict /etc/demo-app.conf: changed here and by the release") {
+	if out := run("device-updater status"); !strings.Contains(out, "conflict\t/etc/demo-app.conf: changed here and by the release") {
 		t.Errorf("status says nothing of the conflict:\n%s", out)
 	}
 	run("rm /etc/demo-app.conf.aptfleet-new")

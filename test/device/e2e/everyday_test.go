@@ -40,7 +40,7 @@ func TestEverydayLifeOfADevice(t *testing.T) {
 		return known.State == protocol.DeviceHeld && strings.Contains(known.WhyNot, "at the fair")
 	})
 	d.stays()
-	if out := d.do("status"); !strings.Contains(out, "held     here by root: at the fair") {
+	if out := d.do("status"); !strings.Contains(out, "why not\tit is held here by root: at the fair") {
 		t.Errorf("status says\n%s", out)
 	}
 
@@ -85,7 +85,7 @@ func TestEverydayLifeOfADevice(t *testing.T) {
 	if !d.has("1") {
 		t.Error("the pinned deployment is gone")
 	}
-	if out := d.do("status"); !strings.Contains(out, "1           pinned") {
+	if out := d.do("status"); !strings.Contains(out, "1\tpinned") {
 		t.Errorf("status says\n%s", out)
 	}
 	d.awaitKnown("the pinned deployment", func(known protocol.Device) bool {

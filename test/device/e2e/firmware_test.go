@@ -242,7 +242,7 @@ func TestFirmwareFollowsTheReleaseOnBothRevisions(t *testing.T) {
 			if out := b.updater("firmware"); out != "mcu\t1.0\t1.0\t\n" {
 				t.Errorf("firmware prints %q", out)
 			}
-			if out := b.updater("status"); !strings.Contains(out, "firmware mcu 1.0\n") {
+			if out := b.updater("status"); !strings.Contains(out, "firmware\tmcu 1.0\n") {
 				t.Errorf("status prints %q", out)
 			}
 			if out := b.updater("firmware", "apply", "--dry-run"); out != "" {

@@ -119,7 +119,7 @@ func TestARollbackAcrossAnEpochSaysWhatWouldBeLost(t *testing.T) {
 	if d.committed() != d.lastBoot().Deployment || d.phase() != "IDLE" {
 		t.Errorf("it began nevertheless: %+v", d.journal())
 	}
-	if out, err := d.Exec(d.patient(), "device-updater", "status"); err != nil || !strings.Contains(out, "state    ledger of epoch 2 since ") || !strings.Contains(out, "kept     ledger of epoch 1, as deployment ") {
+	if out, err := d.Exec(d.patient(), "device-updater", "status"); err != nil || !strings.Contains(out, "state\tledger of epoch 2 since ") || !strings.Contains(out, "kept\tledger of epoch 1, as deployment ") {
 		t.Errorf("status: %v\n%s", err, out)
 	}
 	if _, err := d.Exec(d.patient(), "device-updater", "rollback", "--restore-state"); err != nil {

@@ -18,7 +18,7 @@ import (
 	"aptfleet/test/microcontroller/wire"
 )
 
-// exitLater asks the updater to come again (docs/device-updater.md, "Firmware").
+// exitLater asks the updater to come again (docs/device-firmware.md).
 const exitLater = 21
 
 func main() {
