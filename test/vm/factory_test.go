@@ -259,7 +259,7 @@ func (f *factory) image(t *testing.T, version string) string {
 	t.Helper()
 	settings, err := yaml.Marshal(map[string]any{
 		"server": strings.Replace(f.archive, "127.0.0.1", "10.0.2.2", 1), "insecure": true, "serial": serial, "product": product,
-		"poll": "2s", "reboot": "auto", "trial": map[string]any{"tries": 2, "timeout": "6m", "observe": "5s"},
+		"poll": "2s", "reboot": "auto", "trial": map[string]any{"tries": 2, "timeout": "15m", "observe": "5s"},
 	})
 	must(t, err)
 	file := filepath.Join(f.dir, "device.yaml")

@@ -14,7 +14,7 @@ import (
 const hurried = `set -e
 cd /etc/systemd/system
 mkdir -p aptfleet-console.timer.d aptfleet-console.service.d multi-user.target.wants
-printf '[Timer]\nOnActiveSec=\nOnActiveSec=4s\nOnUnitInactiveSec=\nOnUnitInactiveSec=1s\n' >aptfleet-console.timer.d/short.conf
+printf '[Timer]\nOnActiveSec=\nOnActiveSec=4s\nOnUnitInactiveSec=1s\n' >aptfleet-console.timer.d/short.conf
 printf '[Service]\nExecStart=\nExecStart=/bin/sh /usr/lib/aptfleet/console-attended 15 60\n' >aptfleet-console.service.d/short.conf
 printf '[Unit]\nOnFailure=emergency.target\nOnFailureJobMode=replace-irreversibly\n[Service]\nType=oneshot\nExecStart=/usr/bin/test -e /root/repaired\n' >disk.service
 ln -sf ../disk.service multi-user.target.wants/disk.service
