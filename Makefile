@@ -22,7 +22,8 @@ help:
 	@echo 'make faults-server'
 	@echo '                kill the server N=500 times under load, cut the power of its disk CUTS=200 times; SEED=, TIME=40m, BREAK=fsync|rename-order'
 	@echo 'make faults-device'
-	@echo '                take the power from updating devices, N=1000 times; SEED=, TIME=40m, KEEP=DIR, BREAK=flush|try-sync|boot-sync|journal-sync'
+	@echo '                take the power from updating devices, N=1000 times; SEED=, TIME=40m, KEEP=DIR, BREAK=flush|try-sync|boot-sync|journal-sync;'
+	@echo '                QEMU=30: kill a running virtual machine that often instead'
 	@echo 'make bench      Aptfleet beside aptly and reprepro, with 5000 and 20000 packages; SIZE=60000, SIZE=debian'
 	@echo 'make bench-fleet'
 	@echo '                check-ins of DEVICES=100000 devices: how many a second, and what they cost the server'
@@ -51,8 +52,12 @@ faults-server:
 	@bin/faults-server
 
 faults-device:
+ifdef QEMU
+	@APTFLEET_QEMU='$(QEMU)' APTFLEET_SEED='$(SEED)' $(GO) test $(TAGS) -count=1 -v -timeout 8h -run TestKilledWhileUpdating ./test/vm
+else
 	@$(GO) build $(TAGS) -o bin/faults-device ./test/faults/device
 	@bin/faults-device
+endif
 
 SIZE = 20000
 bench:

@@ -254,7 +254,7 @@ func (b *deviceBench) install(ctx context.Context, dir string) (_ *device.Machin
 	}); err != nil {
 		return nil, err
 	}
-	r := new(runner)
+	r := &runner{env: cageEnv}
 	for _, args := range [][]string{{"apt-get", "-q", "update"}, {"apt-get", "-q", "--download-only", "dist-upgrade"}} {
 		if _, err := cage(ctx, r, machine, args...); err != nil {
 			return nil, err

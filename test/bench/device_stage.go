@@ -27,6 +27,10 @@ var (
 	stageByAptfleet = stager{"aptfleet", []string{"device-updater", "update"}, "pristine/2"}
 )
 
+// cageEnv is the environment of commands in a cage. The updater keeps apt from
+// changing the running root unless it is told not to.
+var cageEnv = []string{"APTFLEET_ANYWAY=1", "DEBIAN_FRONTEND=noninteractive", "LC_ALL=C.UTF-8", "PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
+
 // cage runs a command in the first deployment of a machine that is off, as its
 // root, with its disk and its boot control where it finds them when it runs.
 // No service manager runs there, so that packages start nothing; nobody waits
@@ -72,7 +76,7 @@ func (b *deviceBench) measure(ctx context.Context, dir string, installed *device
 	if _, err := new(runner).run(ctx, "/", "tar", "--create", "--one-file-system", "--file=/dev/null", "--directory="+machine.Top(), "deployments/1"); err != nil {
 		return err
 	}
-	r := &runner{env: []string{"DEBIAN_FRONTEND=noninteractive", "LC_ALL=C.UTF-8", "PATH=/usr/sbin:/usr/bin:/sbin:/bin"}}
+	r := &runner{env: cageEnv}
 	begin := time.Now()
 	if _, err := cage(ctx, r, machine, s.command...); err != nil {
 		return err

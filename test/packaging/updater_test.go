@@ -220,7 +220,7 @@ func TestDpkgOnARunningSystemTouchesTheDaemonAlone(t *testing.T) {
 func TestSystemdUnderstandsTheUnits(t *testing.T) {
 	s := newSystem(t, "trixie")
 	s.install(pack(t, "1.0"))
-	for _, unit := range []string{"aptfleet-updater.service", "aptfleet-state.service", "aptfleet-trial.timer", "aptfleet-trial.service", "emergency.service", "rescue.service"} {
+	for _, unit := range []string{"aptfleet-updater.service", "aptfleet-state.service", "aptfleet-trial.timer", "aptfleet-trial.service", "emergency.service", "rescue.service", "aptfleet-console.timer", "aptfleet-console.service", "emergency.target", "rescue.target"} {
 		out, err := exec.CommandContext(t.Context(), "systemd-analyze", "verify", "--root="+s.dir, "--man=no", "--recursive-errors=no", unit).CombinedOutput()
 		if err != nil || len(bytes.TrimSpace(out)) > 0 {
 			t.Errorf("systemd-analyze verify %s: %v\n%s", unit, err, out)

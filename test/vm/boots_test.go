@@ -91,7 +91,7 @@ func TestRealBoots(t *testing.T) {
 	f.promote(t, "1")
 	d := newTestDevice(t, f.image(t, "1"), false)
 	must(t, d.On())
-	await(t, d, 0, "release=1", "root=/deployments/1", "trial=0", version(f.newer()), "phase=IDLE", "committed=1")
+	await(t, d, 0, "release=1", "root=/deployments/1", "trial=0", version(f.newer()), "phase=IDLE", "committed=1", "updater=active")
 	f.runs(t, d, "1")
 	must(t, d.Cut())
 
@@ -129,7 +129,7 @@ func TestRealBoots(t *testing.T) {
 				return nil
 			}))
 			must(t, d.On())
-			await(t, d, 0, "release=1", "root=/deployments/1", "trial=0", "phase=IDLE", "committed=1")
+			await(t, d, 0, "release=1", "root=/deployments/1", "trial=0", "phase=IDLE", "committed=1", "updater=active")
 			if boots := bootsSince(d, 0); !slices.Equal(boots, c.boots) {
 				t.Errorf("the loader started %v, want %v", boots, c.boots)
 			}
@@ -162,7 +162,7 @@ func toAnotherKernel(t *testing.T, suite string, efi bool) {
 	f.promote(t, "1")
 	d := newTestDevice(t, f.image(t, "1"), efi)
 	must(t, d.On())
-	await(t, d, 0, "release=1", "root=/deployments/1", "trial=0", version(f.older()), "phase=IDLE", "committed=1", firmware)
+	await(t, d, 0, "release=1", "root=/deployments/1", "trial=0", version(f.older()), "phase=IDLE", "committed=1", "updater=active", firmware)
 	// The factory's deployment is what is assigned: nothing is installed.
 	f.runs(t, d, "1")
 	if strings.Contains(strings.Join(d.Told(), "\n"), "phase=INSTALL") {
@@ -176,12 +176,11 @@ func toAnotherKernel(t *testing.T, suite string, efi bool) {
 
 	// A release that is never healthy.
 	f.release(t, "3", f.newer(), map[string]string{"/usr/lib/aptfleet/health.d/required/50-bad": "#!/bin/sh\necho no\nexit 1\n"})
-	f.promote(t, "3")
-	await(t, d, 0, "release=3", "trial=1")
 	offset, told := len(d.Console()), len(d.Told())
+	f.promote(t, "3")
 	await(t, d, told, "release=2", "trial=0", "phase=IDLE", "home=yes", "failed=1")
-	if boots := bootsSince(d, offset); !slices.Equal(boots, []string{"2"}) {
-		t.Errorf("after the unhealthy trial the loader started %v", boots)
+	if boots := bootsSince(d, offset); !slices.Equal(boots, []string{"3 trial", "2"}) {
+		t.Errorf("for the unhealthy release the loader started %v", boots)
 	}
 
 	// Back to the first kernel.

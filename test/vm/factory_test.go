@@ -37,21 +37,25 @@ var kernels = map[string]string{
 	"bookworm": `^linux-image-[0-9.]+-[0-9]+-cloud-amd64$`,
 }
 
-// tell is a program of the device. Once a second it tells what is booted and
-// what the updater thinks of it: of how many releases it knows that they failed,
-// and whether what runs is what is committed.
+// tell is a program of the device. Every few seconds it tells what is booted and
+// what the updater has on the disk: how far it is, of how many releases it knows
+// that they failed, and whether what runs is what is committed. It does without
+// the updater's own status: to start such a program takes an emulated processor
+// seconds, which the update would lack.
 const tell = `#!/bin/sh
-while sleep 1; do
+while sleep 3; do
 	root=$(awk '$5 == "/" { print $4 }' /proc/self/mountinfo)
 	trial=$(grep -c aptfleet.trial=1 /proc/cmdline)
-	status=$(device-updater status --json)
-	view=$(echo "$status" | tr -d ' \n' | sed 's/.*"phase":"\([A-Z_]*\)".*"committed":\([0-9]*\).*/phase=\1 committed=\2/')
+	phase=$(tail -n 1 /sysroot/updater/journal 2>/dev/null | sed 's/.*"phase":"\([A-Z_]*\)".*/\1/')
+	case $phase in ""|FAILED) phase=IDLE ;; esac
+	committed=$(sed -n 's/^committed=//p' /boot-control/committed.env)
 	home=no
-	[ "$root" = "/deployments/${view##*committed=}" ] && home=yes
-	why=$(echo "$status" | sed -n 's/.*"why_not": "\(.*\)".*/\1/p' | tr ' ' _ | head -c 200)
+	[ "$root" = "/deployments/$committed" ] && home=yes
 	efi=no
 	[ -d /sys/firmware/efi ] && efi=yes
-	echo "release=$(cat /usr/share/vm-device/release) root=$root trial=$trial kernel=$(uname -r) efi=$efi $view home=$home failed=$(cat /sysroot/updater/failed.json 2>/dev/null | grep -c '"reason"') why=$why" > /dev/ttyS1
+	failed=$(grep -c '"reason"' /sysroot/updater/failed.json 2>/dev/null)
+	echo "release=$(cat /usr/share/vm-device/release) root=$root trial=$trial kernel=$(uname -r) efi=$efi phase=$phase committed=$committed" \
+		"home=$home failed=$failed updater=$(systemctl is-active aptfleet-updater.service)" > /dev/ttyS1
 done
 `
 
@@ -60,6 +64,18 @@ Description=Tells the test what is booted
 After=local-fs.target
 [Service]
 ExecStart=/usr/lib/vm-device/tell
+Restart=always
+Nice=10
+[Install]
+WantedBy=multi-user.target
+`
+
+// journalUnit tells each record of the updater's journal at once.
+const journalUnit = `[Unit]
+Description=Tells the test what the updater writes down
+After=local-fs.target
+[Service]
+ExecStart=/bin/sh -c 'exec tail -n 0 -F /sysroot/updater/journal >/dev/ttyS1 2>/dev/null'
 Restart=always
 [Install]
 WantedBy=multi-user.target
@@ -174,13 +190,16 @@ func (f *factory) release(t *testing.T, version, kernel string, files map[string
 		"/usr/share/vm-device/release":               version,
 		"/usr/lib/vm-device/tell":                    tell,
 		"/usr/lib/systemd/system/vm-tell.service":    tellUnit,
+		"/usr/lib/systemd/system/vm-journal.service": journalUnit,
 		"/usr/lib/systemd/network/20-wired.network":  "[Match]\nType=ether\n[Network]\nDHCP=yes\n",
 		"/usr/lib/aptfleet/kernel.d/10-console.conf": "console=ttyS0,115200n8 mitigations=off nokaslr audit=0\n",
-		// An emulated processor compresses slowly.
-		"/usr/share/initramfs-tools/conf.d/vm-device": "COMPRESS=zstd\nCOMPRESSLEVEL=1\n",
+		// An emulated processor collects and compresses slowly.
+		"/usr/share/initramfs-tools/conf.d/vm-device":    "COMPRESS=zstd\nCOMPRESSLEVEL=1\nMODULES=list\n",
+		"/usr/share/initramfs-tools/modules.d/vm-device": "btrfs\nvirtio_blk\nvirtio_pci\n",
 	})
 	links := map[string]string{
 		"/usr/lib/systemd/system/multi-user.target.wants/vm-tell.service":          "../vm-tell.service",
+		"/usr/lib/systemd/system/multi-user.target.wants/vm-journal.service":       "../vm-journal.service",
 		"/usr/lib/systemd/system/multi-user.target.wants/systemd-networkd.service": "../systemd-networkd.service",
 	}
 	var contents []map[string]any

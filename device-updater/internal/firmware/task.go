@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"aptfleet/internal/deb"
+	"aptfleet/internal/faultpoint"
 )
 
 const (
@@ -177,6 +178,8 @@ func (t *task) put(ctx context.Context, has Probe) error {
 	if err := t.keep(t.book, t.Situation); err != nil {
 		return err
 	}
+	faultpoint.Hit("firmware:" + t.d.Component)
+	defer faultpoint.Hit("flashed:" + t.d.Component)
 	err := t.flash(context.WithoutCancel(ctx), image)
 	err = t.count(err)
 	act := &t.book.Acts[len(t.book.Acts)-1]

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"aptfleet/internal/atomicfile"
+	"aptfleet/internal/faultpoint"
 )
 
 // Units are the state units of a device: which epoch lies in the state, and the
@@ -39,6 +40,7 @@ type Units struct {
 
 // between is where the power may fail.
 func (u Units) between() {
+	faultpoint.Hit("kept:units")
 	if u.cut != nil {
 		u.cut()
 	}
@@ -127,6 +129,20 @@ func (u Units) write(l ledger) error {
 	}
 	if err != nil {
 		return fmt.Errorf("cannot keep which state units there are: %w", err)
+	}
+	return nil
+}
+
+// sweep deletes what a power cut left of writing the ledger: only Settle writes
+// it.
+func (u Units) sweep() error {
+	left, err := filepath.Glob(filepath.Join(filepath.Dir(u.ledgerFile()), ".units.json.*.tmp"))
+	failures := []error{err}
+	for _, file := range left {
+		failures = append(failures, os.Remove(file))
+	}
+	if err := errors.Join(failures...); err != nil {
+		return fmt.Errorf("cannot clean up beside the state units: %w", err)
 	}
 	return nil
 }
@@ -226,6 +242,9 @@ func (u Units) Prune(keep func(n int) bool) error {
 // repeated by the next boot, also by that of another deployment. A unit that
 // cannot be settled is left as it is; its paths are to be closed off.
 func (u Units) Settle(n int, d Declared) (closed []string, troubles []error) {
+	if err := u.sweep(); err != nil {
+		troubles = append(troubles, err)
+	}
 	l, err := u.read()
 	if err != nil {
 		// What is committed read what there is until now, and no trial begins

@@ -462,6 +462,26 @@ func TestALinkOnTheWay(t *testing.T) {
 	}
 }
 
+// TestAnUnfinishedLedger: what a power cut left of writing it goes, and nothing
+// else.
+func TestAnUnfinishedLedger(t *testing.T) {
+	d := newDevice(t)
+	d.deploy(1, "unit app 1 /var/lib/app")
+	d.up(1)
+	d.write("one")
+	left, others := filepath.Join(d.top, "kept/.units.json.42.tmp"), filepath.Join(d.top, "kept/.other.json.42.tmp")
+	put(t, left, "half")
+	put(t, others, "x")
+	d.up(1)
+	d.reads("one")
+	if _, err := os.Lstat(left); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("it is left: %v", err)
+	}
+	if _, err := os.Lstat(others); err != nil {
+		t.Errorf("what is of somebody else: %v", err)
+	}
+}
+
 // TestADamagedLedger keeps nothing from booting.
 func TestADamagedLedger(t *testing.T) {
 	for _, text := range []string{"", "{", `{"units":null}`, "\x00\x00"} {

@@ -85,7 +85,8 @@ type world struct {
 	asks       []hook.Point // that hooks were run for
 	armed      []string     // roots whose trial was limited
 	free       int64
-	firmware   Firmware // nil: there is none
+	firmware   Firmware         // nil: there is none
+	time       func() time.Time // of the journal; nil: it stands still
 	current    int
 	trialBoot  bool
 	boots      int
@@ -249,10 +250,13 @@ func (w *world) Plan(_ context.Context, o Offer, root string, _ Deployment) (apt
 	return apt.Plan{List: list, Fetch: list}, nil
 }
 
-func (w *world) Download(_ context.Context, _ Offer, _ apt.Plan, _ string, progress func(Progress)) error {
+func (w *world) Download(ctx context.Context, _ Offer, _ apt.Plan, _ string, progress func(Progress)) error {
 	w.step("download", func() { progress(Progress{Text: "1 of 1 packages", Done: 1 << 20, Total: 1 << 20, Unit: "bytes"}) })
 	if w.atDownload != nil {
 		w.atDownload()
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
 	}
 	return nil
 }
@@ -448,7 +452,10 @@ func (w *world) clock() time.Time { return time.Date(2026, 11, 20, 12, 0, 0, 0, 
 func (w *world) machine() (*Machine, func()) {
 	w.t.Helper()
 	opened, err := journal.Open(filepath.Join(w.dir, "journal"), func() time.Time {
-		now := time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
+		now := w.clock()
+		if w.time != nil {
+			now = w.time()
+		}
 		w.step("journal", func() {})
 		return now
 	})

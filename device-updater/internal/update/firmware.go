@@ -3,10 +3,16 @@ package update
 import (
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
 
 	"aptfleet/device-updater/internal/apt"
+	"aptfleet/device-updater/internal/evidence"
 	"aptfleet/device-updater/internal/firmware"
 	"aptfleet/device-updater/internal/journal"
+	"aptfleet/internal/protocol"
 )
 
 // Firmware brings what runs beside the processor to what the booted deployment
@@ -25,8 +31,12 @@ func (m *Machine) situation() (firmware.Situation, error) {
 	if err != nil {
 		return firmware.Situation{}, err
 	}
+	held := m.Releases.Held()
+	if held == "" {
+		held = m.heldHere()
+	}
 	return firmware.Situation{
-		Deployment: current, Release: booted.State, Held: m.Releases.Held(),
+		Deployment: current, Release: booted.State, Held: held,
 		Progress: func(what string) { m.say(func(s *Status) { s.Progress = what }) },
 	}, nil
 }
@@ -106,5 +116,24 @@ func (m *Machine) firmwareFailed(ctx context.Context, tx journal.Record, err err
 	if ctx.Err() != nil {
 		return context.Cause(ctx) // the trial goes on with the next start
 	}
+	m.keepEvidence(tx, m.Records.firmwareSaid())
 	return m.giveUp(ctx, tx, err.Error())
+}
+
+// firmwareSaid is what the hook said that spoke last.
+func (r Records) firmwareSaid() []protocol.Excerpt {
+	logs, err := filepath.Glob(r.path("logs/firmware-*"))
+	if err != nil {
+		return nil
+	}
+	newest, at := "", time.Time{}
+	for _, path := range logs {
+		if info, err := os.Stat(path); err == nil && info.ModTime().After(at) {
+			newest, at = path, info.ModTime()
+		}
+	}
+	if newest == "" {
+		return nil
+	}
+	return evidence.File("the hook of firmware "+strings.TrimPrefix(filepath.Base(newest), "firmware-"), newest)
 }

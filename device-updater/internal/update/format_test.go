@@ -101,7 +101,7 @@ func TestBackFromANewerUpdater(t *testing.T) {
 	if err := records.Fail(protocol.Failure{State: "bad", Reason: "no"}); err != nil {
 		t.Fatal(err)
 	}
-	add("failed.json", `"reason": "no"`, `"reason": "no", "evidence": "boot 7"`)
+	add("failed.json", `"reason": "no"`, `"reason": "no", "weather": "boot 7"`)
 	w.asked = func(m *Machine) error { return m.Rollback(t.Context()) }
 	if err := w.settle(); err == nil || !strings.Contains(err.Error(), "a person rolled it back") {
 		t.Errorf("the check after it says %v", err)
@@ -119,7 +119,7 @@ func TestBackFromANewerUpdater(t *testing.T) {
 	if err != nil || d.State != "same" {
 		t.Errorf("%+v, %v", d, err)
 	}
-	for path, want := range map[string]string{"deployments/1.json": `"by": "tpm"`, "failed.json": `"evidence": "boot 7"`} {
+	for path, want := range map[string]string{"deployments/1.json": `"by": "tpm"`, "failed.json": `"weather": "boot 7"`} {
 		if text, err := os.ReadFile(filepath.Join(w.dir, path)); err != nil || !bytes.Contains(text, []byte(want)) {
 			t.Errorf("%s has lost %s: %s, %v", path, want, text, err)
 		}

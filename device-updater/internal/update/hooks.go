@@ -29,6 +29,8 @@ const (
 	// asks: the first time, doubled each time, and the longest.
 	firstHookPause = 30 * time.Second
 	lastHookPause  = 30 * time.Minute
+	// longestGap is what the time between two askings counts at most.
+	longestGap = 2 * lastHookPause
 	// hookRest is how long a release is left alone that hooks have stopped,
 	// unless a person asks.
 	hookRest = 24 * time.Hour
@@ -40,14 +42,17 @@ const (
 // Deferral is how hooks have put a release off. It outlives restarts, so that it
 // has an end.
 type Deferral struct {
-	State   string     `json:"state"`
-	Local   string     `json:"local,omitempty"` // the overlay on top: its id
-	Point   hook.Point `json:"point"`
-	Times   int        `json:"times"` // that they were asked
-	Since   time.Time  `json:"since"`
-	Last    time.Time  `json:"last"`
-	Reason  string     `json:"reason"`
-	GivenUp bool       `json:"given_up,omitempty"` // the transaction ended
+	State string     `json:"state"`
+	Local string     `json:"local,omitempty"` // the overlay on top: its id
+	Point hook.Point `json:"point"`
+	Times int        `json:"times"` // that they were asked
+	Since time.Time  `json:"since"`
+	Last  time.Time  `json:"last"`
+	// Waited adds up the time between askings. A clock that is set, or a device
+	// that was off, does not make it longer than the updater itself waits.
+	Waited  time.Duration `json:"waited_ns,omitempty"`
+	Reason  string        `json:"reason"`
+	GivenUp bool          `json:"given_up,omitempty"` // the transaction ended
 }
 
 // Deferral returns how a release was put off last; the zero Deferral if none
@@ -123,15 +128,18 @@ func (m *Machine) askHooks(ctx context.Context, tx journal.Record, p hook.Point)
 	if d.State != tx.State || d.Local != tx.Local || d.Point != p || d.GivenUp || now.Before(d.Since) {
 		d = Deferral{State: tx.State, Local: tx.Local, Point: p, Since: now}
 	}
+	if d.Times > 0 {
+		d.Waited += min(max(now.Sub(d.Last), 0), longestGap)
+	}
 	d.Times++
 	d.Last, d.Reason = now, said.Error()
 	var later *hook.Later
-	switch waited := now.Sub(d.Since); {
+	switch {
 	case !errors.As(said, &later):
 		d.GivenUp = true
-	case d.Times > m.Settings.HookRetries || waited >= m.Settings.HookWait:
+	case d.Times > m.Settings.HookRetries || d.Waited >= m.Settings.HookWait:
 		d.GivenUp = true
-		d.Reason = fmt.Sprintf("it was put off %d times in %s: %s", d.Times, waited, said)
+		d.Reason = fmt.Sprintf("it was put off %d times in %s: %s", d.Times, d.Waited, said)
 	}
 	if err := m.Records.PutDeferral(d); err != nil {
 		return true, errors.Join(said, err)

@@ -295,6 +295,9 @@ func (m *Machine) against(offer Offer) (why, trouble string) {
 	if refused := m.failedBefore(offer); refused != nil {
 		return refused.Error(), ""
 	}
+	if m.pause.cancelled && m.resting(offer.State) {
+		return m.pause.reason, m.pause.reason
+	}
 	if d, err := m.Records.Deferral(); err == nil && d.of(offer) {
 		return d.Reason, ""
 	}
@@ -337,8 +340,8 @@ func (m *Machine) Update(ctx context.Context, o Options) error {
 	if err != nil {
 		return m.whyNot(err)
 	}
-	if tx := m.Journal.Last(); offer.Against != "" && o.Patient && m.ownWaits(tx, booted) {
-		return m.bootStaged(ctx, tx)
+	if tx := m.Journal.Last(); offer.Against != "" && (o.Patient && m.asked(tx) || o.Reboot) && m.ownIsStaged(tx, booted) {
+		return m.bootStaged(ctx, offer, tx, o)
 	}
 	if offer.Against != "" {
 		return m.keepStill(offer, booted, o)
@@ -397,6 +400,10 @@ func (m *Machine) Update(ctx context.Context, o Options) error {
 		case now.State != offer.State || now.bomText() != offer.bomText():
 			return m.whyNot(&Refused{Reason: "it is staged, and something else is assigned now"})
 		}
+	}
+	if why := m.follows(); why != "" {
+		// Somebody said so while it was staged.
+		return m.whyNot(&Refused{Reason: why})
 	}
 	if !o.Reboot && !m.Settings.RebootAuto && !m.asked(tx) {
 		m.say(func(s *Status) { s.WhyNot = stagedWaits })
@@ -581,11 +588,6 @@ func (m *Machine) rollback(ctx context.Context, withState bool) error {
 	if err := m.refuseLoss(withState); err != nil {
 		return err
 	}
-	if tx.Phase == journal.Staged {
-		if err := m.discard(ctx, tx, "a person rolls back"); err != nil {
-			return err
-		}
-	}
 	current, err := m.Boot.Current()
 	if err != nil {
 		return err
@@ -600,6 +602,11 @@ func (m *Machine) rollback(ctx context.Context, withState bool) error {
 	previous, err := m.Records.Deployment(d.Previous)
 	if err != nil {
 		return err
+	}
+	if tx.Phase == journal.Staged {
+		if err := m.discard(ctx, tx, "a person rolls back"); err != nil {
+			return err
+		}
 	}
 	tx = journal.Record{
 		Transaction: m.nextTransaction(), State: previous.State, Snapshot: previous.Snapshot,

@@ -64,10 +64,6 @@ func (m *Machine) Recover(ctx context.Context) error {
 		}
 		err = m.rolledBack(ctx, asBad(tx))
 	default:
-		if tx.Open() {
-			err = m.recoverNewer(ctx, tx, current)
-			break
-		}
 		err = m.recoverIdle(ctx, current)
 	}
 	if err != nil {

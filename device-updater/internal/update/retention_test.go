@@ -175,7 +175,6 @@ func TestWhatPruningNeverTouches(t *testing.T) {
 				w.asked = func(m *Machine) error { return m.Rollback(w.t.Context()) }
 			}
 			_ = w.settle() // a bad release is refused, and there may be nothing to go back to
-			there := w.there()
 			needed := []int{w.current}
 			for n := range pinned {
 				needed = append(needed, n)
@@ -184,6 +183,7 @@ func TestWhatPruningNeverTouches(t *testing.T) {
 			if err := m.Recover(w.t.Context()); err != nil {
 				r.Fatal(err)
 			}
+			there := w.there() // what was unpinned goes with the next start
 			d, err := m.Boot.Default()
 			if err != nil {
 				r.Fatal(err)

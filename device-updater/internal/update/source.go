@@ -333,7 +333,8 @@ func (s *Source) Install(ctx context.Context, o Offer, plan apt.Plan, root strin
 		return err
 	}
 	if err := s.private.Recheck(ctx, plan); err != nil {
-		return err
+		// They were verified when they came.
+		return fmt.Errorf("%w: %w", err, errDisturbed)
 	}
 	if err := s.found.Mend(root); err != nil {
 		return err

@@ -218,12 +218,17 @@ func (m *Machine) abort(ctx context.Context, tx journal.Record, reason error) er
 		reason = fmt.Errorf("%w; only %d MB were free", reason, free>>20)
 	}
 	if ctx.Err() == nil && !forGood {
-		forGood, reason = m.killed.judge(tx.State, reason)
+		forGood, reason = m.killed.judge(tx.State, reason, m.Clock())
 	}
 	switch {
 	case errors.Is(context.Cause(ctx), ErrCancelled):
 		reason = fmt.Errorf("%w by a person during %s", ErrCancelled, tx.Phase)
-		if err := m.leaveAlone(tx.State, reason.Error()); err != nil {
+		// What was to be on top is not wanted before it is staged.
+		from, err := m.Records.Deployment(tx.From)
+		if err == nil && !onTop(tx, from) {
+			err = m.leaveAlone(tx.State, reason.Error())
+		}
+		if err != nil {
 			reason = errors.Join(reason, err)
 		}
 	case ctx.Err() != nil:

@@ -136,7 +136,7 @@ func TestUnits(t *testing.T) {
 		t.Fatal(err)
 	}
 	shipped, err := filepath.Glob("../../package/aptfleet-*")
-	if err != nil || len(shipped) != 8 {
+	if err != nil || len(shipped) != 10 {
 		t.Fatalf("%v, %v", shipped, err)
 	}
 	var names []string

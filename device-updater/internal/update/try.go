@@ -220,7 +220,7 @@ func (m *Machine) blame(tx journal.Record, reason string) error {
 	if err != nil {
 		return err
 	}
-	if from.State == tx.State && from.Overlay.ID() != tx.Local {
+	if onTop(tx, from) {
 		return m.Records.PutOverlay(from.Overlay)
 	}
 	return m.remember(tx, reason)

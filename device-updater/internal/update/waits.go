@@ -137,16 +137,26 @@ func (m *Machine) asked(tx journal.Record) bool {
 	return m.waiting.asked && m.waiting.transaction == tx.Transaction
 }
 
-// ownWaits reports whether what is staged is what a person put on top of the
-// booted release, or took off it, and it is still to be booted. Only a hold
-// speaks against that, not what is said of another release.
-func (m *Machine) ownWaits(tx journal.Record, booted Deployment) bool {
-	return tx.Phase == journal.Staged && m.asked(tx) && tx.From == booted.ID && tx.State == booted.State && m.refuseHeld("boot it") == nil
+// ownIsStaged reports whether what is staged is what a person put on top of the
+// booted release, or took off it, and may be booted. Only a hold speaks against
+// that, not what is said of another release.
+func (m *Machine) ownIsStaged(tx journal.Record, booted Deployment) bool {
+	if tx.Phase != journal.Staged || tx.From != booted.ID {
+		return false
+	}
+	staged, err := m.Records.Deployment(tx.Deployment)
+	return err == nil && sameRelease(staged, booted) && m.refuseHeld("boot it") == nil
 }
 
 // bootStaged boots what is staged if it need not wait.
-func (m *Machine) bootStaged(ctx context.Context, tx journal.Record) error {
-	if waits, err := m.waits(ctx, tx, false); waits {
+func (m *Machine) bootStaged(ctx context.Context, offer Offer, tx journal.Record, o Options) error {
+	if why, err := m.putOff(offer, tx, o); err != nil {
+		return m.whyNot(err)
+	} else if why != "" {
+		m.say(func(s *Status) { s.WhyNot = why })
+		return nil
+	}
+	if waits, err := m.waits(ctx, tx, o.Reboot); waits {
 		return err
 	}
 	return m.finalise(ctx, tx)

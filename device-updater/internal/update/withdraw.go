@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"aptfleet/device-updater/internal/journal"
@@ -35,7 +36,11 @@ func (m *Machine) Withdraw(ctx context.Context) error {
 	if err != nil {
 		return m.whyNot(err)
 	}
-	if from.State == tx.State {
+	staged, err := m.Records.Deployment(tx.Deployment)
+	if err != nil {
+		return m.whyNot(err)
+	}
+	if sameRelease(staged, from) {
 		// Only what is on top of the release was new.
 		err = m.want(from.Overlay)
 	} else {
@@ -52,8 +57,26 @@ func (m *Machine) Withdraw(ctx context.Context) error {
 	return nil
 }
 
-// leaveAlone keeps that a person did not want a release.
+// sameRelease reports whether two deployments differ at most in what is on top
+// of their release. One release may have other packages for a product later.
+func sameRelease(a, b Deployment) bool {
+	return a.State == b.State && a.BOM == b.BOM && slices.Equal(a.TopLevel, b.TopLevel)
+}
+
+// onTop reports whether all that was new in a transaction is what a person put
+// on top of the release that from is of.
+func onTop(tx journal.Record, from Deployment) bool {
+	return from.State == tx.State && from.Overlay.ID() != tx.Local
+}
+
+// leaveAlone keeps that a person did not want a release. What hooks said of it
+// is over: whoever asks for it later begins anew.
 func (m *Machine) leaveAlone(state, reason string) error {
+	if d, err := m.Records.Deferral(); err == nil && d.State == state {
+		if err := m.Records.DropDeferral(); err != nil {
+			return err
+		}
+	}
 	m.pause = pause{state: state, reason: reason, cancelled: true}
 	return m.Records.write(withdrawnRecord, withdrawn{State: state, Reason: reason, At: m.Clock().UTC().Truncate(time.Second)})
 }

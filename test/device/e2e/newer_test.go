@@ -16,55 +16,78 @@ import (
 )
 
 // newer are updaters of the future, made of this one's source with another
-// journal: its records have fields that nobody knows yet, and there is a phase
-// SETTLE before each record of the phase named here.
+// format of the journal: its records have a field that nobody knows yet, and
+// the phase named here is called SETTLE.
 var newer = []struct {
 	version string
-	before  string // phase
-	then    string // Go: what it does after SETTLE
+	renamed string // the phase
+	hangs   bool   // in SETTLE
 }{
-	{"2.0", "Idle", ""},
-	// Like a program that catches no signal: systemd waits 90 s for one that
-	// does, each time.
-	{"2.1", "Health", "signal.Reset()\n\t\tselect {}"},
+	// What it leaves behind when a person goes back is a record of SETTLE.
+	{"2.0", "REBOOT", false},
+	{"2.1", "HEALTH", true},
+}
+
+// patch is a place in a file of the updater, which has it once, and what comes
+// in its stead.
+type patch struct{ file, from, to string }
+
+func (p patch) apply(text []byte) ([]byte, error) {
+	if bytes.Count(text, []byte(p.from)) != 1 {
+		return nil, fmt.Errorf("cannot make a newer updater: %s has no %q", p.file, strings.TrimSpace(p.from))
+	}
+	return bytes.Replace(text, []byte(p.from), []byte(p.to), 1), nil
 }
 
 // buildNewer compiles them into dir/newer/<version>.
 func buildNewer(ctx context.Context, dir string) error {
-	source, err := filepath.Abs(filepath.Join(module, "device-updater/internal/journal/journal.go"))
-	if err != nil {
-		return err
-	}
-	text, err := os.ReadFile(source)
+	source, err := filepath.Abs(filepath.Join(module, "device-updater/internal/journal"))
 	if err != nil {
 		return err
 	}
 	for _, n := range newer {
-		changed := text
-		for _, c := range [][2]string{
-			{"\nimport (\n", "\t\"os/signal\"\n"},
-			{"\ntype Record struct {\n", "\tFormat  int               `json:\"format\"`\n\tSettled map[string]string `json:\"settled\"`\n"},
-			{"\nfunc (j *Journal) Append(r Record) (Record, error) {\n", "\tr.Format, r.Settled = 2, map[string]string{\"by\": \"" + n.version + "\"}\n" +
-				"\tif r.Phase == " + n.before + " {\n\t\tsettle := r\n\t\tsettle.Phase = \"SETTLE\"\n\t\tif _, err := j.Append(settle); err != nil {\n\t\t\treturn r, err\n\t\t}\n\t\t" + n.then + "\n\t}\n\t_ = signal.Reset\n"},
-		} {
-			if bytes.Count(changed, []byte(c[0])) != 1 {
-				return fmt.Errorf("cannot make a newer updater: %s has no %q", source, strings.TrimSpace(c[0]))
-			}
-			changed = bytes.Replace(changed, []byte(c[0]), []byte(c[0]+c[1]), 1)
+		patches := []patch{
+			{"record.go", "\nconst Format = 1\n", "\nconst Format = 2\n"},
+			{"record.go", "\ntype Record struct {\n", "\ntype Record struct {\n\tSettled     struct{ By string } `json:\"settled\"`\n"},
+			{"record.go", "\tr.Format, r.Class = ", "\tr.Settled.By = \"" + n.version + "\"\n\tr.Format, r.Class = "},
+			{"record.go", " Phase = \"" + n.renamed + "\"\n", " Phase = \"SETTLE\"\n"},
+		}
+		if n.hangs {
+			// Like a program that catches no signal: systemd waits 90 s for one that
+			// does, each time.
+			const written = "\tfaultpoint.Hit(\"journal:\" + string(l.Phase))\n"
+			patches = append(patches, patch{"journal.go", "\nimport (\n", "\nimport (\n\t\"os/signal\"\n"},
+				patch{"journal.go", written, written + "\tif l.Phase == \"SETTLE\" {\n\t\tsignal.Reset()\n\t\tselect {}\n\t}\n"})
 		}
 		bin := filepath.Join(dir, "newer", n.version)
 		if err := os.MkdirAll(bin, 0o755); err != nil {
 			return err
 		}
-		replaced := filepath.Join(bin, "journal.go")
-		overlay, err := json.Marshal(map[string]any{"Replace": map[string]string{source: replaced}})
+		replace := map[string]string{} // path of the source to that of what is compiled in its stead
+		for _, p := range patches {
+			path := filepath.Join(source, p.file)
+			from := path
+			if replace[path] != "" {
+				from = replace[path]
+			}
+			text, err := os.ReadFile(from)
+			if err != nil {
+				return err
+			}
+			if text, err = p.apply(text); err != nil {
+				return err
+			}
+			replace[path] = filepath.Join(bin, p.file)
+			if err := os.WriteFile(replace[path], text, 0o644); err != nil {
+				return err
+			}
+		}
+		overlay, err := json.Marshal(map[string]any{"Replace": replace})
 		if err != nil {
 			return err
 		}
-		for path, content := range map[string][]byte{replaced: changed, filepath.Join(bin, "overlay.json"): overlay} {
-			if err := os.WriteFile(path, content, 0o644); err != nil {
-				return err
-			}
+		if err := os.WriteFile(filepath.Join(bin, "overlay.json"), overlay, 0o644); err != nil {
+			return err
 		}
 		if err := rig.BuildUpdater(ctx, bin, "-tags", "nomsgpack", "-overlay", filepath.Join(bin, "overlay.json")); err != nil {
 			return err
@@ -79,8 +102,8 @@ func packUpdater(ctx context.Context, dir, bin, version string) (string, error) 
 		filepath.Join(dir, "packages", "device-updater-"+version), "APTFLEET_BIN="+bin)
 }
 
-// writers returns which kind of updater wrote the records of a phase: 2 for a
-// newer one.
+// writers returns in which format the records of a phase were written: 2 by a
+// newer updater.
 func (d *fielded) writers(phase string) (formats []int) {
 	d.t.Helper()
 	text, err := os.ReadFile(filepath.Join(d.Top(), "updater/journal"))
@@ -124,15 +147,13 @@ func TestTheUpdaterUpdatesItself(t *testing.T) {
 	if v := d.updater(); v != "2.0" {
 		t.Errorf("the release has updater %s", v)
 	}
-	if installed, tried := d.writers("INSTALL"), d.writers("TRIAL"); !slices.Equal(installed, []int{0}) || !slices.Equal(tried, []int{2}) {
+	if installed, tried := d.writers("INSTALL"), d.writers("TRIAL"); !slices.Equal(installed, []int{1}) || !slices.Equal(tried, []int{2}) {
 		t.Errorf("INSTALL was recorded by %v, TRIAL by %v; want the old and then the new one", installed, tried)
-	}
-	if n := len(d.writers("SETTLE")); n == 0 {
-		t.Error("the new one wrote no phase that the old one does not know")
 	}
 	d.runs("5", "demo-app")
 
-	// A person goes back: the old updater finds the journal of the new one.
+	// A person goes back: the last that the old updater finds in the journal is of
+	// a phase that it does not know.
 	if _, err := d.Exec(d.patient(), "device-updater", "rollback"); err != nil {
 		t.Logf("the reboot cut its own command short: %v", err)
 	}
@@ -140,8 +161,11 @@ func TestTheUpdaterUpdatesItself(t *testing.T) {
 	if v := d.updater(); v != "1.0" {
 		t.Errorf("after the rollback it has updater %s", v)
 	}
-	if tried := d.writers("TRIAL"); !slices.Equal(tried, []int{2, 0}) {
+	if tried := d.writers("TRIAL"); !slices.Equal(tried, []int{2, 1}) {
 		t.Errorf("the trials were recorded by %v", tried)
+	}
+	if left := d.writers("SETTLE"); !slices.Equal(left, []int{2}) {
+		t.Errorf("the new one left records of its own phase by %v", left)
 	}
 	d.runs("1", "demo-app")
 	if out, err := d.Exec(d.patient(), "device-updater", "history"); err != nil || !strings.Contains(out, world.releases["updater-newer"].ID) {
@@ -172,7 +196,7 @@ func TestANewerUpdaterThatHangsGoesBackUnattended(t *testing.T) {
 	if v := d.updater(); v != "1.0" {
 		t.Errorf("it has updater %s", v)
 	}
-	d.saysWhyNot("updater-stuck", "during SETTLE")
+	d.saysWhyNot("updater-stuck", "ended from outside")
 	// And the old one goes on.
 	d.promote("2")
 	d.awaitCommit("2")

@@ -190,8 +190,9 @@ var updaterFiles = []string{
 }
 
 // packages are those of release n: an application with files of many sizes, a
-// configuration file, a script, what it brings into the state, and a check that
-// a bad release does not pass; another kernel each time; and the updater.
+// configuration file, a script, what it brings into the state, data that migrate,
+// firmware, and a check that a bad release does not pass; another kernel each
+// time; and the updater.
 func packages(n int, bad bool) []pkg {
 	version := fmt.Sprintf("%d.0", n)
 	app := pkg{
@@ -208,6 +209,7 @@ func packages(n int, bad bool) []pkg {
 	if bad {
 		app.files["usr/lib/aptfleet/health.d/required/app"] = "#!/bin/sh\necho the pump does not answer\nexit 1\n"
 	}
+	maps.Copy(app.files, brings(n, version))
 	for size := 16; size <= 4<<20; size *= 4 {
 		app.files[fmt.Sprintf("usr/lib/app/data-%d", size)] = filling(version, size)
 	}

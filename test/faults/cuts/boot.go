@@ -41,7 +41,7 @@ type boot struct {
 // reboot is asked for by a file.
 const systemctl = `#!/bin/sh
 case "$*" in
-reboot) : >` + lent + `/reboot ;;
+reboot*) : >` + lent + `/reboot ;;
 get-default) echo multi-user.target ;;
 is-*) echo active ;;
 *UserspaceTimestampMonotonic*) read -r up rest </proc/uptime; echo "${up%.*}000000" ;;

@@ -2,6 +2,8 @@ package cuts
 
 import (
 	"math/rand/v2"
+	"slices"
+	"strings"
 	"testing"
 
 	"aptfleet/test/lossydisk"
@@ -12,11 +14,15 @@ func marked(t *testing.T, bad bool, lengths map[string]int) *round {
 	t.Helper()
 	disk := lossydisk.NewDisk(4096)
 	r := &round{bad: bad, recording: disk.Record()}
-	for _, state := range []string{"CHECK", "DOWNLOAD", "SNAPSHOT", "INSTALL", "VERIFY", "STAGED", "FINALISE", "REBOOT", "TRIAL", "HEALTH", "COMMIT", "ROLLED_BACK", "IDLE"} {
+	for _, state := range []string{"CHECK", "DOWNLOAD", "SNAPSHOT", "INSTALL", "VERIFY", "STAGED", "FINALISE", "REBOOT", "kept", "TRIAL", "HEALTH", "firmware", "COMMIT", "ROLLED_BACK", "IDLE"} {
 		if bad && state == "COMMIT" || !bad && state == "ROLLED_BACK" {
 			continue
 		}
-		r.marks = append(r.marks, mark{journalMark + state, r.recording.Len()})
+		name := journalMark + state
+		if slices.Contains(besideJournal, state) {
+			name = state + ":x"
+		}
+		r.marks = append(r.marks, mark{name, r.recording.Len()})
 		for range lengths[state] {
 			if err := disk.WriteAt(make([]byte, 512), 0, false); err != nil {
 				t.Fatal(err)
@@ -29,7 +35,7 @@ func marked(t *testing.T, bad bool, lengths map[string]int) *round {
 // TestEveryStateIsChosen: however short a state is, and although its images now
 // and then turn out to be of the state before, each has its share of the images.
 func TestEveryStateIsChosen(t *testing.T) {
-	lengths := map[string]int{"DOWNLOAD": 2000, "INSTALL": 1500, "VERIFY": 100, "STAGED": 0, "TRIAL": 1, "COMMIT": 3, "ROLLED_BACK": 20}
+	lengths := map[string]int{"DOWNLOAD": 2000, "INSTALL": 1500, "VERIFY": 100, "STAGED": 0, "kept": 30, "TRIAL": 1, "firmware": 40, "COMMIT": 3, "ROLLED_BACK": 20}
 	for _, images := range []int{24, 200, 1000} {
 		w := &world{Config: Config{Images: images}, result: &Result{Tally: newTally()}, random: rand.New(rand.NewPCG(1, 0))}
 		rounds := max(2, (images+roundImages-1)/roundImages)
@@ -40,7 +46,7 @@ func TestEveryStateIsChosen(t *testing.T) {
 				state := "CHECK"
 				for _, m := range r.marks {
 					if m.at <= i.at && (m.at < i.at || w.random.IntN(6) > 0) {
-						state = m.name[len(journalMark):]
+						state = strings.TrimSuffix(strings.TrimPrefix(m.name, journalMark), ":x")
 					}
 				}
 				w.result.Tally.add(verdict{state: state, outcome: Old})

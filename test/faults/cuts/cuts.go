@@ -42,6 +42,7 @@ type Result struct {
 	Booted     int // images about which GRUB was asked
 	Twice      int // images of a second cut, while the device recovered from one
 	GoneOn     int // images in which the next update was made, too
+	Half       int // images with half a firmware in the microcontroller
 	Writes     lossydisk.Losses
 	Took       time.Duration
 
@@ -173,7 +174,7 @@ func (w *world) choose(r *round, n, share, left int) iter.Seq[*chosen] {
 	for _, state := range slices.Sorted(maps.Keys(intervals)) {
 		// A little more than its part: a record that is not on the disk yet
 		// makes it an image of the state before.
-		want := float64(max(1, share/20)) * 1.25
+		want := float64(max(1, share/20)) * 1.35
 		rounds := (left + 1) / 2
 		if state != "COMMIT" && state != "ROLLED_BACK" {
 			rounds = left
@@ -187,7 +188,8 @@ func (w *world) choose(r *round, n, share, left int) iter.Seq[*chosen] {
 			if w.random.IntN(4) == 0 {
 				i[1] = i[0] // at once: nothing was written since
 			}
-			add(i[0], i[1])
+			// At its end the next state has begun.
+			add(i[0], max(i[0], i[1]-1))
 		}
 	}
 	for len(all) < n && w.Only == nil {
@@ -221,7 +223,7 @@ func (w *world) have(state string) float64 {
 }
 
 // intervals are the events within which the journal's last record, or what else
-// the updater was in, was that of each of the States, and firmware.
+// the updater was in, was that of each of the States.
 func (r *round) intervals() map[string][][2]int {
 	all := make(map[string][][2]int)
 	for n, m := range r.marks {
@@ -231,8 +233,8 @@ func (r *round) intervals() map[string][][2]int {
 		}
 		kind, phase, _ := strings.Cut(m.name, ":")
 		switch {
-		case kind == firmware:
-			all[firmware] = append(all[firmware], [2]int{m.at, end})
+		case slices.Contains(besideJournal, kind):
+			all[kind] = append(all[kind], [2]int{m.at, end})
 		case kind+":" == journalMark && slices.Contains(States, phase):
 			all[phase] = append(all[phase], [2]int{m.at, end})
 		}
@@ -317,6 +319,9 @@ func (w *world) count(v verdict, i *chosen) {
 	}
 	if i.wentOn {
 		r.GoneOn++
+	}
+	if v.half {
+		r.Half++
 	}
 	switch v.outcome {
 	case Unbootable:

@@ -52,8 +52,8 @@ func cut(t *testing.T, c Config) *Result {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("%d images of %d updates in %v; %d of a second cut; in %d the next update was made, too; about %d GRUB was asked; %v\n%v",
-		r.Images, r.Rounds, r.Took.Round(time.Second), r.Twice, r.GoneOn, r.Booted, r.Writes, r.Tally)
+	t.Logf("%d images of %d updates in %v; %d of a second cut; in %d the next update was made, too; in %d the firmware was half; about %d GRUB was asked; %v\n%v",
+		r.Images, r.Rounds, r.Took.Round(time.Second), r.Twice, r.GoneOn, r.Half, r.Booted, r.Writes, r.Tally)
 	return r
 }
 

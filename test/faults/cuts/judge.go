@@ -47,6 +47,7 @@ type verdict struct {
 	state   string // the journal's last phase, which the next start goes by
 	outcome Outcome
 	why     string // Unbootable, Mixed
+	half    bool   // the microcontroller holds no whole image
 }
 
 // wrong is a finding: the device is not as it must be.
@@ -119,7 +120,10 @@ func (w *world) find(ctx context.Context, d *device, i *image, v *verdict) (boot
 	if boots.Deployment == i.to {
 		v.outcome = New
 	}
-	return boots, i.compare(d, boots.Deployment)
+	if v.half, err = i.half(d.top()); err != nil {
+		return boots, mixed("firmware: %v", err)
+	}
+	return boots, i.compare(d, boots.Deployment, false)
 }
 
 // wantedTrial is the deployment that boot control wants to be tried, "" if
@@ -139,9 +143,9 @@ func wantedTrial(d *device) (string, error) {
 	return trial["trial"], nil
 }
 
-// compare compares the root of deployment n, which boots, with the old or the
-// new one.
-func (i *image) compare(d *device, n int) error {
+// compare compares the root of deployment n, which boots or is at rest, with the
+// old or the new one.
+func (i *image) compare(d *device, n int, rests bool) error {
 	var want files
 	switch n {
 	case i.round.from:
@@ -162,7 +166,16 @@ func (i *image) compare(d *device, n int) error {
 		}
 		return nil
 	}
-	if differs := have.difference(want); differs != "" {
+	differs := have.difference(want)
+	switch {
+	case n != i.to:
+	case rests:
+		differs = have.difference(i.round.asKept)
+	case i.round.passed("COMMIT", i.at) || i.recovery != nil:
+		// What limits a trial is taken away after the commit.
+		differs = have.among(i.round.asMade, i.round.asKept)
+	}
+	if differs != "" {
 		return mixed("deployment %d: %s", n, differs)
 	}
 	return nil
@@ -190,7 +203,7 @@ func (w *world) recover(ctx context.Context, d *device, i *image, boots bootcont
 		return mixed("the next update is not staged (%v)", err)
 	}
 	i.to = journal[len(journal)-1].Deployment
-	if err := edit(deploymentRoot(d.top(), boots.Deployment), i.round.number); err != nil {
+	if err := edit(d.top(), boots.Deployment, i.round.number); err != nil {
 		return err
 	}
 	if boots, err = w.rest(ctx, d, i, boots, updater("update --reboot"), updater("check")); err != nil {
@@ -229,7 +242,7 @@ func (w *world) rest(ctx context.Context, d *device, i *image, boots bootcontrol
 // nothing is left behind; what outlives releases is what it was; a good release
 // is held for nothing that it has not done.
 func (w *world) look(d *device, i *image, n int) error {
-	if err := i.compare(d, n); err != nil {
+	if err := i.compare(d, n, true); err != nil {
 		return err
 	}
 	committed, err := d.block(bootcontrol.CommittedFile)
@@ -247,28 +260,26 @@ func (w *world) look(d *device, i *image, n int) error {
 	if n == i.to || phase == "STAGED" {
 		wanted = append(wanted, i.to)
 	}
-	for _, dir := range []string{"deployments", "pristine", "base"} {
+	for _, dir := range []string{"deployments", "pristine", "base", "kept"} {
 		entries, err := os.ReadDir(filepath.Join(d.top(), dir))
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return mixed("%v", err)
 		}
 		for _, e := range entries {
+			if dir == "kept" && e.Name() == "units.json" {
+				continue
+			}
 			number, err := strconv.Atoi(e.Name())
 			if err != nil || !slices.Contains(wanted, number) {
 				return mixed("%s/%s is left behind", dir, e.Name())
 			}
 		}
 	}
-	state, err := readFiles(filepath.Join(d.top(), "state"))
-	if err != nil {
-		return mixed("state: %v", err)
+	if err := i.lookData(d.top(), n); err != nil {
+		return err
 	}
-	differs := state.among(i.round.state, i.round.seeded)
-	if n == i.to {
-		differs = state.difference(i.round.seeded)
-	}
-	if differs != "" {
-		return mixed("state: %s", differs)
+	if same, err := flashed(d.top(), n); err != nil || !same {
+		return mixed("the firmware is not that of deployment %d (%v)", n, err)
 	}
 	failed, err := os.ReadFile(filepath.Join(d.top(), "updater/failed.json"))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {

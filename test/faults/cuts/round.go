@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -62,7 +63,7 @@ type mark struct {
 }
 
 // journalMark is what the mark of a journal record begins with: it was written
-// and synced. Others name other states, as "firmware:…".
+// and synced. Others name other states, as "firmware:…", until the next mark.
 const journalMark = "journal:"
 
 // round is one undisturbed update, and what is needed to judge images of it.
@@ -78,8 +79,10 @@ type round struct {
 	edited    int // events, from which on they had
 
 	asBegun, asEdited files // the old root
-	asMade            files // the new one
-	state, seeded     files // what outlives releases, before and after
+	asMade, asKept    files // the new one, and as it is once it is committed
+	state, seeded     files // what outlives releases and is of no unit, before and after
+
+	dataBegun, dataEdited, dataMade files // the state unit
 }
 
 // settings is the configuration of a device that boots what is staged only on
@@ -88,7 +91,7 @@ func (w *world) settings() string {
 	return strings.Join([]string{
 		"archive: " + w.archive.url, "pipeline: " + pipeline, "distribution: " + distribution, "follow: " + stage,
 		"components: [" + component + "]", "packages: [" + product + "]", "keyring: " + lent + "/keyring.asc",
-		"poll: 0s", "reboot: manual", "trial: {tries: 3, timeout: 60s, observe: 0s}", "",
+		"revision: " + revision, "poll: 0s", "reboot: manual", "trial: {tries: 3, timeout: 60s, observe: 0s}", "",
 	}, "\n")
 }
 
@@ -100,14 +103,18 @@ func updater(args string) string {
 // mountState precedes everything else in each boot.
 var mountState = updater("mount-state")
 
+// mountedMark is that of a boot in which the state is mounted.
+const mountedMark = "mounted"
+
 // start boots deployment n of a mounted device.
 func (w *world) start(ctx context.Context, d *device, n int, trace bool, random *rand.Rand, commands ...string) (reboots bool, out string, err error) {
 	b := boot{
 		Root: deploymentRoot(d.top(), n), Top: d.top(), Control: d.control(), Lend: w.lend, Updater: w.Program,
-		Commands: append([]string{mountState}, commands...),
+		Commands: slices.Concat([]string{mountState, startApplication}, commands),
 	}
 	if trace {
 		b.Env = []string{"APTFLEET_FAULT_TRACE=" + lent + "/trace"}
+		b.Commands[0] += " && echo " + mountedMark + " >" + lent + "/trace"
 	}
 	return b.start(ctx, random)
 }
@@ -166,14 +173,15 @@ func edits(n int) map[string]string {
 	}
 }
 
-// edit makes the changes, durably.
-func edit(root string, n int) error {
+// edit makes the changes in the root of a deployment, and lets the application
+// write, durably.
+func edit(top string, deployment, n int) error {
 	for path, content := range edits(n) {
-		if err := os.WriteFile(filepath.Join(root, path), []byte(content), 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(deploymentRoot(top, deployment), path), []byte(content), 0o644); err != nil {
 			return err
 		}
 	}
-	return atomicfile.SyncFS(root)
+	return errors.Join(writeRow(top, n), atomicfile.SyncFS(top))
 }
 
 // play does one update, undisturbed, and records it. The world's disk is
@@ -210,11 +218,10 @@ func (w *world) play(ctx context.Context, number int, bad bool) (_ *round, err e
 		err = errors.Join(err, e)
 	}()
 	root := func(n int) string { return deploymentRoot(d.top(), n) }
-	state := filepath.Join(d.top(), "state")
 	if r.asBegun, err = readFiles(root(r.from)); err != nil {
 		return nil, err
 	}
-	if r.state, err = readFiles(state); err != nil {
+	if r.state, r.dataBegun, err = readState(d.top()); err != nil {
 		return nil, err
 	}
 	if known, err := d.block(bootcontrol.CommittedFile); err == nil && known["previous"] != "" {
@@ -241,11 +248,14 @@ func (w *world) play(ctx context.Context, number int, bad bool) (_ *round, err e
 		return nil, err
 	}
 	r.settled = r.recording.Len()
-	if err := edit(root(r.from), number); err != nil {
+	if err := edit(d.top(), r.from, number); err != nil {
 		return nil, err
 	}
 	r.edited = r.recording.Len()
 	if r.asEdited, err = readFiles(root(r.from)); err != nil {
+		return nil, err
+	}
+	if _, r.dataEdited, err = readState(d.top()); err != nil {
 		return nil, err
 	}
 	if err := run(r.from, true, updater("update --reboot")); err != nil {
@@ -279,7 +289,17 @@ func (w *world) play(ctx context.Context, number int, bad bool) (_ *round, err e
 			return nil, err
 		}
 	}
-	if r.seeded, err = readFiles(state); err != nil {
+	if r.seeded, r.dataMade, err = readState(d.top()); err != nil {
+		return nil, err
+	}
+	runs := r.from
+	if !bad {
+		runs = r.to
+		if r.asKept, err = readFiles(root(r.to)); err != nil {
+			return nil, err
+		}
+	}
+	if err := errors.Join(r.soundKept(), r.soundData(d.top(), runs)); err != nil {
 		return nil, err
 	}
 	return r, d.off()
@@ -295,10 +315,52 @@ func (r *round) sound() error {
 		return errors.New("nobody edited /etc")
 	case !same("/etc/app.conf") || !same("/etc/local.conf"):
 		return errors.New("the new deployment lacks what was edited")
-	case r.asMade["/etc/app.conf.aptfleet-new"] == "":
+	case !r.besides(fmt.Sprintf("of = %d.0\n", r.number)):
 		return errors.New("the new deployment lacks the release's own configuration")
 	case same("/usr/share/app/version") || r.asMade[kernel] == "" || r.asEdited[kernel] != "" || same("/boot/aptfleet/entry.cfg"):
 		return errors.New("the new deployment is not of the release")
+	}
+	return nil
+}
+
+// besides reports whether the release's own configuration lies beside the one
+// that was edited: dpkg puts it there if it had been edited before, the merge
+// otherwise.
+func (r *round) besides(content string) bool {
+	sum := fmt.Sprintf("%x", sha256.Sum256([]byte(content)))
+	return strings.Contains(r.asMade["/etc/app.conf.aptfleet-new"], sum) || strings.Contains(r.asMade["/etc/app.conf.dpkg-dist"], sum)
+}
+
+// soundKept is sound for what a commit changes: it takes away what limits the
+// trial, and nothing else.
+func (r *round) soundKept() error {
+	for path, was := range r.asMade {
+		if !r.bad && r.asKept[path] != was && !strings.HasPrefix(path, "/etc/systemd/system.conf.d/") {
+			return fmt.Errorf("the commit makes %q of %s, which was %q", r.asKept[path], path, was)
+		}
+	}
+	if len(r.asKept) > len(r.asMade) {
+		return errors.New("the commit brings files")
+	}
+	return nil
+}
+
+// soundData is sound for what outlives releases, once the update is over and
+// deployment n runs.
+func (r *round) soundData(top string, n int) error {
+	changed := epochOf(r.number) != epochOf(runsBefore(r.number))
+	fits, err := flashed(top, n)
+	switch {
+	case err != nil:
+		return err
+	case !fits:
+		return fmt.Errorf("the firmware is not that of deployment %d", n)
+	case r.dataBegun.difference(r.dataEdited) == "":
+		return errors.New("the application wrote nothing")
+	case r.bad && r.dataMade.difference(r.dataEdited) != "":
+		return fmt.Errorf("the old release does not read its old data: %s", r.dataMade.difference(r.dataEdited))
+	case !r.bad && changed == (r.dataMade[unitPlaces[1]] == r.dataEdited[unitPlaces[1]]):
+		return fmt.Errorf("the epoch changes: %v, and the data do the opposite", changed)
 	}
 	return nil
 }
@@ -338,7 +400,7 @@ func (r *round) during(n int) string {
 			break
 		}
 		state = ""
-		if kind, _, ok := strings.Cut(m.name, ":"); ok && kind == firmware {
+		if kind, _, ok := strings.Cut(m.name, ":"); ok && slices.Contains(besideJournal, kind) {
 			state = kind
 		}
 	}

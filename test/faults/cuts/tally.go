@@ -7,12 +7,13 @@ import (
 	"strings"
 )
 
-// firmware is the state of a device that flashes firmware: the updater passes
-// fault points "firmware:…" meanwhile. It is asked for once a round has any.
-const firmware = "firmware"
+// besideJournal are the states of a device that its journal does not know: it
+// keeps or exchanges the data of a state unit, or flashes firmware. The updater
+// passes fault points of these names meanwhile, as "firmware:…".
+var besideJournal = []string{"kept", "firmware"}
 
 // States are those in which a power cut must be tried, in their order.
-var States = []string{"SNAPSHOT", "INSTALL", "VERIFY", "STAGED", "FINALISE", "REBOOT", "TRIAL", "HEALTH", "COMMIT", "ROLLED_BACK"}
+var States = []string{"SNAPSHOT", "INSTALL", "VERIFY", "STAGED", "FINALISE", "REBOOT", "kept", "TRIAL", "HEALTH", "firmware", "COMMIT", "ROLLED_BACK"}
 
 // others are shown, too.
 var others = []string{"IDLE", "CHECK", "PREFLIGHT", "DOWNLOAD"}

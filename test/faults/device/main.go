@@ -116,8 +116,8 @@ func (o order) run(ctx context.Context, program string) (code int, err error) {
 		GRUB: 0.05, Worlds: o.devices, Keep: o.keep, Say: say,
 	}
 	r, err := cuts.Run(ctx, c)
-	fmt.Printf("%d images of %d updates in %v, %.1f s each; %d of a second cut; in %d the next update was made, too; about %d GRUB was asked\n",
-		r.Images, r.Rounds, r.Took.Round(time.Second), r.Took.Seconds()/float64(max(r.Images, 1)), r.Twice, r.GoneOn, r.Booted)
+	fmt.Printf("%d images of %d updates in %v, %.1f s each; %d of a second cut; in %d the next update was made, too; in %d the firmware was half; about %d GRUB was asked\n",
+		r.Images, r.Rounds, r.Took.Round(time.Second), r.Took.Seconds()/float64(max(r.Images, 1)), r.Twice, r.GoneOn, r.Half, r.Booted)
 	fmt.Printf("%v\n%v", r.Writes, r.Tally)
 	if missing := r.Tally.Missing(c.Least()); len(missing) > 0 && o.broken == "" {
 		fmt.Printf("fewer than %d in %s\n", c.Least(), strings.Join(missing, ", "))
