@@ -36,7 +36,7 @@ committed, and with each start of the updater.`,
 			if p.io.JSON {
 				return p.io.PrintJSON(all)
 			}
-			table := p.io.NewTable("component", "has", "wanted", "why not")
+			table := p.io.NewTable("component", "has", "wanted", "why not").Whole()
 			for _, f := range all {
 				table.Row(cmp.Or(f.Component, "-"), cmp.Or(f.Version, "-"), cmp.Or(f.Wanted, "-"), term.Printable(f.Reason))
 			}
@@ -102,7 +102,7 @@ func (p *program) firmwareHistoryCommand() *cobra.Command {
 			if p.io.JSON {
 				return p.io.PrintJSON(append([]firmware.Act{}, book.Acts...))
 			}
-			table := p.io.NewTable("began", "component", "from", "to", "deployment", "result")
+			table := p.io.NewTable("began", "component", "from", "to", "deployment", "result").Whole()
 			for i := len(book.Acts) - 1; i >= 0; i-- {
 				a := book.Acts[i]
 				result := cmp.Or(a.Result, "under way")

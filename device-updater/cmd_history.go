@@ -72,7 +72,7 @@ func (p *program) historyJSON(past []journal.Transaction) error {
 
 // printHistory writes one line for each transaction.
 func (p *program) printHistory(past []journal.Transaction) {
-	table := p.io.NewTable("update", "ended", "took", "release", "deployment", "result")
+	table := p.io.NewTable("update", "ended", "took", "release", "deployment", "result").Whole()
 	for _, t := range slices.Backward(past) {
 		took := time.Duration(t.Seconds * float64(time.Second)).Round(time.Second)
 		table.Row(t.ID, t.Last, took.String(), release(t.Snapshot, t.State)+onTop(t), t.Deployment, result(t))

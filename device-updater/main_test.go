@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -65,6 +66,33 @@ func TestEveryCommandIsInTheDocument(t *testing.T) {
 		}
 		if !c.Hidden && c.GroupID == "" {
 			t.Errorf("%s is in no group", c.Name())
+		}
+	}
+}
+
+// TestThePackageIsInTheDocument: each unit that it brings, and each directory for
+// what products bring.
+func TestThePackageIsInTheDocument(t *testing.T) {
+	document, err := os.ReadFile("../docs/device-updater.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	manifest, err := os.ReadFile("aptfleet.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(document), "\n## The package\n")
+	found := regexp.MustCompile(`dst: (?:/usr/lib/systemd/system/|/usr/lib/aptfleet/)([a-z.-]+(?:/(?:required|wanted))?)[\n/]`).FindAllStringSubmatch(string(manifest), -1)
+	if len(found) < 15 {
+		t.Errorf("only %q", found)
+	}
+	for _, m := range found {
+		name := strings.TrimSuffix(m[1], ".d")
+		if strings.HasSuffix(name, ".wants") || strings.HasSuffix(name, ".requires") || strings.HasPrefix(name, "systemd-tmpfiles-") {
+			continue
+		}
+		if name = strings.TrimSuffix(name, "@.service"); !strings.Contains(section, "`"+name) {
+			t.Errorf("nothing is said about %s", name)
 		}
 	}
 }

@@ -110,7 +110,7 @@ func troubled(t *testing.T) (p *program, b update.Boot, now time.Time) {
 	for _, phase := range []journal.Phase{journal.Check, journal.Install, journal.Staged, journal.Reboot, journal.Trial, journal.Health, journal.RolledBack} {
 		add(journal.Record{Transaction: 12, Phase: phase, State: state(0x17), Snapshot: "20261124T090000Z", Deployment: 9, From: 8})
 	}
-	add(journal.Record{Transaction: 12, Phase: journal.Failed, State: state(0x17), Snapshot: "20261124T090000Z", Deployment: 9, From: 8, Reason: "gateway-app.service failed"})
+	add(journal.Record{Transaction: 12, Phase: journal.Failed, State: state(0x17), Snapshot: "20261124T090000Z", Deployment: 9, From: 8, Reason: "gateway-app.service failed that was fine before the update"})
 	at = ago(4 * time.Hour)
 	for _, phase := range []journal.Phase{journal.Check, journal.Download, journal.Install, journal.Verify, journal.Staged} {
 		add(journal.Record{Transaction: 13, Phase: phase, State: state(9), Snapshot: "20261126T050000Z", Deployment: 9, From: 8})

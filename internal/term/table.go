@@ -12,6 +12,7 @@ type Table struct {
 	io     *IO
 	header []string
 	rows   [][]cell
+	whole  bool
 }
 
 type cell struct {
@@ -35,6 +36,13 @@ func (tb *Table) Row(values ...any) {
 		row[i].text, row[i].style = tb.io.cell(v)
 	}
 	tb.rows = append(tb.rows, row)
+}
+
+// Whole has what is too long for the last column go on below its beginning,
+// where it would be cut: for reasons, which somebody wants to read to their end.
+func (tb *Table) Whole() *Table {
+	tb.whole = true
+	return tb
 }
 
 // Print writes the table. A table without rows writes nothing to standard
@@ -74,7 +82,11 @@ func (tb *Table) Print(none string) {
 		room -= w + 2
 	}
 	for _, row := range append([][]cell{header}, tb.rows...) {
-		row[last].text = shorten(row[last].text, room)
+		lines := []string{shorten(row[last].text, room)}
+		if tb.whole {
+			lines = wrap(row[last].text, room)
+		}
+		row[last].text = lines[0]
 		var line strings.Builder
 		for i, c := range row {
 			line.WriteString(t.paint(c.text, c.style, true))
@@ -83,6 +95,9 @@ func (tb *Table) Print(none string) {
 			}
 		}
 		fmt.Fprintln(t.Out, strings.TrimRight(line.String(), " "))
+		for _, text := range lines[1:] {
+			fmt.Fprintln(t.Out, strings.Repeat(" ", t.Width-room)+t.paint(text, row[last].style, true))
+		}
 	}
 }
 

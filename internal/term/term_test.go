@@ -122,6 +122,24 @@ note     short
 	}
 }
 
+// TestAWholeTable: reasons can be read to their end.
+func TestAWholeTable(t *testing.T) {
+	for width, want := range map[int]string{
+		50: "ID  WHY\n1   the journal of the application says that it\n    cannot find its table of readings\n22  no\n",
+		20: "ID  WHY\n1   the journal of the application says that it cannot find its table of readings\n22  no\n",
+	} {
+		io, out, _ := fake(true, false)
+		io.Width = width
+		table := io.NewTable("id", "why").Whole()
+		table.Row(1, "the journal of the application says that it cannot find its table of readings")
+		table.Row(22, "no")
+		table.Print("")
+		if out.String() != want {
+			t.Errorf("%d columns:\n%s", width, out)
+		}
+	}
+}
+
 func TestAgo(t *testing.T) {
 	for _, c := range []struct {
 		before time.Duration
