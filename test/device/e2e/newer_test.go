@@ -189,7 +189,8 @@ func TestTheUpdaterUpdatesItself(t *testing.T) {
 // one knows what to make of what it left.
 func TestANewerUpdaterThatHangsGoesBackUnattended(t *testing.T) {
 	t.Parallel()
-	d, _ := shipBroken(t, "updater-stuck", impatient)
+	// One try is enough, and the good release after it needs its time.
+	d, _ := shipBroken(t, "updater-stuck", func(d *fielded) { d.trial.Tries, d.trial.Timeout = 1, "40s" })
 	if n := len(d.writers("SETTLE")); n == 0 {
 		t.Error("it did not come to the phase in which it hangs")
 	}
