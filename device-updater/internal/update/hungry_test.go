@@ -67,6 +67,9 @@ func smallMemory(t *testing.T, bytes int64) (put func(pid int) error, leave func
 // so what the kernel kills belongs to the installation. The updater lives, nothing
 // is left, the release is not blamed, and once there is memory it is installed.
 func TestTheApplicationEatsAllMemory(t *testing.T) {
+	if !long() {
+		t.Skip("long: make test-long runs it; TestInstallationAttacks kills what is installed without using up memory")
+	}
 	b := newBench(t, 2<<30)
 	before := b.describe()
 	const machine = 160 << 20

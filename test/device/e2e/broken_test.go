@@ -68,6 +68,9 @@ func TestAReleaseWhoseServiceCrashesAfterTwentySecondsGoesBackByItself(t *testin
 }
 
 func TestAReleaseWhoseServiceHangsGoesBackByItself(t *testing.T) {
+	if !long() {
+		t.Skip("long: make test-long runs it; a service that does not start is refused alike")
+	}
 	t.Parallel()
 	d, _ := shipBroken(t, "hang", impatient)
 	d.saysWhyNot("hang")

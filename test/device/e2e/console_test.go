@@ -40,6 +40,9 @@ func (d *fielded) awaitEmergency(boot int) {
 // booted again, without any trial, until it gets further. A person at the console
 // is not interrupted.
 func TestACommittedBootInEmergencyModeIsRepeatedUnlessSomebodyIsThere(t *testing.T) {
+	if !long() {
+		t.Skip("long: make test-long runs it; it waits for reboots that come of waiting")
+	}
 	t.Parallel()
 	d := newDevice(t)
 	d.on()

@@ -313,6 +313,9 @@ func TestIrreversibleFirmwareWaitsForTheCommit(t *testing.T) {
 // A device that is not certain which board it is on does not touch it, and says
 // so; once it is certain, it does.
 func TestNoFirmwareIsTouchedOnAnUncertainBoard(t *testing.T) {
+	if !long() {
+		t.Skip("long: make test-long runs it; packages hardware and firmware try all of its reasons")
+	}
 	for _, c := range []struct {
 		name, eeprom, factory, why string
 	}{

@@ -188,6 +188,9 @@ func TestTheUpdaterUpdatesItself(t *testing.T) {
 // A new updater that hangs in a phase of its own is ended by PID 1, and the old
 // one knows what to make of what it left.
 func TestANewerUpdaterThatHangsGoesBackUnattended(t *testing.T) {
+	if !long() {
+		t.Skip("long: make test-long runs it; other updaters hang, and one updates itself, in short runs")
+	}
 	t.Parallel()
 	// One try is enough, and the good release after it needs its time.
 	d, _ := shipBroken(t, "updater-stuck", func(d *fielded) { d.trial.Tries, d.trial.Timeout = 1, "40s" })

@@ -100,6 +100,9 @@ func TestAnApplicationReadsItsOldDataAlsoIfTheNewUpdaterNeverRan(t *testing.T) {
 }
 
 func TestARollbackAcrossAnEpochSaysWhatWouldBeLost(t *testing.T) {
+	if !long() {
+		t.Skip("long: make test-long runs it; package rootfs cuts such a rollback at every step")
+	}
 	t.Parallel()
 	d := onLedger(t)
 	d.promote("db-2")
