@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -80,6 +81,21 @@ func OpenRecords(dir string) (Records, error) {
 		}
 	}
 	return Records{dir: dir}, nil
+}
+
+// unlocked are the records that processes without the updater's lock write, at
+// any time.
+var unlocked = []string{holdRecord, developRecord, verifiedRecord}
+
+// Sweep deletes what power cuts left of files that nobody else can be writing:
+// whoever calls it has the updater's lock. Directories in which everything is
+// deleted that is not needed are left to those who do so.
+func (r Records) Sweep() error {
+	var failures []error
+	for _, dir := range []string{"", "deployments", "manifests", "etc", "seeded", "apt/state"} {
+		failures = append(failures, atomicfile.Sweep(r.path(dir), func(file string) bool { return dir != "" || !slices.Contains(unlocked, file) }))
+	}
+	return errors.Join(failures...)
 }
 
 // pass tells a test where it is.
