@@ -46,3 +46,27 @@ func TestWhatPowerCutsLeave(t *testing.T) {
 		}
 	}
 }
+
+// TestADamagedManifest is not believed, and not taken for one that is not there.
+func TestADamagedManifest(t *testing.T) {
+	records, err := OpenRecords(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	root := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(root, "var/lib/dpkg"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(root, "var/lib/dpkg/status"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if report, err := Compare(t.Context(), records, root, 4); err != nil || report.Recorded {
+		t.Errorf("without a manifest: %+v, %v", report, err)
+	}
+	if err := os.WriteFile(records.Manifest(4), []byte("garbage\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Compare(t.Context(), records, root, 4); err == nil {
+		t.Error("a damaged manifest was believed")
+	}
+}
