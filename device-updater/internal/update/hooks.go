@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -55,25 +53,21 @@ type Deferral struct {
 	GivenUp bool          `json:"given_up,omitempty"` // the transaction ended
 }
 
+const deferralRecord = "deferral.json"
+
 // Deferral returns how a release was put off last; the zero Deferral if none
 // was.
 func (r Records) Deferral() (Deferral, error) {
 	var d Deferral
-	err := r.read("deferral.json", &d)
+	err := r.read(deferralRecord, &d)
 	return d, err
 }
 
 // PutDeferral keeps d.
-func (r Records) PutDeferral(d Deferral) error { return r.write("deferral.json", d) }
+func (r Records) PutDeferral(d Deferral) error { return r.write(deferralRecord, d) }
 
-// DropDeferral forgets it. If a power cut brings it back it only is asked for
-// sooner.
-func (r Records) DropDeferral() error {
-	if err := os.Remove(r.path("deferral.json")); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("cannot forget what hooks said: %w", err)
-	}
-	return nil
-}
+// DropDeferral forgets it.
+func (r Records) DropDeferral() error { return r.remove(deferralRecord) }
 
 func (d Deferral) of(offer Offer) bool {
 	return d.State != "" && d.State == offer.State && d.Local == offer.Overlay.ID()

@@ -3,7 +3,6 @@ package update
 import (
 	"context"
 	"fmt"
-	"os"
 	"time"
 
 	"aptfleet/device-updater/internal/inhibit"
@@ -40,10 +39,7 @@ func (r Records) putWish(name string, h protocol.Hold) error {
 	if h != (protocol.Hold{}) {
 		return r.write(name, h)
 	}
-	if err := os.Remove(r.path(name)); err != nil && !os.IsNotExist(err) {
-		return fmt.Errorf("cannot keep record %s: %w", name, err)
-	}
-	return nil
+	return r.remove(name)
 }
 
 // now is the time as far as it is known: a clock that was set back does not

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"time"
 
@@ -96,7 +95,7 @@ func (m *Machine) forgetCancelled() {
 		return
 	}
 	m.pause = pause{}
-	if err := os.Remove(m.Records.path(withdrawnRecord)); err != nil && !os.IsNotExist(err) {
+	if err := m.Records.remove(withdrawnRecord); err != nil {
 		m.say(func(s *Status) { s.LastError = err.Error() })
 	}
 }
