@@ -150,7 +150,7 @@ func (m *Machine) saveEdits(ctx context.Context, tx journal.Record) error {
 		return nil
 	}
 	etc := filepath.Join(m.Roots.Path(deployment(tx.Deployment)), "etc")
-	kept, err := m.Records.keepEditsOf(ctx, tx.Deployment, etc, m.Clock().UTC().Truncate(time.Second))
+	kept, err := m.Records.keepEditsOf(ctx, tx.Deployment, etc, m.recordTime())
 	if kept && err == nil {
 		err = m.Roots.Sync() // before the originals are deleted
 	}

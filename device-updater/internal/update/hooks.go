@@ -118,7 +118,7 @@ func (m *Machine) askHooks(ctx context.Context, tx journal.Record, p hook.Point)
 		}
 		return false, nil
 	}
-	now := m.Clock().UTC().Truncate(time.Second)
+	now := m.recordTime()
 	if d.State != tx.State || d.Local != tx.Local || d.Point != p || d.GivenUp || now.Before(d.Since) {
 		d = Deferral{State: tx.State, Local: tx.Local, Point: p, Since: now}
 	}

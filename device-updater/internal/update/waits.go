@@ -42,6 +42,9 @@ func (r Records) putWish(name string, h protocol.Hold) error {
 	return r.remove(name)
 }
 
+// recordTime is the time for a record: UTC, in whole seconds.
+func (m *Machine) recordTime() time.Time { return m.Clock().UTC().Truncate(time.Second) }
+
 // now is the time as far as it is known: a clock that was set back does not
 // make what is to end last longer.
 func (m *Machine) now() time.Time {

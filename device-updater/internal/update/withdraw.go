@@ -77,7 +77,7 @@ func (m *Machine) leaveAlone(state, reason string) error {
 		}
 	}
 	m.pause = pause{state: state, reason: reason, cancelled: true}
-	return m.Records.write(withdrawnRecord, withdrawn{State: state, Reason: reason, At: m.Clock().UTC().Truncate(time.Second)})
+	return m.Records.write(withdrawnRecord, withdrawn{State: state, Reason: reason, At: m.recordTime()})
 }
 
 // remindOfCancelled reads what leaveAlone kept. What cannot be read is
