@@ -73,28 +73,32 @@ func (d Deferral) of(offer Offer) bool {
 	return d.State != "" && d.State == offer.State && d.Local == offer.Overlay.ID()
 }
 
-// putOff returns why hooks keep what is staged, or else an offer, from being
-// booted or begun right now; "" if they do not, or are to be asked again.
-func (m *Machine) putOff(offer Offer, staged journal.Record, o Options) (string, error) {
+// putOff decides whether hooks keep what is staged, or else an offer, from being
+// booted or begun right now, and says so in the status. They do not if they are
+// to be asked again.
+func (m *Machine) putOff(offer Offer, staged journal.Record, o Options) (bool, error) {
 	d, err := m.Records.Deferral()
 	its := d.of(offer)
 	if staged.Phase == journal.Staged {
 		its = d.State == staged.State && d.Local == staged.Local
 	}
 	if err != nil || !its {
-		return "", nil // a record that cannot be read is replaced by the next one
+		return false, nil // a record that cannot be read is replaced by the next one
 	}
 	pause := min(firstHookPause<<min(max(d.Times-1, 0), 16), lastHookPause)
 	if d.GivenUp {
 		pause = hookRest
 	}
 	if gone := m.Clock().Sub(d.Last); o.Patient && gone >= 0 && gone < pause {
-		return d.Reason, nil
+		m.say(func(s *Status) { s.WhyNot = d.Reason })
+		return true, nil
 	}
 	if d.GivenUp {
-		return "", m.Records.DropDeferral()
+		if err := m.Records.DropDeferral(); err != nil {
+			return true, m.whyNot(err)
+		}
 	}
-	return "", nil
+	return false, nil
 }
 
 // askHooks asks the hooks of a point whether the transaction may go on; if not,

@@ -108,8 +108,8 @@ func asBad(tx journal.Record) journal.Record {
 }
 
 func (m *Machine) recoverStaged(ctx context.Context, tx journal.Record, current int) error {
-	if m.pause.cancelled && m.pause.state == tx.State {
-		return m.discard(ctx, tx, m.pause.reason)
+	if m.isCancelled(tx.State) {
+		return m.discard(ctx, tx, m.cancelled.Reason)
 	}
 	if current == tx.From && m.Roots.Exists(pristine(tx.Deployment)) && m.Roots.Exists(base(tx.Deployment)) {
 		return nil

@@ -147,15 +147,10 @@ func (m *Machine) ownIsStaged(tx journal.Record, booted Deployment) bool {
 	return err == nil && sameRelease(staged, booted) && m.refuseHeld("boot it") == nil
 }
 
-// bootStaged boots what is staged if it need not wait.
-func (m *Machine) bootStaged(ctx context.Context, offer Offer, tx journal.Record, o Options) error {
-	if why, err := m.putOff(offer, tx, o); err != nil {
-		return m.whyNot(err)
-	} else if why != "" {
-		m.say(func(s *Status) { s.WhyNot = why })
-		return nil
-	}
-	if waits, err := m.waits(ctx, tx, o.Reboot); waits {
+// bootStaged boots what is staged if it need not wait. asked says that a person
+// wants that.
+func (m *Machine) bootStaged(ctx context.Context, tx journal.Record, asked bool) error {
+	if waits, err := m.waits(ctx, tx, asked); waits {
 		return err
 	}
 	return m.finalise(ctx, tx)
