@@ -28,7 +28,6 @@ import (
 	"aptfleet/device-updater/internal/apt"
 	"aptfleet/device-updater/internal/boot"
 	"aptfleet/device-updater/internal/health"
-	"aptfleet/device-updater/internal/hook"
 	"aptfleet/device-updater/internal/inhibit"
 	"aptfleet/device-updater/internal/journal"
 	"aptfleet/device-updater/internal/merge"
@@ -356,7 +355,7 @@ func (m *Machine) Update(ctx context.Context, o Options) error {
 			return m.whyNot(&Refused{Reason: "it is staged, and something else is assigned now"})
 		}
 	}
-	if why := m.follows(); why != "" {
+	if why := m.develops(); why != "" {
 		// Somebody said so while it was staged.
 		return m.whyNot(&Refused{Reason: why})
 	}
@@ -388,14 +387,6 @@ func (m *Machine) keepStill(offer Offer, booted Deployment, o Options) error {
 		return nil // Check has said why
 	}
 	return m.whyNot(&Refused{Reason: offer.Against, Hint: m.nextStep(offer)})
-}
-
-// nextStep is what whoever is kept from an update may do about it here.
-func (m *Machine) nextStep(offer Offer) string {
-	if offer.Against == m.heldHere() {
-		return unhold
-	}
-	return ""
 }
 
 // Preview says what Update would change, and changes nothing: only apt's
@@ -533,66 +524,6 @@ func (m *Machine) enter(tx journal.Record, phase journal.Phase) (journal.Record,
 	}
 	m.say(func(s *Status) { s.Phase, s.Progress, s.Done, s.Total, s.Unit = string(phase), "", 0, 0, "" })
 	return tx, nil
-}
-
-// Rollback boots the previous deployment, on trial like any other. When it is
-// committed, the release that was left is remembered, so that it does not
-// come back by itself.
-//
-// It is refused where the previous deployment cannot read what was written since:
-// RollbackState does it nevertheless.
-func (m *Machine) Rollback(ctx context.Context) error { return m.rollback(ctx, false) }
-
-// RollbackState is Rollback that takes the state with it: units of another epoch
-// are put back as the previous deployment last wrote them.
-func (m *Machine) RollbackState(ctx context.Context) error { return m.rollback(ctx, true) }
-
-func (m *Machine) rollback(ctx context.Context, withState bool) error {
-	tx := m.Journal.Last()
-	if tx.Open() && tx.Phase != journal.Staged {
-		return &Refused{Reason: fmt.Sprintf("cannot roll back: an update is in phase %s", tx.Phase), Hint: "device-updater status"}
-	}
-	if err := m.refuseLoss(withState); err != nil {
-		return err
-	}
-	current, err := m.Boot.Current()
-	if err != nil {
-		return err
-	}
-	d, err := m.Boot.Default()
-	if err != nil {
-		return err
-	}
-	if !d.HasPrevious || d.Previous == current || !m.Roots.Exists(deployment(d.Previous)) {
-		return &Refused{Reason: "cannot roll back: there is no previous deployment"}
-	}
-	previous, err := m.Records.Deployment(d.Previous)
-	if err != nil {
-		return err
-	}
-	if tx.Phase == journal.Staged {
-		if err := m.discard(ctx, tx, "a person rolls back"); err != nil {
-			return err
-		}
-	}
-	tx = journal.Record{
-		Transaction: m.nextTransaction(), State: previous.State, Snapshot: previous.Snapshot,
-		Deployment: d.Previous, From: current, Manual: true, Reason: "a person rolls back",
-	}
-	if m.Hooks != nil {
-		// They are told: a person who goes back is not kept from it.
-		if err := m.Hooks.Run(ctx, hook.BeforeFinalise, hookEnv(tx)); err != nil {
-			tx = tx.With(err.Error())
-		}
-	}
-	if tx, err = m.enter(tx, journal.Finalise); err != nil {
-		return err
-	}
-	// Its time limit is the one of its own first trial, or of the factory.
-	if err := m.System.ArmTrial(m.Roots.Path(deployment(d.Previous)), m.Settings.TrialTimeout); err != nil {
-		return errors.Join(m.whyNot(err), m.giveUpTry(ctx, tx, err))
-	}
-	return m.try(ctx, tx)
 }
 
 // Rebooting reports whether a reboot was asked for and has not come yet:

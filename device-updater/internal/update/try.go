@@ -97,19 +97,6 @@ func (m *Machine) PreviewRejoin(ctx context.Context) ([]apt.Change, error) {
 	return plan.Changes(), nil
 }
 
-// refuseHeld refuses what a person asks for where an operator wants the device to
-// stay as it is. What only the assignment lacks does not: it says nothing about
-// the release that is booted.
-func (m *Machine) refuseHeld(verb string) error {
-	if why := m.Releases.Held(); why != "" {
-		return &Refused{Reason: fmt.Sprintf("cannot %s: %s", verb, why), Hint: "an operator takes the hold off: repo-manager device unhold"}
-	}
-	if why := m.heldHere(); why != "" {
-		return &Refused{Reason: fmt.Sprintf("cannot %s: %s", verb, why), Hint: unhold}
-	}
-	return nil
-}
-
 // free returns what is booted, if nothing is under way that goes on by itself.
 func (m *Machine) free(verb string) (int, Deployment, error) {
 	current, err := m.Boot.Current()
