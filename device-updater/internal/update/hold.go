@@ -30,7 +30,10 @@ func (r Records) Develop() (protocol.Hold, error) { return r.wish(developRecord)
 // again. It may be called by another process at any time.
 func (r Records) PutDevelop(h protocol.Hold) error { return r.putWish(developRecord, h) }
 
-func (r Records) wish(name string) (h protocol.Hold, err error) { return h, r.read(name, &h) }
+func (r Records) wish(name string) (h protocol.Hold, err error) {
+	err = r.read(name, &h)
+	return h, err
+}
 
 func (r Records) putWish(name string, h protocol.Hold) error {
 	if h != (protocol.Hold{}) {

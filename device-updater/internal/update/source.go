@@ -231,7 +231,8 @@ func (s *Source) Plan(ctx context.Context, o Offer, root string, d Deployment) (
 	plan := apt.MakePlan(list, installed, d.hashes(), native)
 	plan.Repair(s.found.Packages())
 	plan.Mend = plan.Mend || len(s.found.Damage) > 0
-	return plan, s.private.Measure(ctx, &plan)
+	err = s.private.Measure(ctx, &plan)
+	return plan, err
 }
 
 // list is what must be installed, the overlay included.
