@@ -136,8 +136,5 @@ func firmwareFacts(all []protocol.Firmware) (attention, fine []term.Fact) {
 		}
 		attention = append(attention, term.Fact{Name: "firmware", Value: what})
 	}
-	if len(attention) > few {
-		attention = append(attention[:few], term.Fact{Value: fmt.Sprintf("and %d more: `device-updater firmware`", len(attention)-few)})
-	}
-	return attention, append(fine, term.Fact{Name: "firmware", Value: strings.Join(well, ", ")})
+	return abridged(attention, "device-updater firmware"), []term.Fact{{Name: "firmware", Value: strings.Join(well, ", ")}}
 }

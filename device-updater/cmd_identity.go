@@ -119,7 +119,7 @@ func (p *program) lookIdentity(ctx context.Context) (identityView, error) {
 	if v.ArchiveKey, err = sign.CertificateFingerprint([]byte(e.ArchiveKey)); err != nil {
 		return identityView{}, err
 	}
-	if block, _ := pem.Decode([]byte(e.CA)); block != nil {
+	if block, _ := pem.Decode([]byte(e.CA)); block != nil { // what follows the first certificate does not count
 		sum := sha256.Sum256(block.Bytes)
 		v.CAFingerprint = hex.EncodeToString(sum[:])
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -13,7 +14,6 @@ import (
 
 func (p *program) tryCommand() *cobra.Command {
 	request := daemon.Request{Act: daemon.Try}
-	var dryRun bool
 	cmd := &cobra.Command{
 		Use:   "try FILE.deb…",
 		Short: "Put packages of your own on top of the release",
@@ -39,16 +39,21 @@ A device that is held stays as it is: try and rejoin are refused then.`,
 				}
 				request.Files = append(request.Files, path)
 			}
-			request.By, request.DryRun = person(), dryRun
-			if dryRun {
-				return p.preview(cmd.Context(), request)
-			}
-			return p.ask(cmd.Context(), request, true)
+			request.By = person()
+			return p.askOrPreview(cmd.Context(), request)
 		},
 	}
 	cmd.Flags().BoolVar(&request.Reboot, "reboot", false, "boot it when it is staged, whatever the configuration says")
-	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only show which packages would change")
+	cmd.Flags().BoolVar(&request.DryRun, "dry-run", false, "only show which packages would change")
 	return cmd
+}
+
+// askOrPreview has a request carried out, or shows what it would change.
+func (p *program) askOrPreview(ctx context.Context, r daemon.Request) error {
+	if r.DryRun {
+		return p.preview(ctx, r)
+	}
+	return p.ask(ctx, r, true)
 }
 
 func (p *program) rejoinCommand() *cobra.Command {
@@ -65,10 +70,7 @@ is staged.`,
 		Example: "  device-updater rejoin --dry-run",
 		Args:    usage(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if request.DryRun {
-				return p.preview(cmd.Context(), request)
-			}
-			return p.ask(cmd.Context(), request, true)
+			return p.askOrPreview(cmd.Context(), request)
 		},
 	}
 	cmd.Flags().BoolVar(&request.Reboot, "reboot", false, "boot it when it is staged, whatever the configuration says")

@@ -77,6 +77,9 @@ func (p *program) open() (_ *device, err error) {
 			err = errors.Join(err, lock.Close())
 		}
 	}()
+	if err := records.Sweep(); err != nil {
+		p.io.Note("%v", err) // that costs room, not updates
+	}
 	log, err := journal.Open(p.journalPath(), time.Now)
 	if err != nil {
 		return nil, err

@@ -33,17 +33,14 @@ func (v statusView) etcFacts(io *term.IO) (attention, fine []term.Fact) {
 	} else if x != nil {
 		attention = append(attention, term.Fact{Name: "verified", Value: fmt.Sprintf("%s, not equal to its release (files changed: %d, of no package: %d); `device-updater verify` names them", io.When(x.At), x.Damage, x.Unowned)})
 	}
-	if v.Etc != nil && len(v.Etc.Conflicts) > 0 {
+	if v.Etc != nil {
+		var conflicts []term.Fact
 		beside := false
-		for i, c := range v.Etc.Conflicts {
-			if i < few {
-				attention = append(attention, term.Fact{Name: "conflict", Value: conflictText(c)})
-			}
+		for _, c := range v.Etc.Conflicts {
+			conflicts = append(conflicts, term.Fact{Name: "conflict", Value: conflictText(c)})
 			beside = beside || c.Beside != ""
 		}
-		if left := len(v.Etc.Conflicts) - few; left > 0 {
-			attention = append(attention, more(left))
-		}
+		attention = append(attention, abridged(conflicts, everything)...)
 		if beside {
 			attention = append(attention, term.Fact{Value: "merge the release's version into the file that stayed, or delete it"})
 		}

@@ -32,19 +32,12 @@ func (p *program) lookState() (v stateView) {
 
 // facts are what people read about the state.
 func (v stateView) facts(io *term.IO) (attention, fine []term.Fact) {
-	for i, u := range v.Units {
-		if i == few {
-			fine = append(fine, more(len(v.Units)-few))
-			break
-		}
+	for _, u := range v.Units {
 		fine = append(fine, term.Fact{Name: "state", Value: fmt.Sprintf("%s of epoch %d since %s, in %s", u.Name, u.Epoch, u.Since.UTC().Format(time.RFC3339), strings.Join(u.Paths, " "))})
 	}
-	for i, c := range v.Kept {
-		if i == few {
-			fine = append(fine, more(len(v.Kept)-few))
-			break
-		}
-		fine = append(fine, term.Fact{Name: "kept", Value: fmt.Sprintf("%s of epoch %d, as deployment %d left it %s, in %s", c.Name, c.Epoch, c.Deployment, io.When(c.At), c.Dir)})
+	var kept []term.Fact
+	for _, c := range v.Kept {
+		kept = append(kept, term.Fact{Name: "kept", Value: fmt.Sprintf("%s of epoch %d, as deployment %d left it %s, in %s", c.Name, c.Epoch, c.Deployment, io.When(c.At), c.Dir)})
 	}
-	return []term.Fact{{Name: "state", Value: v.Trouble}}, fine
+	return []term.Fact{{Name: "state", Value: v.Trouble}}, append(abridged(fine, everything), abridged(kept, everything)...)
 }

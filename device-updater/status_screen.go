@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -159,27 +158,35 @@ func failedFacts(io *term.IO, failed []protocol.Failure) []term.Fact {
 		all = append(all, term.Fact{Value: "`device-updater status --evidence` shows what its logs say"})
 	}
 	if len(failed) > 1 {
-		all = append(all, more(len(failed)-1))
+		all = append(all, more(len(failed)-1, everything))
 	}
 	return all
 }
 
-// more says that there are others.
-func more(n int) term.Fact {
-	return term.Fact{Value: "and " + strconv.Itoa(n) + " more: `device-updater status --json`"}
+// everything is what has all that the screen has not.
+const everything = "device-updater status --json"
+
+// abridged leaves few facts of one kind, and says how many more there are and
+// which command has them.
+func abridged(all []term.Fact, command string) []term.Fact {
+	if left := len(all) - few; left > 0 {
+		return append(all[:few], more(left, command))
+	}
+	return all
+}
+
+// more says that there are others, and which command has them.
+func more(n int, command string) term.Fact {
+	return term.Fact{Value: fmt.Sprintf("and %d more: `%s`", n, command)}
 }
 
 // overlayFacts are about packages of somebody's own.
 func (v statusView) overlayFacts(io *term.IO) (all []term.Fact) {
-	for i, o := range v.Overlay {
-		if i == few {
-			all = append(all, more(len(v.Overlay)-few))
-			break
-		}
+	for _, o := range v.Overlay {
 		all = append(all, term.Fact{Name: "overlay", Value: fmt.Sprintf("%s, from %s%s %s", o, o.File, by(o.By), io.When(o.At))})
 	}
 	if len(v.Overlay) > 0 {
-		all = append(all, term.Fact{Value: "so it is not equal to its release; `device-updater rejoin` makes it so"})
+		all = append(abridged(all, everything), term.Fact{Value: "so it is not equal to its release; `device-updater rejoin` makes it so"})
 	}
 	return all
 }

@@ -132,11 +132,11 @@ func (s *server) openDirectory(ctx context.Context) error {
 			return fmt.Errorf("cannot open data directory: %w", err)
 		}
 	}
-	// Files that a killed server was about to rename (see package atomicfile).
-	for _, dir := range []string{"keys", "public", "public/*/boms", "run", "mirrors/*/*"} {
-		left, err := fs.Glob(os.DirFS(s.settings.Data), dir+"/.*.tmp")
-		for _, name := range left {
-			err = errors.Join(err, os.Remove(s.path(name)))
+	// Files that a killed server was about to rename.
+	for _, pattern := range []string{"keys", "public", "public/*/boms", "run", "mirrors/*/*"} {
+		dirs, err := fs.Glob(os.DirFS(s.settings.Data), pattern)
+		for _, dir := range dirs {
+			err = errors.Join(err, atomicfile.Sweep(s.path(dir), nil))
 		}
 		if err != nil {
 			return fmt.Errorf("cannot open data directory: %w", err)

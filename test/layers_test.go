@@ -74,7 +74,7 @@ var layers = []layer{
 	{from: "device-updater/internal/rootfs", never: []string{module + "/device-updater/internal/boot", module + "/device-updater/internal/update"}, reason: "only the state machine composes back ends"},
 	{from: "device-updater/internal/boot", never: []string{module + "/device-updater/internal/rootfs", module + "/device-updater/internal/update"}, reason: "only the state machine composes back ends"},
 	{from: "internal/tlspin", never: []string{"golang.org/...", "github.com/..."}, only: []string{}, reason: "devices carry it: the standard library is enough"},
-	{from: "device-updater/internal/{apt,archive,drift,evidence,health,uplink,agent,journal,identity,enrol,assignment,exchange,script,settings,hardware,firmware,inhibit,window,hook}", never: []string{module + "/device-updater/internal/update"}, reason: "a back end never knows the state machine"},
+	{from: "device-updater/internal/{apt,archive,drift,dropin,evidence,health,uplink,agent,journal,identity,enrol,assignment,exchange,script,settings,hardware,firmware,inhibit,window,hook}", never: []string{module + "/device-updater/internal/update"}, reason: "a back end never knows the state machine"},
 	{from: "device-updater", never: []string{module + "/device-updater/internal/servertest"}, reason: "the server that lies is for tests alone"},
 	{from: "device-updater", never: []string{module + "/device-updater/internal/rootfs/rootfstest"}, reason: "the suite of back ends is for tests alone"},
 	{from: "device-updater", never: []string{module + "/device-updater/internal/apttest"}, reason: "archives of hand-made packages are for tests alone"},

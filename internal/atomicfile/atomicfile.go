@@ -14,6 +14,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -31,8 +32,8 @@ func Write(path string, data []byte, perm fs.FileMode) error {
 func WriteFrom(path string, r io.Reader, perm fs.FileMode) (err error) {
 	dir := filepath.Dir(path)
 	// The leading dot keeps an unfinished file out of globs; a crash before
-	// the rename can leave it behind, so owners of directories clear *.tmp.
-	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+".*.tmp")
+	// the rename can leave it behind, so owners of directories call Sweep.
+	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+".*"+unfinished)
 	if err != nil {
 		return fmt.Errorf("cannot write %s: %w", path, err)
 	}
@@ -65,6 +66,39 @@ func WriteFrom(path string, r io.Reader, perm fs.FileMode) (err error) {
 		return fmt.Errorf("cannot write %s: %w", path, err)
 	}
 	return SyncDir(dir)
+}
+
+// unfinished ends the name of a file that is not whole yet.
+const unfinished = ".tmp"
+
+// Sweep deletes what crashes left in dir of a Write of those files of which of
+// is true; nil is all. Nobody may be writing them. No directory is fine.
+func Sweep(dir string, of func(file string) bool) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("cannot sweep %s: %w", dir, err)
+	}
+	var failures []error
+	for _, e := range entries {
+		if file, ok := unfinishedOf(e.Name()); ok && (of == nil || of(file)) {
+			failures = append(failures, os.Remove(filepath.Join(dir, e.Name())))
+		}
+	}
+	if err := errors.Join(failures...); err != nil {
+		return fmt.Errorf("cannot sweep %s: %w", dir, err)
+	}
+	return nil
+}
+
+// unfinishedOf returns the file that was to become of one with this name.
+func unfinishedOf(name string) (file string, ok bool) {
+	name, hidden := strings.CutPrefix(name, ".")
+	name, half := strings.CutSuffix(name, unfinished)
+	end := strings.LastIndexByte(name, '.') // what follows is random
+	if !hidden || !half || end < 1 {
+		return "", false
+	}
+	return name[:end], true
 }
 
 // SyncDir makes the names in a directory durable: files created, renamed and

@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -116,6 +117,67 @@ func TestReadersSeeWholeFiles(t *testing.T) {
 		if err != nil || !contents[string(got)] {
 			t.Fatalf("a reader saw %d bytes, %v", len(got), err)
 		}
+	}
+}
+
+// TestSweep: what was left of a Write goes, whatever the name of the file, and
+// nothing else.
+func TestSweep(t *testing.T) {
+	dir := t.TempDir()
+	put := func(name string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// As a crash leaves it: the writer never comes back from reading.
+	interrupted := func(file string) (name string) {
+		t.Helper()
+		source, end := io.Pipe()
+		reading := make(chan error, 1)
+		go func() { reading <- atomicfile.WriteFrom(filepath.Join(dir, file), source, 0o600) }()
+		if _, err := end.Write([]byte("half")); err != nil {
+			t.Fatal(err)
+		}
+		left, err := filepath.Glob(filepath.Join(dir, "."+file+".*"))
+		if err != nil || len(left) != 1 {
+			t.Fatalf("%s: %v, %v", file, left, err)
+		}
+		if err := end.CloseWithError(errors.New("cut")); err != nil || <-reading == nil {
+			t.Fatalf("it was not interrupted: %v", err)
+		}
+		return filepath.Base(left[0])
+	}
+	one, dots := interrupted("one"), interrupted("a.b.json")
+	others := []string{"one", ".one", ".tmp", "x.1.tmp", ".one.tmp.1"}
+	for _, name := range append(others, one, dots) {
+		put(name)
+	}
+	remain := func(want ...string) {
+		t.Helper()
+		entries, err := os.ReadDir(dir)
+		var got []string
+		for _, e := range entries {
+			got = append(got, e.Name())
+		}
+		slices.Sort(want)
+		if err != nil || !slices.Equal(got, want) {
+			t.Errorf("there is %q, %v; want %q", got, err, want)
+		}
+	}
+	if err := atomicfile.Sweep(dir, func(file string) bool { return file == "a.b.json" }); err != nil {
+		t.Error(err)
+	}
+	remain(append(others, one)...)
+	if err := atomicfile.Sweep(dir, nil); err != nil {
+		t.Error(err)
+	}
+	remain(others...)
+	if err := atomicfile.Sweep(filepath.Join(dir, "absent"), nil); err != nil {
+		t.Error(err)
+	}
+	if err := atomicfile.Sweep(filepath.Join(dir, "one"), nil); err == nil {
+		t.Error("a file was swept like a directory")
 	}
 }
 

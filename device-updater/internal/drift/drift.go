@@ -145,17 +145,10 @@ func below(rel string, dirs []string) bool {
 	return false
 }
 
-// Check compares root with its dpkg database and with manifest, which may be
-// nil. It reads every file of every package.
-func Check(ctx context.Context, root string, manifest io.Reader) (Report, error) {
-	var recorded map[string]rootfs.Entry
-	if manifest != nil {
-		var err error
-		if recorded, err = rootfs.ReadManifest(manifest); err != nil {
-			return Report{}, fmt.Errorf("cannot compare %s with its packages: %w", root, err)
-		}
-	}
-	return run(ctx, root, recorded, nil)
+// Check compares root with its dpkg database and with manifest, nil if there is
+// none. It reads every file of every package.
+func Check(ctx context.Context, root string, manifest map[string]rootfs.Entry) (Report, error) {
+	return run(ctx, root, manifest, nil)
 }
 
 // Changed is Check for a root of which manifest is the record: files that have

@@ -66,12 +66,11 @@ func (r tree) manifest() []byte {
 
 func (r tree) check(manifest []byte) Report {
 	r.t.Helper()
-	var in *bytes.Reader
-	report, err := Check(r.t.Context(), r.root, nil)
+	var recorded map[string]rootfs.Entry
 	if manifest != nil {
-		in = bytes.NewReader(manifest)
-		report, err = Check(r.t.Context(), r.root, in)
+		recorded = r.read(manifest)
 	}
+	report, err := Check(r.t.Context(), r.root, recorded)
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -252,10 +251,6 @@ func TestDamagedDatabases(t *testing.T) {
 	r := newTree(t)
 	if _, err := Check(t.Context(), r.root, nil); err == nil {
 		t.Error("a root without dpkg is as its packages want it")
-	}
-	r.write("var/lib/dpkg/status", "")
-	if _, err := Check(t.Context(), r.root, strings.NewReader("garbage\n")); err == nil {
-		t.Error("a damaged manifest was believed")
 	}
 	loop := newTree(t)
 	loop.write("var/lib/dpkg/status", "Package: one\nStatus: install ok installed\nVersion: 1\nArchitecture: all\n")

@@ -1,20 +1,15 @@
 package firmware
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"path"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"time"
 
-	"go.yaml.in/yaml/v3"
-
+	"aptfleet/device-updater/internal/dropin"
 	"aptfleet/device-updater/internal/hardware"
 	"aptfleet/internal/deb"
 )
@@ -48,7 +43,6 @@ type Image struct {
 }
 
 const (
-	maxDescriptor  = 64 << 10 // bytes
 	defaultTimeout = time.Minute
 	longestTimeout = time.Hour
 )
@@ -62,53 +56,27 @@ var (
 // Load reads the descriptors in dir, sorted by component. No directory is no
 // firmware.
 func Load(dir string) ([]Descriptor, error) {
-	names, err := filepath.Glob(filepath.Join(dir, "*.yaml"))
+	var all []Descriptor
+	err := dropin.Each(dir, func(name string, text []byte) error {
+		d, err := Parse(text)
+		if err == nil && d.Component+".yaml" != name {
+			err = fmt.Errorf("component: %q is not the name of the file", d.Component)
+		}
+		all = append(all, d)
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("cannot read what firmware is wanted: %w", err)
 	}
-	slices.Sort(names)
-	var all []Descriptor
-	for _, name := range names {
-		text, err := readSome(name)
-		var d Descriptor
-		if err == nil {
-			d, err = Parse(text)
-		}
-		if component := strings.TrimSuffix(filepath.Base(name), ".yaml"); err == nil && d.Component != component {
-			err = fmt.Errorf("component: %q is not the name of the file", d.Component)
-		}
-		if err != nil {
-			return nil, fmt.Errorf("cannot read what firmware is wanted: %s: %w", filepath.Base(name), err)
-		}
-		all = append(all, d)
-	}
 	return all, nil
-}
-
-func readSome(name string) ([]byte, error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxDescriptor+1))
-	if err == nil && len(text) > maxDescriptor {
-		err = fmt.Errorf("it has more than %d bytes", maxDescriptor)
-	}
-	return text, err
 }
 
 // Parse reads a descriptor. An unknown key, a missing one and a value out of its
 // range are errors that name the key.
 func Parse(text []byte) (Descriptor, error) {
-	decoder := yaml.NewDecoder(bytes.NewReader(text))
-	decoder.KnownFields(true)
 	var d Descriptor
-	if err := decoder.Decode(&d); err != nil {
-		return Descriptor{}, errors.New(strings.Join(strings.Fields(err.Error()), " "))
-	}
-	if err := decoder.Decode(new(any)); !errors.Is(err, io.EOF) {
-		return Descriptor{}, errors.New("it has more than one document")
+	if err := dropin.Decode(text, &d); err != nil {
+		return Descriptor{}, err
 	}
 	if err := d.check(); err != nil {
 		return Descriptor{}, err

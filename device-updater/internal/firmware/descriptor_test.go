@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"aptfleet/device-updater/internal/dropin"
 )
 
 const whole = `component: mcu
@@ -96,7 +98,7 @@ func TestLoad(t *testing.T) {
 	if _, err := Load(dir); err == nil || !strings.Contains(err.Error(), "pump.yaml: component:") {
 		t.Errorf("a file of another name: %v", err)
 	}
-	put("pump.yaml", strings.Repeat("#", maxDescriptor+1))
+	put("pump.yaml", strings.Repeat("#", dropin.MaxFile+1))
 	if _, err := Load(dir); err == nil || !strings.Contains(err.Error(), "more than") {
 		t.Errorf("a huge file: %v", err)
 	}

@@ -15,6 +15,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+
+	"aptfleet/device-updater/internal/identity"
 )
 
 // Board is the hardware as the running system sees it.
@@ -115,10 +117,8 @@ const parameter = "aptfleet.revision="
 // those that its PID 1 was told, as systemd does it (kernel-command-line(7)).
 func (b *Board) commandLine() []string {
 	name, separator := "proc/cmdline", " \n"
-	for _, container := range []string{"run/host/container-manager", "run/systemd/container"} {
-		if _, err := os.Stat(filepath.Join(b.Root, container)); err == nil {
-			name, separator = "proc/1/cmdline", "\x00"
-		}
+	if identity.InContainer(os.DirFS(b.Root)) {
+		name, separator = "proc/1/cmdline", "\x00"
 	}
 	text, err := os.ReadFile(filepath.Join(b.Root, name))
 	if err != nil {

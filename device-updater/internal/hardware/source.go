@@ -15,8 +15,7 @@ import (
 	"strings"
 	"time"
 
-	"go.yaml.in/yaml/v3"
-
+	"aptfleet/device-updater/internal/dropin"
 	"aptfleet/device-updater/internal/script"
 )
 
@@ -48,10 +47,8 @@ type file struct {
 	Revision []Source `yaml:"revision"`
 }
 
-const (
-	maxFile  = 64 << 10 // bytes of a file in Dir
-	maxValue = 4 << 10  // bytes that a source may say
-)
+// maxValue is how much a source may say, in bytes.
+const maxValue = 4 << 10
 
 // scriptLimit is how long a script may take.
 const scriptLimit = 10 * time.Second
@@ -59,25 +56,14 @@ const scriptLimit = 10 * time.Second
 // Load reads the files in dir, in the order of their names. No directory is no
 // sources.
 func Load(dir string) ([]Source, error) {
-	names, err := filepath.Glob(filepath.Join(dir, "*.yaml"))
+	var all []Source
+	err := dropin.Each(dir, func(_ string, text []byte) error {
+		sources, err := Parse(text)
+		all = append(all, sources...)
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("cannot read how the hardware revision is found out: %w", err)
-	}
-	slices.Sort(names)
-	var all []Source
-	for _, name := range names {
-		text, err := readSome(name, 0, maxFile+1)
-		if err == nil && len(text) > maxFile {
-			err = fmt.Errorf("it has more than %d bytes", maxFile)
-		}
-		var sources []Source
-		if err == nil {
-			sources, err = Parse(text)
-		}
-		if err != nil {
-			return nil, fmt.Errorf("cannot read how the hardware revision is found out: %s: %w", filepath.Base(name), err)
-		}
-		all = append(all, sources...)
 	}
 	return all, nil
 }
@@ -85,14 +71,9 @@ func Load(dir string) ([]Source, error) {
 // Parse reads the text of a file in Dir. An unknown key and a source that is
 // not complete are errors that say where.
 func Parse(text []byte) ([]Source, error) {
-	decoder := yaml.NewDecoder(bytes.NewReader(text))
-	decoder.KnownFields(true)
 	var f file
-	if err := decoder.Decode(&f); err != nil {
-		return nil, errors.New(strings.Join(strings.Fields(err.Error()), " "))
-	}
-	if err := decoder.Decode(new(any)); !errors.Is(err, io.EOF) {
-		return nil, errors.New("it has more than one document")
+	if err := dropin.Decode(text, &f); err != nil {
+		return nil, err
 	}
 	for i := range f.Revision {
 		if err := f.Revision[i].check(); err != nil {

@@ -46,7 +46,7 @@ func ReadHardware(root fs.FS) Hardware {
 		func() map[string]string { return values(root, firmwareFacts) },
 		func() map[string]string { return cards(root) },
 	}
-	container := isContainer(root)
+	container := InContainer(root)
 	if container {
 		groups = []func() map[string]string{func() map[string]string { return values(root, containerFacts) }}
 	}
@@ -158,7 +158,9 @@ func permanent(root fs.FS, dir string) bool {
 	return err == nil && strings.TrimSpace(string(kind)) == "0"
 }
 
-func isContainer(root fs.FS) bool {
+// InContainer reports whether the running system is a container, as systemd tells
+// (https://systemd.io/CONTAINER_INTERFACE).
+func InContainer(root fs.FS) bool {
 	for _, name := range []string{"run/host/container-manager", "run/systemd/container"} {
 		if _, err := fs.Stat(root, name); err == nil {
 			return true

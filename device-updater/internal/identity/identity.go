@@ -148,16 +148,9 @@ func (d Dir) makeSealing(random io.Reader) (*ecdh.PrivateKey, error) {
 
 // sweep deletes keys that were written and never got their name.
 func (d Dir) sweep() error {
-	for _, name := range []string{deviceKeyFile, sealingKeyFile} {
-		left, err := filepath.Glob(d.file("." + name + ".*.tmp"))
-		if err != nil {
-			return err
-		}
-		for _, path := range left {
-			if err := os.Remove(path); err != nil {
-				return fmt.Errorf("cannot make the identity: %w", err)
-			}
-		}
+	err := atomicfile.Sweep(d.path, func(file string) bool { return file == deviceKeyFile || file == sealingKeyFile })
+	if err != nil {
+		return fmt.Errorf("cannot make the identity: %w", err)
 	}
 	return nil
 }

@@ -38,6 +38,7 @@ func parseInhibitors(text []byte) ([]Lock, error) {
 	var all []Lock
 	for _, list := range answer.Data {
 		for _, x := range list {
+			// What is of another type than the interface says counts as nothing.
 			word := func(i int) string { s, _ := x[i].(string); return s }
 			pid, _ := x[5].(float64)
 			if word(3) == "block" && slices.Contains(strings.Split(word(0), ":"), "shutdown") {

@@ -133,20 +133,6 @@ func (u Units) write(l ledger) error {
 	return nil
 }
 
-// sweep deletes what a power cut left of writing the ledger: only Settle writes
-// it.
-func (u Units) sweep() error {
-	left, err := filepath.Glob(filepath.Join(filepath.Dir(u.ledgerFile()), ".units.json.*.tmp"))
-	failures := []error{err}
-	for _, file := range left {
-		failures = append(failures, os.Remove(file))
-	}
-	if err := errors.Join(failures...); err != nil {
-		return fmt.Errorf("cannot clean up beside the state units: %w", err)
-	}
-	return nil
-}
-
 // Declared returns the units that the packages in root declare. Anything wrong
 // with their declarations is an error.
 func (u Units) Declared(root string) ([]Unit, error) {
@@ -242,7 +228,8 @@ func (u Units) Prune(keep func(n int) bool) error {
 // repeated by the next boot, also by that of another deployment. A unit that
 // cannot be settled is left as it is; its paths are to be closed off.
 func (u Units) Settle(n int, d Declared) (closed []string, troubles []error) {
-	if err := u.sweep(); err != nil {
+	// Only this writes the ledger.
+	if err := atomicfile.Sweep(filepath.Dir(u.ledgerFile()), func(file string) bool { return file == filepath.Base(u.ledgerFile()) }); err != nil {
 		troubles = append(troubles, err)
 	}
 	l, err := u.read()

@@ -7,6 +7,8 @@ import (
 	"runtime"
 	"syscall"
 	"time"
+
+	"aptfleet/device-updater/internal/evidence"
 )
 
 // maxAnswer bounds what an executable may answer, in bytes.
@@ -22,9 +24,9 @@ func Answer(ctx context.Context, limit time.Duration, env []string, log io.Write
 	defer cancel()
 	cmd := command(limited, env, path, args)
 	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
-	var said tail
+	said := &evidence.Tail{Most: keepOutput}
 	var answer bounded
-	cmd.Stdout, cmd.Stderr = &answer, io.MultiWriter(&said, log)
+	cmd.Stdout, cmd.Stderr = &answer, io.MultiWriter(said, log)
 	// The kernel ties Pdeathsig to the thread.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()

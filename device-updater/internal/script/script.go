@@ -14,6 +14,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"aptfleet/device-updater/internal/evidence"
 )
 
 // Executables lists the executable files of a directory in the order of their
@@ -74,10 +76,10 @@ func Run(ctx context.Context, limit time.Duration, env []string, path string, ar
 	limited, cancel := within(ctx, limit)
 	defer cancel()
 	cmd := command(limited, env, path, args)
-	var out tail
-	cmd.Stdout, cmd.Stderr = &out, &out
+	out := &evidence.Tail{Most: keepOutput}
+	cmd.Stdout, cmd.Stderr = out, out
 	if err := ended(limited, cmd.Run(), out); err != nil {
-		return &Failed{err, string(out.text)}
+		return &Failed{err, out.String()}
 	}
 	return nil
 }
@@ -99,7 +101,8 @@ func command(limited context.Context, env []string, path string, args []string) 
 
 // ended says how an executable ended that printed out: with an *Exit, or why it
 // did not end by itself.
-func ended(limited context.Context, err error, out tail) error {
+func ended(limited context.Context, err error, out *evidence.Tail) error {
+	said := lastLine(out.String())
 	var exit *exec.ExitError
 	switch {
 	case limited.Err() != nil:
@@ -107,9 +110,9 @@ func ended(limited context.Context, err error, out tail) error {
 	case err == nil:
 		return nil
 	case errors.As(err, &exit) && exit.Exited():
-		return &Exit{exit.ExitCode(), out.last()}
-	case out.last() != "":
-		return errors.New(out.last())
+		return &Exit{exit.ExitCode(), said}
+	case said != "":
+		return errors.New(said)
 	}
 	return err
 }
@@ -120,19 +123,9 @@ const (
 	keepLine   = 500
 )
 
-// tail keeps the last bytes that are written to it.
-type tail struct{ text []byte }
-
-func (t *tail) Write(p []byte) (int, error) {
-	t.text = append(t.text, p...)
-	if over := len(t.text) - keepOutput; over > 0 {
-		t.text = t.text[over:]
-	}
-	return len(p), nil
-}
-
-func (t *tail) last() string {
-	text := strings.TrimSpace(string(t.text))
+// lastLine is the last line of an output that is not empty.
+func lastLine(output string) string {
+	text := strings.TrimSpace(output)
 	text = text[strings.LastIndexByte(text, '\n')+1:]
 	return strings.ToValidUTF8(strings.TrimSpace(text[max(0, len(text)-keepLine):]), "?")
 }

@@ -26,6 +26,11 @@ type Etc struct {
 	Conflicts  []merge.Conflict `json:"conflicts"`
 }
 
+// etcReport is the record of what a merge did, etcFiles the list of what /etc held
+// then.
+func etcReport(n int) string { return "etc/" + strconv.Itoa(n) + ".json" }
+func etcFiles(n int) string  { return "etc/" + strconv.Itoa(n) + ".files" }
+
 // keepPaths bounds the lists of paths that are kept.
 const keepPaths = 500
 
@@ -33,40 +38,20 @@ const keepPaths = 500
 // of the factory has none.
 func (r Records) Etc(n int) (Etc, bool, error) {
 	var e Etc
-	err := r.read("etc/"+strconv.Itoa(n)+".json", &e)
+	err := r.read(etcReport(n), &e)
 	return e, e.Deployment != 0, err
 }
 
 // PutEtc keeps what a merge did.
 func (r Records) PutEtc(n int, result merge.Result, at time.Time) error {
-	if err := r.needEtc(); err != nil {
-		return err
-	}
-	if err := atomicfile.Write(r.path("etc/"+strconv.Itoa(n)+".files"), result.Manifest, 0o600); err != nil {
+	if err := atomicfile.Write(r.path(etcFiles(n)), result.Manifest, 0o600); err != nil {
 		return fmt.Errorf("cannot keep the list of /etc: %w", err)
 	}
 	e := Etc{Deployment: n, At: at, Taken: []string{}, Conflicts: []merge.Conflict{}}
 	e.Taken = append(e.Taken, result.Taken[:min(keepPaths, len(result.Taken))]...)
 	e.Left = len(result.Taken) - len(e.Taken)
 	e.Conflicts = append(e.Conflicts, result.Conflicts[:min(keepPaths, len(result.Conflicts))]...)
-	return r.write("etc/"+strconv.Itoa(n)+".json", e)
-}
-
-func (r Records) needEtc() error {
-	if err := os.MkdirAll(r.path("etc"), 0o700); err != nil {
-		return fmt.Errorf("cannot keep records: %w", err)
-	}
-	return nil
-}
-
-// forgetEtc drops both records of deployment n.
-func (r Records) forgetEtc(n int) error {
-	for _, suffix := range []string{".json", ".files"} {
-		if err := os.Remove(r.path("etc/" + strconv.Itoa(n) + suffix)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("cannot forget deployment %d: %w", n, err)
-		}
-	}
-	return nil
+	return r.write(etcReport(n), e)
 }
 
 // KeptEdits are changes of /etc that somebody made in a deployment while it was
@@ -125,7 +110,7 @@ func (r Records) keptNumbers() ([]int, error) {
 // keepEditsOf copies what was changed in etc, the /etc of deployment n, since it
 // was merged, and reports whether anything was. It may be repeated.
 func (r Records) keepEditsOf(ctx context.Context, n int, etc string, at time.Time) (bool, error) {
-	manifest, err := os.ReadFile(r.path("etc/" + strconv.Itoa(n) + ".files"))
+	manifest, err := os.ReadFile(r.path(etcFiles(n)))
 	if errors.Is(err, fs.ErrNotExist) || err == nil && len(manifest) == 0 {
 		return false, nil
 	}
@@ -165,7 +150,7 @@ func (m *Machine) saveEdits(ctx context.Context, tx journal.Record) error {
 		return nil
 	}
 	etc := filepath.Join(m.Roots.Path(deployment(tx.Deployment)), "etc")
-	kept, err := m.Records.keepEditsOf(ctx, tx.Deployment, etc, m.Clock().UTC().Truncate(time.Second))
+	kept, err := m.Records.keepEditsOf(ctx, tx.Deployment, etc, m.recordTime())
 	if kept && err == nil {
 		err = m.Roots.Sync() // before the originals are deleted
 	}

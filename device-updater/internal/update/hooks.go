@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -55,52 +53,52 @@ type Deferral struct {
 	GivenUp bool          `json:"given_up,omitempty"` // the transaction ended
 }
 
+const deferralRecord = "deferral.json"
+
 // Deferral returns how a release was put off last; the zero Deferral if none
 // was.
 func (r Records) Deferral() (Deferral, error) {
 	var d Deferral
-	err := r.read("deferral.json", &d)
+	err := r.read(deferralRecord, &d)
 	return d, err
 }
 
 // PutDeferral keeps d.
-func (r Records) PutDeferral(d Deferral) error { return r.write("deferral.json", d) }
+func (r Records) PutDeferral(d Deferral) error { return r.write(deferralRecord, d) }
 
-// DropDeferral forgets it. If a power cut brings it back it only is asked for
-// sooner.
-func (r Records) DropDeferral() error {
-	if err := os.Remove(r.path("deferral.json")); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("cannot forget what hooks said: %w", err)
-	}
-	return nil
-}
+// DropDeferral forgets it.
+func (r Records) DropDeferral() error { return r.remove(deferralRecord) }
 
 func (d Deferral) of(offer Offer) bool {
 	return d.State != "" && d.State == offer.State && d.Local == offer.Overlay.ID()
 }
 
-// putOff returns why hooks keep what is staged, or else an offer, from being
-// booted or begun right now; "" if they do not, or are to be asked again.
-func (m *Machine) putOff(offer Offer, staged journal.Record, o Options) (string, error) {
+// putOff decides whether hooks keep what is staged, or else an offer, from being
+// booted or begun right now, and says so in the status. They do not if they are
+// to be asked again.
+func (m *Machine) putOff(offer Offer, staged journal.Record, o Options) (bool, error) {
 	d, err := m.Records.Deferral()
 	its := d.of(offer)
 	if staged.Phase == journal.Staged {
 		its = d.State == staged.State && d.Local == staged.Local
 	}
 	if err != nil || !its {
-		return "", nil // a record that cannot be read is replaced by the next one
+		return false, nil // a record that cannot be read is replaced by the next one
 	}
 	pause := min(firstHookPause<<min(max(d.Times-1, 0), 16), lastHookPause)
 	if d.GivenUp {
 		pause = hookRest
 	}
 	if gone := m.Clock().Sub(d.Last); o.Patient && gone >= 0 && gone < pause {
-		return d.Reason, nil
+		m.say(func(s *Status) { s.WhyNot = d.Reason })
+		return true, nil
 	}
 	if d.GivenUp {
-		return "", m.Records.DropDeferral()
+		if err := m.Records.DropDeferral(); err != nil {
+			return true, m.whyNot(err)
+		}
 	}
-	return "", nil
+	return false, nil
 }
 
 // askHooks asks the hooks of a point whether the transaction may go on; if not,
@@ -124,7 +122,7 @@ func (m *Machine) askHooks(ctx context.Context, tx journal.Record, p hook.Point)
 		}
 		return false, nil
 	}
-	now := m.Clock().UTC().Truncate(time.Second)
+	now := m.recordTime()
 	if d.State != tx.State || d.Local != tx.Local || d.Point != p || d.GivenUp || now.Before(d.Since) {
 		d = Deferral{State: tx.State, Local: tx.Local, Point: p, Since: now}
 	}

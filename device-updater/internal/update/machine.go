@@ -28,7 +28,6 @@ import (
 	"aptfleet/device-updater/internal/apt"
 	"aptfleet/device-updater/internal/boot"
 	"aptfleet/device-updater/internal/health"
-	"aptfleet/device-updater/internal/hook"
 	"aptfleet/device-updater/internal/inhibit"
 	"aptfleet/device-updater/internal/journal"
 	"aptfleet/device-updater/internal/merge"
@@ -184,9 +183,10 @@ type Machine struct {
 	// Secrets are looked for in evidence, and taken out; nil: there are none.
 	Secrets func() []string
 
-	pause   pause
-	killed  starved
-	waiting waiting
+	pause     pause
+	cancelled cancelled
+	killed    starved
+	waiting   waiting
 	// rebootRefused says that the last reboot that was asked for was refused.
 	rebootRefused bool
 	mu            sync.Mutex
@@ -217,42 +217,6 @@ type Options struct {
 	Patient bool
 }
 
-// pause is how long a release is left alone that could not be staged for
-// reasons that may pass.
-type pause struct {
-	state     string
-	attempts  int
-	until     time.Time
-	reason    string
-	cancelled bool // a person did not want it: until one does
-}
-
-// The first pause, which doubles up to the last.
-const (
-	firstPause = 2 * time.Second
-	lastPause  = 5 * time.Minute
-)
-
-// troubled makes the next patient attempt at the release wait.
-func (m *Machine) troubled(state string, reason error) {
-	if m.pause.state != state || m.pause.cancelled {
-		m.pause = pause{state: state}
-	}
-	wait := min(firstPause<<min(m.pause.attempts, 16), lastPause)
-	m.pause.attempts++
-	m.pause.until, m.pause.reason = m.Clock().Add(wait), reason.Error()
-}
-
-// resting reports whether a release is left alone for now. A clock that was set
-// back ends that.
-func (m *Machine) resting(state string) bool {
-	if m.pause.cancelled {
-		return m.pause.state == state
-	}
-	left := m.pause.until.Sub(m.Clock())
-	return m.pause.state == state && left > 0 && left <= lastPause
-}
-
 // Check asks what the device should run and returns it; the status says what
 // speaks against it.
 func (m *Machine) Check(ctx context.Context) (Offer, error) {
@@ -265,7 +229,7 @@ func (m *Machine) Check(ctx context.Context) (Offer, error) {
 		return Offer{}, err
 	}
 	m.stays(&offer)
-	if offer.State != "" && offer.State != m.pause.state {
+	if offer.State != "" && !m.isCancelled(offer.State) {
 		m.forgetCancelled()
 	}
 	why, trouble := m.against(offer)
@@ -295,8 +259,8 @@ func (m *Machine) against(offer Offer) (why, trouble string) {
 	if refused := m.failedBefore(offer); refused != nil {
 		return refused.Error(), ""
 	}
-	if m.pause.cancelled && m.resting(offer.State) {
-		return m.pause.reason, m.pause.reason
+	if m.isCancelled(offer.State) {
+		return m.cancelled.Reason, m.cancelled.Reason
 	}
 	if d, err := m.Records.Deferral(); err == nil && d.of(offer) {
 		return d.Reason, ""
@@ -311,10 +275,8 @@ func (m *Machine) against(offer Offer) (why, trouble string) {
 			}
 		}
 	}
-	if m.resting(offer.State) {
-		return m.pause.reason, m.pause.reason
-	}
-	return "", ""
+	why = m.rests(offer.State)
+	return why, why
 }
 
 // Update brings the device to what the server offers: as far as STAGED, and on
@@ -341,7 +303,10 @@ func (m *Machine) Update(ctx context.Context, o Options) error {
 		return m.whyNot(err)
 	}
 	if tx := m.Journal.Last(); offer.Against != "" && (o.Patient && m.asked(tx) || o.Reboot) && m.ownIsStaged(tx, booted) {
-		return m.bootStaged(ctx, offer, tx, o)
+		if off, err := m.putOff(offer, tx, o); off {
+			return err
+		}
+		return m.bootStaged(ctx, tx, o.Reboot)
 	}
 	if offer.Against != "" {
 		return m.keepStill(offer, booted, o)
@@ -349,24 +314,16 @@ func (m *Machine) Update(ctx context.Context, o Options) error {
 	if !o.Patient {
 		m.forgetCancelled()
 	}
-	tx := m.Journal.Last()
-	if tx.Open() && tx.Phase != journal.Staged {
+	if tx := m.Journal.Last(); tx.Open() && tx.Phase != journal.Staged {
 		return m.whyNot(&Refused{Reason: fmt.Sprintf("cannot update: the last update is still in phase %s", tx.Phase), Hint: "device-updater status"})
 	}
-	if tx.Phase == journal.Staged {
-		staged, err := m.Records.Deployment(tx.Deployment)
-		if err != nil {
-			return m.whyNot(err)
-		}
+	tx, err := m.discardUnless(ctx, current, func(staged Deployment) bool {
 		// What a person tries on the release that is booted stays, if the one
 		// that is offered would not be installed.
-		kept := staged.State == booted.State && m.failedBefore(offer) != nil && !o.Retry
-		if tx.From != current || !m.is(staged, offer) && !kept {
-			if err := m.discard(ctx, tx, "something else is wanted now"); err != nil {
-				return m.whyNot(err)
-			}
-			tx = m.Journal.Last()
-		}
+		return m.is(staged, offer) || staged.State == booted.State && m.failedBefore(offer) != nil && !o.Retry
+	})
+	if err != nil {
+		return m.whyNot(err)
 	}
 	if m.is(booted, offer) {
 		return nil
@@ -374,15 +331,12 @@ func (m *Machine) Update(ctx context.Context, o Options) error {
 	if err := m.refuseFailed(offer, o.Retry); err != nil {
 		return err
 	}
-	if tx.Phase != journal.Staged && o.Patient && m.resting(offer.State) {
-		m.say(func(s *Status) { s.WhyNot, s.LastError = m.pause.reason, m.pause.reason })
+	if why := m.rests(offer.State); tx.Phase != journal.Staged && o.Patient && why != "" {
+		m.say(func(s *Status) { s.WhyNot, s.LastError = why, why })
 		return nil
 	}
-	if why, err := m.putOff(offer, tx, o); err != nil {
-		return m.whyNot(err)
-	} else if why != "" {
-		m.say(func(s *Status) { s.WhyNot = why })
-		return nil
+	if off, err := m.putOff(offer, tx, o); off {
+		return err
 	}
 	if tx.Phase != journal.Staged {
 		if tx, err = m.stage(ctx, offer, current, booted); err != nil || tx.Phase != journal.Staged {
@@ -401,7 +355,7 @@ func (m *Machine) Update(ctx context.Context, o Options) error {
 			return m.whyNot(&Refused{Reason: "it is staged, and something else is assigned now"})
 		}
 	}
-	if why := m.follows(); why != "" {
+	if why := m.develops(); why != "" {
 		// Somebody said so while it was staged.
 		return m.whyNot(&Refused{Reason: why})
 	}
@@ -409,10 +363,22 @@ func (m *Machine) Update(ctx context.Context, o Options) error {
 		m.say(func(s *Status) { s.WhyNot = stagedWaits })
 		return nil
 	}
-	if waits, err := m.waits(ctx, tx, o.Reboot); waits {
-		return err
+	return m.bootStaged(ctx, tx, o.Reboot)
+}
+
+// discardUnless gives up what is staged, unless that is of what is booted and
+// fits, and returns the newest record.
+func (m *Machine) discardUnless(ctx context.Context, current int, fits func(staged Deployment) bool) (journal.Record, error) {
+	tx := m.Journal.Last()
+	if tx.Phase != journal.Staged {
+		return tx, nil
 	}
-	return m.finalise(ctx, tx)
+	staged, err := m.Records.Deployment(tx.Deployment)
+	if err != nil || tx.From == current && fits(staged) {
+		return tx, err
+	}
+	err = m.discard(ctx, tx, "something else is wanted now")
+	return m.Journal.Last(), err
 }
 
 // keepStill ends an Update that may begin nothing. What is staged stays.
@@ -421,14 +387,6 @@ func (m *Machine) keepStill(offer Offer, booted Deployment, o Options) error {
 		return nil // Check has said why
 	}
 	return m.whyNot(&Refused{Reason: offer.Against, Hint: m.nextStep(offer)})
-}
-
-// nextStep is what whoever is kept from an update may do about it here.
-func (m *Machine) nextStep(offer Offer) string {
-	if offer.Against == m.heldHere() {
-		return unhold
-	}
-	return ""
 }
 
 // Preview says what Update would change, and changes nothing: only apt's
@@ -566,66 +524,6 @@ func (m *Machine) enter(tx journal.Record, phase journal.Phase) (journal.Record,
 	}
 	m.say(func(s *Status) { s.Phase, s.Progress, s.Done, s.Total, s.Unit = string(phase), "", 0, 0, "" })
 	return tx, nil
-}
-
-// Rollback boots the previous deployment, on trial like any other. When it is
-// committed, the release that was left is remembered, so that it does not
-// come back by itself.
-//
-// It is refused where the previous deployment cannot read what was written since:
-// RollbackState does it nevertheless.
-func (m *Machine) Rollback(ctx context.Context) error { return m.rollback(ctx, false) }
-
-// RollbackState is Rollback that takes the state with it: units of another epoch
-// are put back as the previous deployment last wrote them.
-func (m *Machine) RollbackState(ctx context.Context) error { return m.rollback(ctx, true) }
-
-func (m *Machine) rollback(ctx context.Context, withState bool) error {
-	tx := m.Journal.Last()
-	if tx.Open() && tx.Phase != journal.Staged {
-		return &Refused{Reason: fmt.Sprintf("cannot roll back: an update is in phase %s", tx.Phase), Hint: "device-updater status"}
-	}
-	if err := m.refuseLoss(withState); err != nil {
-		return err
-	}
-	current, err := m.Boot.Current()
-	if err != nil {
-		return err
-	}
-	d, err := m.Boot.Default()
-	if err != nil {
-		return err
-	}
-	if !d.HasPrevious || d.Previous == current || !m.Roots.Exists(deployment(d.Previous)) {
-		return &Refused{Reason: "cannot roll back: there is no previous deployment"}
-	}
-	previous, err := m.Records.Deployment(d.Previous)
-	if err != nil {
-		return err
-	}
-	if tx.Phase == journal.Staged {
-		if err := m.discard(ctx, tx, "a person rolls back"); err != nil {
-			return err
-		}
-	}
-	tx = journal.Record{
-		Transaction: m.nextTransaction(), State: previous.State, Snapshot: previous.Snapshot,
-		Deployment: d.Previous, From: current, Manual: true, Reason: "a person rolls back",
-	}
-	if m.Hooks != nil {
-		// They are told: a person who goes back is not kept from it.
-		if err := m.Hooks.Run(ctx, hook.BeforeFinalise, hookEnv(tx)); err != nil {
-			tx = tx.With(err.Error())
-		}
-	}
-	if tx, err = m.enter(tx, journal.Finalise); err != nil {
-		return err
-	}
-	// Its time limit is the one of its own first trial, or of the factory.
-	if err := m.System.ArmTrial(m.Roots.Path(deployment(d.Previous)), m.Settings.TrialTimeout); err != nil {
-		return errors.Join(m.whyNot(err), m.giveUpTry(ctx, tx, err))
-	}
-	return m.try(ctx, tx)
 }
 
 // Rebooting reports whether a reboot was asked for and has not come yet:

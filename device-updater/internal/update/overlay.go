@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -90,17 +89,7 @@ func (r Records) PutOverlay(o Overlay) error {
 	}
 	r.pass("before write " + overlayList)
 	defer r.pass("write " + overlayList)
-	err := os.Remove(r.path(overlayList))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err == nil {
-		err = atomicfile.SyncDir(r.path("overlay"))
-	}
-	if err != nil {
-		return fmt.Errorf("cannot give up the overlay: %w", err)
-	}
-	return nil
+	return r.remove(overlayList)
 }
 
 // LocalFile is where the .deb of a local package is kept.

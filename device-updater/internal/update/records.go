@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -74,12 +75,27 @@ type Records struct {
 
 // OpenRecords uses dir, which is made where it is absent.
 func OpenRecords(dir string) (Records, error) {
-	for _, sub := range []string{"", "deployments", "manifests", "logs", "overlay"} {
+	for _, sub := range []string{"", "deployments", "manifests", "etc", "logs", "overlay"} {
 		if err := os.MkdirAll(filepath.Join(dir, sub), 0o700); err != nil {
 			return Records{}, fmt.Errorf("cannot keep records: %w", err)
 		}
 	}
 	return Records{dir: dir}, nil
+}
+
+// unlocked are the records that processes without the updater's lock write, at
+// any time.
+var unlocked = []string{holdRecord, developRecord, verifiedRecord}
+
+// Sweep deletes what power cuts left of files that nobody else can be writing:
+// whoever calls it has the updater's lock. Directories in which everything is
+// deleted that is not needed are left to those who do so.
+func (r Records) Sweep() error {
+	var failures []error
+	for _, dir := range []string{"", "deployments", "manifests", "etc", "seeded", "apt/state"} {
+		failures = append(failures, atomicfile.Sweep(r.path(dir), func(file string) bool { return dir != "" || !slices.Contains(unlocked, file) }))
+	}
+	return errors.Join(failures...)
 }
 
 // pass tells a test where it is.
@@ -115,16 +131,15 @@ func (r Records) Forget(n int) error {
 	r.pass("before forget " + id)
 	defer r.pass("forget " + id)
 	old := strconv.Itoa(n - keepLogs)
-	for _, name := range []string{"deployments/" + id + ".json", "manifests/" + id, "seeded/" + id, "logs/" + old} {
+	for _, name := range []string{"deployments/" + id + ".json", "manifests/" + id, "seeded/" + id, etcReport(n), etcFiles(n), "logs/" + old} {
 		if err := os.Remove(r.path(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("cannot forget deployment %d: %w", n, err)
 		}
 	}
-	return r.forgetEtc(n)
+	return nil
 }
 
-// Manifest is the path of the list of files of deployment n; Log that of what
-// its installation printed.
+// Manifest is the path of the list of files of deployment n.
 func (r Records) Manifest(n int) string { return r.path("manifests/" + strconv.Itoa(n)) }
 
 // files reads the list of files of deployment n; nil if there is none.
@@ -262,5 +277,20 @@ func (r Records) write(name string, v any) error {
 		return fmt.Errorf("cannot keep record %s: %w", name, err)
 	}
 	r.pass("write " + name)
+	return nil
+}
+
+// remove makes a record read as nothing, durably. It may be repeated.
+func (r Records) remove(name string) error {
+	err := os.Remove(r.path(name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil {
+		err = atomicfile.SyncDir(filepath.Dir(r.path(name)))
+	}
+	if err != nil {
+		return fmt.Errorf("cannot delete record %s: %w", name, err)
+	}
 	return nil
 }

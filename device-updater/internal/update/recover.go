@@ -74,13 +74,6 @@ func (m *Machine) Recover(ctx context.Context) error {
 	return nil
 }
 
-// tidy prunes. What cannot be deleted costs room, not updates.
-func (m *Machine) tidy(ctx context.Context) {
-	if err := m.Prune(ctx); err != nil {
-		m.say(func(s *Status) { s.LastError = err.Error() })
-	}
-}
-
 // repairDefault writes anew what is committed if that cannot be read any more:
 // the loader found a root nevertheless. While a transaction is open, what it
 // began from is committed.
@@ -115,8 +108,8 @@ func asBad(tx journal.Record) journal.Record {
 }
 
 func (m *Machine) recoverStaged(ctx context.Context, tx journal.Record, current int) error {
-	if m.pause.cancelled && m.pause.state == tx.State {
-		return m.discard(ctx, tx, m.pause.reason)
+	if m.isCancelled(tx.State) {
+		return m.discard(ctx, tx, m.cancelled.Reason)
 	}
 	if current == tx.From && m.Roots.Exists(pristine(tx.Deployment)) && m.Roots.Exists(base(tx.Deployment)) {
 		return nil
@@ -223,56 +216,4 @@ func (m *Machine) recoverIdle(ctx context.Context, current int) error {
 		return m.whyNot(err)
 	}
 	return m.alsoWhyNot(reason, nil)
-}
-
-// Prune deletes what nobody needs: all but the booted, the committed, the
-// previous deployment, that of an open transaction, pinned ones, and as many
-// others as are to be kept. What cannot be deleted keeps it from nothing else.
-func (m *Machine) Prune(ctx context.Context) error {
-	keep := make(map[int]bool)
-	current, err := m.Boot.Current()
-	if err != nil {
-		return err
-	}
-	d, err := m.Boot.Default()
-	if err != nil {
-		return err
-	}
-	keep[current], keep[d.Committed] = true, true
-	if d.HasPrevious {
-		keep[d.Previous] = true
-	}
-	if t, ok := m.Boot.Trial(); ok && t.Tries > 0 {
-		keep[t.Deployment] = true
-	}
-	if tx := m.Journal.Last(); tx.Open() {
-		keep[tx.Deployment], keep[tx.From] = true, true
-	}
-	if err := m.retain(keep); err != nil {
-		return err
-	}
-	var failures []error
-	for _, dir := range []string{"deployments", "pristine", "base"} {
-		names, err := m.Roots.List(dir)
-		if err != nil {
-			return err
-		}
-		for _, name := range names {
-			n, ok := number(name)
-			if !ok || keep[n] {
-				continue
-			}
-			err := m.States.SettleSeeds(n)
-			if err == nil {
-				err = m.deleteDeployment(ctx, n)
-			}
-			failures = append(failures, err)
-		}
-	}
-	if d.HasPrevious {
-		// Else the device went back by itself, and what was put aside may be all
-		// that there is of somebody's data.
-		failures = append(failures, m.States.Prune(func(n int) bool { return keep[n] }))
-	}
-	return errors.Join(append(failures, m.sweepLocal())...)
 }

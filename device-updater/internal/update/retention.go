@@ -1,6 +1,7 @@
 package update
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"aptfleet/device-updater/internal/apt"
+	"aptfleet/device-updater/internal/boot"
 	"aptfleet/device-updater/internal/journal"
 )
 
@@ -28,7 +30,7 @@ func (m *Machine) Pin(n int, by, reason string) error {
 	if err != nil {
 		return err
 	}
-	d.Pin = &Pin{Reason: reason, By: by, At: m.Clock().UTC().Truncate(time.Second)}
+	d.Pin = &Pin{Reason: reason, By: by, At: m.recordTime()}
 	return m.Records.PutDeployment(d)
 }
 
@@ -51,6 +53,71 @@ func (m *Machine) bootable(verb string, n int) (Deployment, error) {
 		return Deployment{}, &Refused{Reason: fmt.Sprintf("cannot %s deployment %d: it is in phase %s, and not committed yet", verb, n, tx.Phase), Hint: "device-updater status"}
 	}
 	return m.Records.Deployment(n)
+}
+
+// tidy prunes. What cannot be deleted costs room, not updates.
+func (m *Machine) tidy(ctx context.Context) {
+	if err := m.Prune(ctx); err != nil {
+		m.say(func(s *Status) { s.LastError = err.Error() })
+	}
+}
+
+// Prune deletes what nobody needs: all but the booted, the committed, the
+// previous deployment, that of an open transaction, pinned ones, and as many
+// others as are to be kept. What cannot be deleted keeps it from nothing else.
+func (m *Machine) Prune(ctx context.Context) error {
+	current, err := m.Boot.Current()
+	if err != nil {
+		return err
+	}
+	d, err := m.Boot.Default()
+	if err != nil {
+		return err
+	}
+	keep := m.indispensable(current, d)
+	if err := m.retain(keep); err != nil {
+		return err
+	}
+	var failures []error
+	for _, dir := range []string{"deployments", "pristine", "base"} {
+		names, err := m.Roots.List(dir)
+		if err != nil {
+			return err
+		}
+		for _, name := range names {
+			n, ok := number(name)
+			if !ok || keep[n] {
+				continue
+			}
+			err := m.States.SettleSeeds(n)
+			if err == nil {
+				err = m.deleteDeployment(ctx, n)
+			}
+			failures = append(failures, err)
+		}
+	}
+	if d.HasPrevious {
+		// Else the device went back by itself, and what was put aside may be all
+		// that there is of somebody's data.
+		failures = append(failures, m.States.Prune(func(n int) bool { return keep[n] }))
+	}
+	return errors.Join(append(failures, m.sweepLocal())...)
+}
+
+// indispensable are the deployments that nobody could give back: the booted, the
+// committed and the previous one, and those of a trial or an open transaction.
+func (m *Machine) indispensable(current int, d boot.Default) map[int]bool {
+	needed := map[int]bool{current: true, d.Committed: true}
+	if d.HasPrevious {
+		needed[d.Previous] = true
+	}
+	if t, ok := m.Boot.Trial(); ok && t.Tries > 0 {
+		needed[t.Deployment] = true
+	}
+	if tx := m.Journal.Last(); tx.Open() {
+		needed[tx.Deployment], needed[tx.From] = true, true
+	}
+	return needed
 }
 
 // retain adds to what stays pinned deployments, and the newest others until

@@ -231,7 +231,8 @@ func (s *Source) Plan(ctx context.Context, o Offer, root string, d Deployment) (
 	plan := apt.MakePlan(list, installed, d.hashes(), native)
 	plan.Repair(s.found.Packages())
 	plan.Mend = plan.Mend || len(s.found.Damage) > 0
-	return plan, s.private.Measure(ctx, &plan)
+	err = s.private.Measure(ctx, &plan)
+	return plan, err
 }
 
 // list is what must be installed, the overlay included.
@@ -278,15 +279,11 @@ func (s *Source) fits(ctx context.Context, p LocalPackage) error {
 // Compare reads every file of root and looks for what was changed in it since
 // deployment n was made.
 func Compare(ctx context.Context, records Records, root string, n int) (drift.Report, error) {
-	f, err := os.Open(records.Manifest(n))
-	if errors.Is(err, fs.ErrNotExist) {
-		return drift.Check(ctx, root, nil)
-	}
+	recorded, err := records.files(n)
 	if err != nil {
 		return drift.Report{}, err
 	}
-	defer f.Close()
-	return drift.Check(ctx, root, f)
+	return drift.Check(ctx, root, recorded)
 }
 
 // Record writes the manifest of a root that nothing runs in, made from one of

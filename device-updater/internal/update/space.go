@@ -75,13 +75,17 @@ func (m *Machine) room(plan apt.Plan) error {
 	if err != nil {
 		return err
 	}
+	d, err := m.Boot.Default()
+	if err != nil {
+		return err
+	}
 	n := needs(plan, m.Roots.Path(deployment(current)))
 	if free >= n.total() {
 		return nil
 	}
 	err = fmt.Errorf("cannot update: %d MB are free and %d MB are needed (%d to download, %d to install, %d to spare)",
 		free>>20, megabytes(n.total()), megabytes(n.download), megabytes(n.install), megabytes(reserve))
-	if spare := m.spare(m.indispensable()); spare != "" {
+	if spare := m.spare(m.indispensable(current, d)); spare != "" {
 		err = fmt.Errorf("%w; `device-updater unpin` and a lower `keep` would give back %s", err, spare)
 	}
 	return fmt.Errorf("%w: %w", err, syscall.ENOSPC)
@@ -89,21 +93,3 @@ func (m *Machine) room(plan apt.Plan) error {
 
 // megabytes rounds up: what is needed must not look smaller than what is free.
 func megabytes(n int64) int64 { return (n + 1<<20 - 1) >> 20 }
-
-// indispensable are the deployments that no person could give back.
-func (m *Machine) indispensable() map[int]bool {
-	needed := make(map[int]bool)
-	if current, err := m.Boot.Current(); err == nil {
-		needed[current] = true
-	}
-	if d, err := m.Boot.Default(); err == nil {
-		needed[d.Committed] = true
-		if d.HasPrevious {
-			needed[d.Previous] = true
-		}
-	}
-	if tx := m.Journal.Last(); tx.Open() {
-		needed[tx.Deployment], needed[tx.From] = true, true
-	}
-	return needed
-}

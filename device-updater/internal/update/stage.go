@@ -255,7 +255,7 @@ func (m *Machine) abort(ctx context.Context, tx journal.Record, reason error) er
 // remember keeps that the release of tx failed.
 func (m *Machine) remember(tx journal.Record, reason string) error {
 	return m.Records.Fail(protocol.Failure{
-		State: tx.State, Snapshot: tx.Snapshot, Overlay: tx.Local, Reason: reason, At: m.Clock().UTC().Truncate(time.Second), Evidence: m.evidenceOf(tx),
+		State: tx.State, Snapshot: tx.Snapshot, Overlay: tx.Local, Reason: reason, At: m.recordTime(), Evidence: m.evidenceOf(tx),
 	})
 }
 
@@ -339,7 +339,7 @@ func (m *Machine) prepareTrial(ctx context.Context, tx journal.Record) error {
 	if err != nil {
 		return err
 	}
-	if err := m.Records.PutEtc(tx.Deployment, merged, m.Clock().UTC().Truncate(time.Second)); err != nil {
+	if err := m.Records.PutEtc(tx.Deployment, merged, m.recordTime()); err != nil {
 		return err
 	}
 	if n := len(merged.Conflicts); n > 0 {

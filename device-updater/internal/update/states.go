@@ -107,22 +107,3 @@ func (m *Machine) lost(n int) ([]string, error) {
 	}
 	return all, nil
 }
-
-// refuseLoss refuses to go back to a previous deployment that cannot read the
-// state, unless a person said that the state is to go back, too.
-func (m *Machine) refuseLoss(withState bool) error {
-	d, err := m.Boot.Default()
-	if err != nil || !d.HasPrevious || !m.Roots.Exists(deployment(d.Previous)) || withState {
-		return err
-	}
-	lost, err := m.lost(d.Previous)
-	if err != nil {
-		return &Refused{Reason: fmt.Sprintf("cannot roll back: %v", err), Hint: rollbackState}
-	}
-	if len(lost) > 0 {
-		return &Refused{Reason: "cannot roll back: " + strings.Join(lost, "; "), Hint: rollbackState}
-	}
-	return nil
-}
-
-const rollbackState = "device-updater rollback --restore-state puts the state of that time back; what is there now is put aside, below /sysroot/kept"

@@ -111,34 +111,54 @@ func Look(b Boot, r Records, last journal.Record, follow string) (View, error) {
 	}
 	v.Report.Firmware = book.Report()
 	v.local(r)
+	roles, err := v.roles(b, r, last)
+	if err != nil {
+		return View{}, err
+	}
+	for _, x := range roles {
+		d, err := r.Deployment(x.n)
+		if err != nil {
+			return View{}, err
+		}
+		if x.n == v.Current {
+			v.Overlay, v.Report.Overlay = d.Overlay, d.Overlay.Names()
+		}
+		if x.role == "kept" && d.Pin != nil {
+			x.role = "pinned"
+		}
+		v.Report.Deployments = append(v.Report.Deployments, protocol.Deployment{
+			ID: x.n, State: d.State, Snapshot: d.Snapshot, BOM: d.bomSum(), Role: x.role, Pinned: d.Pin != nil, Version: d.Version(),
+		})
+	}
+	return v, nil
+}
+
+// roles says what each deployment is for the device, what runs first, and notes
+// what boot control says.
+func (v *View) roles(b Boot, r Records, last journal.Record) ([]role, error) {
 	roles := []role{{v.Current, "booted"}}
 	if t, ok := b.Trial(); ok && t.Tries > 0 {
 		v.Trial = &t
 	}
-	switch d, err := b.Default(); {
-	case err != nil:
+	if d, err := b.Default(); err != nil {
 		v.Report.LastError = err.Error()
-	default:
+	} else {
 		v.Committed = d.Committed
 		if v.Current != d.Committed {
-			roles[0].role = "trial"
-			roles = append(roles, roles[0])
-			roles[1].n, roles[1].role = d.Committed, "rollback"
+			roles = []role{{v.Current, "trial"}, {d.Committed, "rollback"}}
 		} else if d.HasPrevious {
-			roles = append(roles, roles[0])
-			roles[1].n, roles[1].role = d.Previous, "rollback"
+			roles = append(roles, role{d.Previous, "rollback"})
 		}
 		if d.HasPrevious {
 			v.Previous = &d.Previous
 		}
 	}
 	if last.Open() && slices.Contains([]journal.Phase{journal.Staged, journal.Finalise, journal.Reboot}, last.Phase) && last.Deployment != v.Current {
-		roles = append(roles, roles[0])
-		roles[len(roles)-1].n, roles[len(roles)-1].role = last.Deployment, "staged"
+		roles = append(roles, role{last.Deployment, "staged"})
 	}
 	others, err := r.kept(last)
 	if err != nil {
-		return View{}, err
+		return nil, err
 	}
 	for _, n := range others {
 		d, err := r.Deployment(n)
@@ -150,25 +170,7 @@ func Look(b Boot, r Records, last journal.Record, follow string) (View, error) {
 			roles = append(roles, role{n, "kept"})
 		}
 	}
-	for _, x := range roles {
-		d, err := r.Deployment(x.n)
-		if err != nil {
-			return View{}, err
-		}
-		if x.n == v.Current {
-			v.Overlay, v.Report.Overlay = d.Overlay, d.Overlay.Names()
-		}
-		v.Report.Deployments = append(v.Report.Deployments, protocol.Deployment{
-			ID: x.n, State: d.State, Snapshot: d.Snapshot, BOM: d.bomSum(), Role: x.role, Version: d.Version(),
-		})
-		if d.Pin != nil {
-			last := &v.Report.Deployments[len(v.Report.Deployments)-1]
-			if last.Pinned = true; last.Role == "kept" {
-				last.Role = "pinned"
-			}
-		}
-	}
-	return v, nil
+	return roles, nil
 }
 
 // local says what people at the device said about it.

@@ -15,6 +15,7 @@ import (
 
 	"aptfleet/device-updater/internal/evidence"
 	"aptfleet/device-updater/internal/health"
+	"aptfleet/device-updater/internal/identity"
 	"aptfleet/device-updater/internal/uplink"
 	"aptfleet/internal/protocol"
 )
@@ -39,13 +40,7 @@ const (
 )
 
 // BootID is the kernel's, or in a container the container's own.
-func (Systemd) BootID() (string, error) {
-	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	if err != nil {
-		return "", fmt.Errorf("cannot tell which boot this is: %w", err)
-	}
-	return strings.TrimSpace(string(id)), nil
-}
+func (Systemd) BootID() (string, error) { return identity.BootID(os.DirFS("/")) }
 
 // Reboot is systemctl reboot, past the locks of logind: they have been waited
 // for. PID 1 stops the updater at once, which must not take systemctl with it.

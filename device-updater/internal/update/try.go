@@ -97,19 +97,6 @@ func (m *Machine) PreviewRejoin(ctx context.Context) ([]apt.Change, error) {
 	return plan.Changes(), nil
 }
 
-// refuseHeld refuses what a person asks for where an operator wants the device to
-// stay as it is. What only the assignment lacks does not: it says nothing about
-// the release that is booted.
-func (m *Machine) refuseHeld(verb string) error {
-	if why := m.Releases.Held(); why != "" {
-		return &Refused{Reason: fmt.Sprintf("cannot %s: %s", verb, why), Hint: "an operator takes the hold off: repo-manager device unhold"}
-	}
-	if why := m.heldHere(); why != "" {
-		return &Refused{Reason: fmt.Sprintf("cannot %s: %s", verb, why), Hint: unhold}
-	}
-	return nil
-}
-
 // free returns what is booted, if nothing is under way that goes on by itself.
 func (m *Machine) free(verb string) (int, Deployment, error) {
 	current, err := m.Boot.Current()
@@ -174,21 +161,11 @@ func (d Deployment) release() (Offer, error) {
 // and on if that is wanted.
 func (m *Machine) change(ctx context.Context, offer Offer, current int, booted Deployment, o Options, staged func() error) error {
 	m.forgetCancelled()
-	tx := m.Journal.Last()
-	if tx.Phase == journal.Staged {
-		there, err := m.Records.Deployment(tx.Deployment)
-		if err != nil {
-			return m.whyNot(err)
-		}
-		if tx.From != current || !m.is(there, offer) {
-			if err := m.discard(ctx, tx, "something else is wanted now"); err != nil {
-				return m.whyNot(err)
-			}
-			tx = m.Journal.Last()
-		}
+	tx, err := m.discardUnless(ctx, current, func(staged Deployment) bool { return m.is(staged, offer) })
+	if err != nil {
+		return m.whyNot(err)
 	}
 	if tx.Phase != journal.Staged {
-		var err error
 		if tx, err = m.stage(ctx, offer, current, booted); err != nil {
 			return err
 		}
@@ -207,10 +184,7 @@ func (m *Machine) change(ctx context.Context, offer Offer, current int, booted D
 		m.say(func(s *Status) { s.WhyNot = stagedWaits })
 		return nil
 	}
-	if waits, err := m.waits(ctx, tx, true); waits {
-		return err
-	}
-	return m.finalise(ctx, tx)
+	return m.bootStaged(ctx, tx, true)
 }
 
 // blame remembers why a transaction failed: against the release, or if only the

@@ -11,12 +11,14 @@ type Verified struct {
 	Unowned    int       `json:"unowned"` // files and directories that belong to no package
 }
 
+const verifiedRecord = "verified.json"
+
 // Verified returns the last comparison; of deployment 0 if there was none.
 func (r Records) Verified() (Verified, error) {
 	var v Verified
-	err := r.read("verified.json", &v)
+	err := r.read(verifiedRecord, &v)
 	return v, err
 }
 
 // PutVerified keeps v.
-func (r Records) PutVerified(v Verified) error { return r.write("verified.json", v) }
+func (r Records) PutVerified(v Verified) error { return r.write(verifiedRecord, v) }

@@ -3,48 +3,14 @@ package update
 import (
 	"context"
 	"fmt"
-	"os"
 	"time"
 
 	"aptfleet/device-updater/internal/inhibit"
 	"aptfleet/device-updater/internal/journal"
-	"aptfleet/internal/protocol"
 )
 
-// What people at the device said about it lies in two records, so that the
-// command line can write one while the updater is at work.
-const (
-	holdRecord    = "hold.json"
-	developRecord = "develop.json"
-)
-
-// Hold returns the hold that was made on the device; the zero Hold if there is
-// none. It does not look whether its time has passed.
-func (r Records) Hold() (protocol.Hold, error) { return r.wish(holdRecord) }
-
-// PutHold holds the device, or with the zero Hold takes the hold off. It may be
-// called by another process at any time.
-func (r Records) PutHold(h protocol.Hold) error { return r.putWish(holdRecord, h) }
-
-// Develop returns who has the device follow nothing, and why; the zero Hold if
-// it follows what it should.
-func (r Records) Develop() (protocol.Hold, error) { return r.wish(developRecord) }
-
-// PutDevelop makes the device follow nothing, or with the zero Hold follow
-// again. It may be called by another process at any time.
-func (r Records) PutDevelop(h protocol.Hold) error { return r.putWish(developRecord, h) }
-
-func (r Records) wish(name string) (h protocol.Hold, err error) { return h, r.read(name, &h) }
-
-func (r Records) putWish(name string, h protocol.Hold) error {
-	if h != (protocol.Hold{}) {
-		return r.write(name, h)
-	}
-	if err := os.Remove(r.path(name)); err != nil && !os.IsNotExist(err) {
-		return fmt.Errorf("cannot keep record %s: %w", name, err)
-	}
-	return nil
-}
+// recordTime is the time for a record: UTC, in whole seconds.
+func (m *Machine) recordTime() time.Time { return m.Clock().UTC().Truncate(time.Second) }
 
 // now is the time as far as it is known: a clock that was set back does not
 // make what is to end last longer.
@@ -54,57 +20,6 @@ func (m *Machine) now() time.Time {
 		return times.Floor
 	}
 	return now
-}
-
-// heldHere returns why a person at the device wants it to stay as it is; "" if
-// nobody does.
-func (m *Machine) heldHere() string {
-	h, err := m.Records.Hold()
-	switch {
-	case err != nil:
-		return err.Error() // perhaps it is: the device stays as it is
-	case h == (protocol.Hold{}) || !h.Until.IsZero() && !m.now().Before(h.Until):
-		return ""
-	}
-	return "it is held here" + Whose(h)
-}
-
-// Whose says by whom, until when and why.
-func Whose(h protocol.Hold) string {
-	said := ""
-	if h.By != "" {
-		said += " by " + h.By
-	}
-	if !h.Until.IsZero() {
-		said += " until " + h.Until.UTC().Format(time.RFC3339)
-	}
-	return said + ": " + h.Reason
-}
-
-// unhold is the next step of whoever is kept by a hold of the device itself.
-const unhold = "device-updater unhold takes the hold off"
-
-// follows returns why the device follows nothing at all; "" if it does.
-func (m *Machine) follows() string {
-	h, err := m.Records.Develop()
-	switch {
-	case err != nil:
-		return err.Error()
-	case h != (protocol.Hold{}):
-		return "it follows nothing here" + Whose(h) + "; `device-updater rejoin` ends that"
-	}
-	return ""
-}
-
-// stays adds to an offer what people at the device have against it. What an
-// operator says comes first.
-func (m *Machine) stays(offer *Offer) {
-	if offer.Against != "" {
-		return
-	}
-	if offer.Against = m.heldHere(); offer.Against == "" {
-		offer.Against = m.follows()
-	}
 }
 
 // waiting is what the machine remembers about a staged deployment that it does
@@ -148,15 +63,10 @@ func (m *Machine) ownIsStaged(tx journal.Record, booted Deployment) bool {
 	return err == nil && sameRelease(staged, booted) && m.refuseHeld("boot it") == nil
 }
 
-// bootStaged boots what is staged if it need not wait.
-func (m *Machine) bootStaged(ctx context.Context, offer Offer, tx journal.Record, o Options) error {
-	if why, err := m.putOff(offer, tx, o); err != nil {
-		return m.whyNot(err)
-	} else if why != "" {
-		m.say(func(s *Status) { s.WhyNot = why })
-		return nil
-	}
-	if waits, err := m.waits(ctx, tx, o.Reboot); waits {
+// bootStaged boots what is staged if it need not wait. asked says that a person
+// wants that.
+func (m *Machine) bootStaged(ctx context.Context, tx journal.Record, asked bool) error {
+	if waits, err := m.waits(ctx, tx, asked); waits {
 		return err
 	}
 	return m.finalise(ctx, tx)

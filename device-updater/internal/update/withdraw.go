@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"time"
 
@@ -14,15 +13,15 @@ import (
 // ErrNothingUnderWay means that there is nothing to cancel.
 var ErrNothingUnderWay = errors.New("no update is under way")
 
-// withdrawn is a release that a person did not want: it is left alone until one
+// cancelled is a release that a person did not want: it is left alone until one
 // does, or another release comes. It outlives a reboot.
-type withdrawn struct {
+type cancelled struct {
 	State  string    `json:"state"`
 	Reason string    `json:"reason"` // why it is not installed, a sentence
 	At     time.Time `json:"at"`
 }
 
-const withdrawnRecord = "cancelled.json"
+const cancelledRecord = "cancelled.json"
 
 // Withdraw gives up what is staged, as Cancel does what is under way. What was
 // downloaded stays. If nothing is staged it returns ErrNothingUnderWay.
@@ -77,26 +76,29 @@ func (m *Machine) leaveAlone(state, reason string) error {
 			return err
 		}
 	}
-	m.pause = pause{state: state, reason: reason, cancelled: true}
-	return m.Records.write(withdrawnRecord, withdrawn{State: state, Reason: reason, At: m.Clock().UTC().Truncate(time.Second)})
+	m.pause, m.cancelled = pause{}, cancelled{State: state, Reason: reason, At: m.recordTime()}
+	return m.Records.write(cancelledRecord, m.cancelled)
 }
+
+// isCancelled reports whether a person did not want a release.
+func (m *Machine) isCancelled(state string) bool { return state != "" && m.cancelled.State == state }
 
 // remindOfCancelled reads what leaveAlone kept. What cannot be read is
 // forgotten: the release comes once more.
 func (m *Machine) remindOfCancelled() {
-	var w withdrawn
-	if err := m.Records.read(withdrawnRecord, &w); err == nil && w.State != "" {
-		m.pause = pause{state: w.State, reason: w.Reason, cancelled: true}
+	var kept cancelled
+	if err := m.Records.read(cancelledRecord, &kept); err == nil && kept.State != "" {
+		m.cancelled = kept
 	}
 }
 
 // forgetCancelled is for when a person asks, or something else is offered.
 func (m *Machine) forgetCancelled() {
-	if !m.pause.cancelled {
+	if m.cancelled == (cancelled{}) {
 		return
 	}
-	m.pause = pause{}
-	if err := os.Remove(m.Records.path(withdrawnRecord)); err != nil && !os.IsNotExist(err) {
+	m.cancelled = cancelled{}
+	if err := m.Records.remove(cancelledRecord); err != nil {
 		m.say(func(s *Status) { s.LastError = err.Error() })
 	}
 }

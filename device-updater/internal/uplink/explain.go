@@ -78,6 +78,7 @@ func (wait patience) find(ctx context.Context, f *Facts, before Path, at netip.A
 	if at.IsValid() {
 		f.Now = look(at)
 	}
+	// An interface that cannot be found is gone: nil.
 	if f.Now != nil {
 		now, _ = net.InterfaceByName(f.Now.Interface)
 	}

@@ -74,8 +74,7 @@ func isARPAnswer(p packet, neighbour netip.Addr) bool {
 	if p.protocol != unix.ETH_P_ARP || len(p.data) < 28 {
 		return false
 	}
-	from, _ := netip.AddrFromSlice(p.data[14:18])
-	return from == neighbour
+	return netip.AddrFrom4([4]byte(p.data[14:18])) == neighbour
 }
 
 // solicitation is a neighbour solicitation (RFC 4861, 4.3) in its IPv6 packet.

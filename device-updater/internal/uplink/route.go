@@ -59,6 +59,7 @@ func route(to netip.Addr) (index int, hop, source netip.Addr, err error) {
 				return 0, hop, source, errNoRoute // blackhole, prohibit, …
 			}
 			for _, a := range attrs {
+				// An address of an odd length is none: it stays invalid.
 				switch a.Attr.Type {
 				case unix.RTA_OIF:
 					index = int(order.Uint32(a.Value))

@@ -45,6 +45,7 @@ func openTap(card *net.Interface, filter []unix.SockFilter) (*tap, error) {
 	return t, nil
 }
 
+// close forgets what was queued; the descriptor is gone whatever close(2) says.
 func (t *tap) close() { _ = unix.Close(t.fd) }
 
 // swap turns a number into network byte order.

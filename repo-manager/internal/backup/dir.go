@@ -144,14 +144,8 @@ func (d *Dir) Close() error { return d.lock.Close() }
 // tidy makes the directories below the root and empties those of files under
 // way.
 func (d *Dir) tidy() error {
-	left, err := fs.Glob(os.DirFS(d.path), manifestsDir+"/.*.tmp")
-	if err != nil {
+	if err := errors.Join(atomicfile.Sweep(filepath.Join(d.path, manifestsDir), nil), os.RemoveAll(filepath.Join(d.path, temporary))); err != nil {
 		return err
-	}
-	for _, name := range append(left, temporary) {
-		if err := os.RemoveAll(filepath.Join(d.path, name)); err != nil {
-			return err
-		}
 	}
 	for _, dir := range []string{objectsDir, manifestsDir, temporary} {
 		if err := os.Mkdir(filepath.Join(d.path, dir), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
