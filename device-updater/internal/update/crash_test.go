@@ -8,13 +8,13 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"text/tabwriter"
 
 	"aptfleet/device-updater/internal/hook"
 	"aptfleet/device-updater/internal/journal"
+	"aptfleet/test/order"
 )
 
 // scenario is a transaction that is cut off.
@@ -277,29 +277,13 @@ func (s scenario) numbered(t *testing.T) []string {
 	return c.names
 }
 
-// seedOf is that of a run, which APTFLEET_SEED repeats.
-func seedOf(t *testing.T) uint64 {
-	t.Helper()
-	seed := rand.Uint64N(1 << 32)
-	if s := os.Getenv("APTFLEET_SEED"); s != "" {
-		var err error
-		if seed, err = strconv.ParseUint(s, 10, 64); err != nil {
-			t.Fatal(err)
-		}
-	}
-	t.Logf("APTFLEET_SEED=%d", seed)
-	return seed
-}
-
-func long() bool { return os.Getenv("APTFLEET_LONG") != "" }
-
 // TestCrashAtEachCall cuts the updater off before and after each call of each
 // scenario, plays the loader, and lets the updater recover: the device runs
 // exactly the old or exactly the new release, nothing is left over, and the
 // next update succeeds. Each call meets about one kind of interruption on one
 // side; with APTFLEET_LONG=1 all of them on both.
 func TestCrashAtEachCall(t *testing.T) {
-	seed := seedOf(t)
+	seed := order.Seed(t)
 	for _, s := range scenarios(t) {
 		t.Run(s.name, func(t *testing.T) {
 			names := s.numbered(t)
@@ -314,7 +298,7 @@ func TestCrashAtEachCall(t *testing.T) {
 						continue // nothing has changed until the next call
 					}
 					hows := interruptions
-					if !long() {
+					if !order.Long() {
 						if !looks(names[at-1]) && before == (dice.IntN(2) == 0) {
 							continue
 						}
@@ -346,7 +330,7 @@ func TestCrashAtEachCall(t *testing.T) {
 // TestCrashDuringRecovery cuts the updater off once more while it recovers:
 // random pairs, or with APTFLEET_LONG=1 each call of the recovery from each cut.
 func TestCrashDuringRecovery(t *testing.T) {
-	seed := seedOf(t)
+	seed := order.Seed(t)
 	dice := rand.New(rand.NewPCG(seed, 2))
 	all := scenarios(t)
 	pick := func() interruption { return interruptions[dice.IntN(len(interruptions))] }
@@ -380,7 +364,7 @@ func TestCrashDuringRecovery(t *testing.T) {
 	for _, s := range all {
 		t.Run(s.name, func(t *testing.T) {
 			names := s.numbered(t)
-			if !long() {
+			if !order.Long() {
 				for range 30 {
 					at, then := 1+dice.IntN(len(names)), 1+dice.IntN(60)
 					before := dice.IntN(2) == 0 || looks(names[at-1])

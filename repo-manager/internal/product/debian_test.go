@@ -16,13 +16,14 @@ import (
 	"aptfleet/repo-manager/internal/product"
 	"aptfleet/snapshots"
 	"aptfleet/test/debian"
+	"aptfleet/test/order"
 )
 
 // A product of more than 400 packages in a state that has all of Debian takes
 // less than five seconds of processor time, ours and apt's, and afterwards
 // nothing that counts.
 func TestAllOfDebian(t *testing.T) {
-	if os.Getenv("APTFLEET_LONG") == "" {
+	if !order.Long() {
 		t.Skip("long: make test-long runs it")
 	}
 	w := newWorld(t).run()

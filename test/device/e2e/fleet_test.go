@@ -7,13 +7,14 @@ import (
 	"time"
 
 	"aptfleet/internal/protocol"
+	"aptfleet/test/order"
 )
 
 // Ten devices of two products and two hardware revisions run at once. Eight
 // follow one stage, one has a stage of its own that offers a broken release,
 // and one is held.
 func TestTenDevicesRunAtOnce(t *testing.T) {
-	if !long() {
+	if !order.Long() {
 		t.Skip("long: make test-long runs it")
 	}
 	// Nothing runs beside it.

@@ -14,6 +14,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"aptfleet/test/order"
 )
 
 // uplink is a network between a device and its server: a bridge that the
@@ -168,7 +170,7 @@ func TestADeadUplinkDoesNotGoBack(t *testing.T) {
 // TestASilentRouterDoesNotGoBack: the cable is in, and nothing is alive at its
 // other end.
 func TestASilentRouterDoesNotGoBack(t *testing.T) {
-	if !long() {
+	if !order.Long() {
 		t.Skip("long: make test-long runs it; package uplink plays every rule in network namespaces")
 	}
 	t.Parallel()
@@ -204,7 +206,7 @@ func TestAnUplinkThatIsSlowToCome(t *testing.T) {
 // TestAServerThatIsDown sends no device back: neither one that comes back in
 // time, nor one that does not.
 func TestAServerThatIsDown(t *testing.T) {
-	if !long() {
+	if !order.Long() {
 		t.Skip("long: make test-long runs it; package uplink plays every rule in network namespaces")
 	}
 	t.Parallel()
@@ -234,7 +236,7 @@ func TestAServerThatIsDown(t *testing.T) {
 
 // TestACheckOfABootCounts: a unit that is required by boot-complete.target.
 func TestACheckOfABootCounts(t *testing.T) {
-	if !long() {
+	if !order.Long() {
 		t.Skip("long: make test-long runs it; package health tries the target, and other releases break in other ways")
 	}
 	t.Parallel()
