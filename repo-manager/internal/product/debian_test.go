@@ -24,7 +24,7 @@ import (
 // nothing that counts.
 func TestAllOfDebian(t *testing.T) {
 	if !order.Long() {
-		t.Skip("long: make test-long runs it")
+		t.Skip("long: make test-long runs it; the other tests have products of a few packages")
 	}
 	w := newWorld(t).run()
 	state := w.stateOf(debianPackages(t, "trixie"))

@@ -23,7 +23,7 @@ import (
 // and apt reads what is published of it.
 func TestAllOfDebian(t *testing.T) {
 	if !order.Long() {
-		t.Skip("long: make test-long runs it")
+		t.Skip("long: make test-long runs it; other tests let apt read a few packages, and TestChunkSizes has many")
 	}
 	packages := debianPackages(t, "trixie")
 	f := newFixture(t)
@@ -93,7 +93,7 @@ func debianPackages(t *testing.T, suite string) []snapshots.Package {
 // apt can install from, and a query that apt-cache answers too.
 func TestTheAlgebraOnDebian(t *testing.T) {
 	if !order.Long() {
-		t.Skip("long: make test-long runs it")
+		t.Skip("long: make test-long runs it; package snapshots tries the algebra on packages that it makes up")
 	}
 	ctx, f := context.Background(), newFixture(t)
 	old, now := f.state(debianPackages(t, "bookworm")...), f.state(debianPackages(t, "trixie")...)

@@ -15,7 +15,7 @@ import (
 // and one is held.
 func TestTenDevicesRunAtOnce(t *testing.T) {
 	if !order.Long() {
-		t.Skip("long: make test-long runs it")
+		t.Skip("long: make test-long runs it; in short runs there are devices of both products, four at once")
 	}
 	// Nothing runs beside it.
 	s := newSite(t)

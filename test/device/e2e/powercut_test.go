@@ -84,7 +84,7 @@ func TestAPowerCutInAnyPhaseLeavesADeviceThatArrives(t *testing.T) {
 // disk.
 func TestManyPowerCutsAtRandomMoments(t *testing.T) {
 	if !order.Long() {
-		t.Skip("long: make test-long runs it")
+		t.Skip("long: make test-long runs it; the cuts above are one in each of a few phases")
 	}
 	random := seeded(t)
 	const devices, cuts = 4, 10

@@ -88,7 +88,7 @@ func TestPowerCutsFindBrokenUpdaters(t *testing.T) {
 				config = Config{Images: 200, Deaf: c.quick.Deaf}
 			}
 			if config.Images == 0 {
-				t.Skip("long: make test-long runs it")
+				t.Skip("long: make test-long runs it; it may take many images until such a one is found")
 			}
 			config.UntilFound = true
 			if c.tags != "" {
