@@ -6,7 +6,6 @@ import (
 	"maps"
 	"math/rand/v2"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -313,7 +312,7 @@ func TestCrashAtEachCall(t *testing.T) {
 							if wasCut, err := w.work(); !wasCut {
 								t.Fatalf("never came to call %d: %v", at, err)
 							}
-							state := lastPhase(t, w)
+							state := lastOf(w).Phase
 							w.suffer(how, seed)
 							c.again(0, false)
 							w.work()
@@ -403,19 +402,6 @@ func side(before bool) string {
 		return "before"
 	}
 	return "after"
-}
-
-// lastPhase is that of the newest record on the disk.
-func lastPhase(t *testing.T, w *world) journal.Phase {
-	t.Helper()
-	records, err := journal.Read(filepath.Join(w.dir, "journal"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(records) == 0 {
-		return journal.Idle
-	}
-	return records[len(records)-1].Phase
 }
 
 // outcomes counts which release devices run in the end that were cut off in a
