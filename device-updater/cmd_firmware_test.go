@@ -3,9 +3,6 @@ package main
 import (
 	"encoding/json"
 	"fmt"
-	"net"
-	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"testing"
@@ -80,21 +77,7 @@ func TestFirmwareApplyAsksTheDaemon(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(sysroot, "updater/firmware.json"), []byte(book), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	var asked []daemon.Request
-	listener, err := net.Listen("unix", flags[len(flags)-1])
-	if err != nil {
-		t.Fatal(err)
-	}
-	server := &httptest.Server{Listener: listener, Config: &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		var request daemon.Request
-		if err := json.NewDecoder(r.Body).Decode(&request); err != nil {
-			t.Error(err)
-		}
-		asked = append(asked, request)
-		fmt.Fprintln(w, `{"done":true,"changes":[{"name":"modem","old":"8","new":"7"}]}`)
-	})}}
-	server.Start()
-	defer server.Close()
+	asked := answering(t, flags, `{"done":true,"changes":[{"name":"modem","old":"8","new":"7"}]}`)
 	for _, c := range []struct {
 		args []string
 		code int
@@ -105,10 +88,10 @@ func TestFirmwareApplyAsksTheDaemon(t *testing.T) {
 		{nil, term.ExitRefused, daemon.Request{}},
 		{[]string{"--dry-run"}, 0, daemon.Request{DryRun: true}},
 	} {
-		asked, c.want.Act = nil, daemon.Firmware
+		c.want.Act = daemon.Firmware
 		code, out, errOut := call(t, append(append(flags[:len(flags):len(flags)], "firmware", "apply"), c.args...)...)
-		if code != c.code || out != "↓ modem 8 7\n" || len(asked) != 1 || fmt.Sprint(asked[0]) != fmt.Sprint(c.want) {
-			t.Errorf("%v: status %d, %q, %q; asked %+v", c.args, code, out, errOut, asked)
+		if got := asked(); code != c.code || out != "↓ modem 8 7\n" || len(got) != 1 || fmt.Sprint(got[0]) != fmt.Sprint(c.want) {
+			t.Errorf("%v: status %d, %q, %q; asked %+v", c.args, code, out, errOut, got)
 		}
 	}
 	if code, _, _ := call(t, append(flags, "firmware", "apply", "a", "b")...); code != term.ExitUsage {

@@ -2,11 +2,7 @@ package main
 
 import (
 	"bytes"
-	"encoding/json"
 	"fmt"
-	"net"
-	"net/http"
-	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -114,21 +110,7 @@ equal to its release
 // TestTryAsksTheDaemon: absolute paths, who it was, and nothing else than files.
 func TestTryAsksTheDaemon(t *testing.T) {
 	_, flags := deviceFlags(t)
-	var asked []daemon.Request
-	listener, err := net.Listen("unix", flags[len(flags)-1])
-	if err != nil {
-		t.Fatal(err)
-	}
-	server := &httptest.Server{Listener: listener, Config: &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		var request daemon.Request
-		if err := json.NewDecoder(r.Body).Decode(&request); err != nil {
-			t.Error(err)
-		}
-		asked = append(asked, request)
-		fmt.Fprintln(w, `{"done":true,"changes":[{"name":"app","old":"1","new":"1.2~local"}]}`)
-	})}}
-	server.Start()
-	defer server.Close()
+	asked := answering(t, flags, `{"done":true,"changes":[{"name":"app","old":"1","new":"1.2~local"}]}`)
 	t.Setenv("SUDO_USER", "ann")
 	deb := filepath.Join(t.TempDir(), "app.deb")
 	if err := os.WriteFile(deb, nil, 0o600); err != nil {
@@ -148,16 +130,15 @@ func TestTryAsksTheDaemon(t *testing.T) {
 		{[]string{"try"}, term.ExitUsage, "", daemon.Request{}},
 		{[]string{"try", "app"}, term.ExitFailed, "", daemon.Request{}},
 	} {
-		asked = nil
 		code, out, errOut := call(t, append(flags[:len(flags):len(flags)], c.args...)...)
 		if code != c.code || c.out != "" && out != c.out {
 			t.Errorf("%v: status %d, %q, %q", c.args, code, out, errOut)
 		}
-		switch {
-		case c.code != 0 && len(asked) > 0:
-			t.Errorf("%v: asked %+v", c.args, asked)
-		case c.code == 0 && (len(asked) != 1 || fmt.Sprint(asked[0]) != fmt.Sprint(c.want)):
-			t.Errorf("%v: asked %+v, want %+v", c.args, asked, c.want)
+		switch got := asked(); {
+		case c.code != 0 && len(got) > 0:
+			t.Errorf("%v: asked %+v", c.args, got)
+		case c.code == 0 && (len(got) != 1 || fmt.Sprint(got[0]) != fmt.Sprint(c.want)):
+			t.Errorf("%v: asked %+v, want %+v", c.args, got, c.want)
 		}
 	}
 }

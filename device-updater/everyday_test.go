@@ -3,10 +3,6 @@ package main
 import (
 	"bytes"
 	"encoding/json"
-	"fmt"
-	"net"
-	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -65,31 +61,16 @@ func TestHoldAndDevelop(t *testing.T) {
 	says(term.ExitFailed, "for devices", "hold", "--reason", "x")
 }
 
-// answering is a daemon that answers each request with the same lines.
-func answering(t *testing.T, socket, lines string) {
-	t.Helper()
-	listener, err := net.Listen("unix", socket)
-	if err != nil {
-		t.Fatal(err)
-	}
-	server := &httptest.Server{Listener: listener, Config: &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		fmt.Fprint(w, lines)
-	})}}
-	server.Start()
-	t.Cleanup(server.Close)
-}
-
 // TestProgressAsJSONLines is the contract of `update --wait --json`.
 func TestProgressAsJSONLines(t *testing.T) {
 	_, flags := deviceFlags(t)
-	answering(t, flags[len(flags)-1], `{"status":{"phase":"IDLE"}}
+	answering(t, flags, `{"status":{"phase":"IDLE"}}
 {"status":{"phase":"DOWNLOAD"}}
 {"status":{"phase":"DOWNLOAD","progress":"1 of 2 packages, 1.0 of 3.0 MB","done":1000000,"total":3000000,"unit":"bytes","checked":"2026-11-20T10:00:00Z"}}
 {"status":{"phase":"DOWNLOAD","progress":"1 of 2 packages, 1.0 of 3.0 MB","done":1000000,"total":3000000,"unit":"bytes","checked":"2026-11-20T10:00:01Z"}}
 {"status":{"phase":"INSTALL","progress":"0 of 2 packages","total":2,"unit":"packages"}}
 {"status":{"phase":"STAGED","why_not":"it is staged and waits"}}
-{"done":true}
-`)
+{"done":true}`)
 	want := `{"phase":"IDLE"}
 {"phase":"DOWNLOAD"}
 {"phase":"DOWNLOAD","progress":"1 of 2 packages, 1.0 of 3.0 MB","done":1000000,"total":3000000,"unit":"bytes","percent":33}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -18,6 +19,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"aptfleet/device-updater/internal/boot"
+	"aptfleet/device-updater/internal/daemon"
 	"aptfleet/device-updater/internal/journal"
 	"aptfleet/device-updater/internal/update"
 	"aptfleet/internal/protocol"
@@ -108,7 +110,7 @@ func TestUsage(t *testing.T) {
 	}
 }
 
-// device makes the directories of a device and returns the flags that name
+// deviceFlags makes the directories of a device and returns the flags that name
 // them.
 func deviceFlags(t *testing.T) (sysroot string, flags []string) {
 	t.Helper()
@@ -123,6 +125,32 @@ func deviceFlags(t *testing.T) (sysroot string, flags []string) {
 		t.Fatal(err)
 	}
 	return sysroot, []string{"--config", config, "--sysroot", sysroot, "--boot-control", dir, "--socket", filepath.Join(dir, "s")}
+}
+
+// answering is a daemon at the socket that flags name, which gives each request
+// the same answer. It returns what it was asked since it was last looked at.
+func answering(t *testing.T, flags []string, answer string) (asked func() []daemon.Request) {
+	t.Helper()
+	listener, err := net.Listen("unix", flags[slices.Index(flags, "--socket")+1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	var requests []daemon.Request
+	server := &httptest.Server{Listener: listener, Config: &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var request daemon.Request
+		if err := json.NewDecoder(r.Body).Decode(&request); err != nil {
+			t.Error(err)
+		}
+		requests = append(requests, request)
+		fmt.Fprintln(w, answer)
+	})}}
+	server.Start()
+	t.Cleanup(server.Close)
+	return func() []daemon.Request {
+		all := requests
+		requests = nil
+		return all
+	}
 }
 
 func TestHistory(t *testing.T) {
@@ -227,15 +255,7 @@ func TestExitStatusOfUpdate(t *testing.T) {
 			if err := log.Close(); err != nil {
 				t.Fatal(err)
 			}
-			listener, err := net.Listen("unix", flags[len(flags)-1])
-			if err != nil {
-				t.Fatal(err)
-			}
-			daemon := &httptest.Server{Listener: listener, Config: &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-				fmt.Fprintln(w, c.answer)
-			})}}
-			daemon.Start()
-			defer daemon.Close()
+			answering(t, flags, c.answer)
 			code, _, errOut := call(t, append(append(flags, "update"), c.args...)...)
 			if code != c.want {
 				t.Errorf("status %d, want %d; it says %q", code, c.want, errOut)

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"aptfleet/internal/client"
+	"aptfleet/test/order"
 	"aptfleet/test/rig"
 )
 
@@ -101,7 +102,7 @@ func (r *reader) until(done <-chan struct{}) {
 // uploaders wait is printed; the benchmarks hold it against its target.
 func TestCrowd(t *testing.T) {
 	packages, limit := 1500, 60 // kB/s
-	if os.Getenv("APTFLEET_LONG") != "" {
+	if order.Long() {
 		packages, limit = 60000, 900
 	}
 	const uploaders, atLeast = 16, 2

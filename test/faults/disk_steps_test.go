@@ -19,6 +19,7 @@ import (
 	"aptfleet/internal/client"
 	"aptfleet/internal/protocol"
 	"aptfleet/test/lossydisk"
+	"aptfleet/test/order"
 )
 
 // ext4Disk is a data directory on an ext4 of its own: unlike tmpfs it takes
@@ -231,7 +232,7 @@ func stageState(stage string) func(context.Context, *server, string) (string, er
 func TestFullDiskAtEveryStep(t *testing.T) {
 	t.Parallel()
 	steps := 16
-	if os.Getenv("APTFLEET_LONG") != "" {
+	if order.Long() {
 		steps = 70
 	}
 	for _, a := range acts {

@@ -18,6 +18,7 @@ import (
 
 	"aptfleet/internal/client"
 	"aptfleet/internal/protocol"
+	"aptfleet/test/order"
 )
 
 // gcPhases are the moments of a gc, in order.
@@ -95,7 +96,7 @@ func TestKilledGC(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
 	passages := []int{1, 2}
-	if os.Getenv("APTFLEET_LONG") != "" {
+	if order.Long() {
 		passages = []int{1, 2, 3, 5}
 	}
 	data := newData(t)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -13,6 +12,7 @@ import (
 
 	"aptfleet/internal/client"
 	"aptfleet/internal/protocol"
+	"aptfleet/test/order"
 )
 
 // uploadPhases are the moments of an upload, in order.
@@ -29,7 +29,7 @@ func TestKilledUploads(t *testing.T) {
 	// Every client waits for its first answer, so there are at least two
 	// batches: a third passage may never come.
 	passages := []int{1, 2}
-	if os.Getenv("APTFLEET_LONG") != "" {
+	if order.Long() {
 		passages = slices.Repeat(passages, 3)
 	}
 	data := newData(t)

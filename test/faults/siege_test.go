@@ -1,28 +1,20 @@
 package faults
 
 import (
-	"os"
 	"path/filepath"
-	"strconv"
 	"testing"
 	"time"
 
 	"aptfleet/test/faults/siege"
 	"aptfleet/test/lossydisk"
+	"aptfleet/test/order"
 	"aptfleet/test/rig"
 )
 
 // besiege runs a siege; APTFLEET_SEED repeats the choices of an earlier one.
 func besiege(t *testing.T, c siege.Config) *siege.Result {
 	t.Helper()
-	c.Seed = uint64(time.Now().UnixNano())
-	if text := os.Getenv("APTFLEET_SEED"); text != "" {
-		var err error
-		if c.Seed, err = strconv.ParseUint(text, 10, 64); err != nil {
-			t.Fatal(err)
-		}
-	}
-	t.Logf("APTFLEET_SEED=%d", c.Seed)
+	c.Seed = order.Seed(t)
 	c.Say = t.Logf
 	result, err := siege.Run(t.Context(), c)
 	if err != nil {

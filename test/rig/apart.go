@@ -1,7 +1,7 @@
 package rig
 
 import (
-	"errors"
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -42,35 +42,34 @@ func Apart() (code int, ended bool) {
 			code = max(code, 1)
 		}
 	}()
-	// The child must die with this program. The kernel ties that to the thread
-	// that started it, so the thread has to stay.
+	// What ends this program ends that one, which cleans up.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	return Again(ctx, syscall.CLONE_NEWNS, apart+"=1", "TMPDIR="+dir), true
+}
+
+// Again runs this program once more, with the same arguments, in namespaces of
+// its own and with more in its environment, and returns its exit code. It gets a
+// SIGTERM when ctx ends, and dies with this program. What went wrong with either
+// is printed.
+func Again(ctx context.Context, namespaces uintptr, env ...string) (code int) {
+	// The kernel ties the death of a child to that of the thread that started it,
+	// so the thread has to stay.
 	runtime.LockOSThread()
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
-	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
+	defer runtime.UnlockOSThread()
+	cmd := exec.CommandContext(ctx, "/proc/self/exe", os.Args[1:]...)
 	cmd.Args[0] = os.Args[0]
-	cmd.Env = append(os.Environ(), apart+"=1", "TMPDIR="+dir)
+	cmd.Env = append(os.Environ(), env...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
-		fmt.Fprintln(os.Stderr, "cannot run in a mount namespace:", err)
-		return 1, true
-	}
-	go func() {
-		for s := range signals {
-			// It may have ended meanwhile.
-			_ = cmd.Process.Signal(s)
-		}
-	}()
-	err = cmd.Wait()
-	var exit *exec.ExitError
-	if err != nil && !errors.As(err, &exit) {
-		fmt.Fprintln(os.Stderr, err)
-		return 1, true
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: namespaces, Pdeathsig: syscall.SIGKILL}
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	if err := cmd.Run(); cmd.ProcessState == nil {
+		fmt.Fprintln(os.Stderr, "cannot run in namespaces of its own:", err)
+		return 1
 	}
 	if code = cmd.ProcessState.ExitCode(); code < 0 {
 		fmt.Fprintln(os.Stderr, cmd.ProcessState)
 		code = 1
 	}
-	return code, true
+	return code
 }

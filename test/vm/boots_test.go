@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"aptfleet/test/device/bootcontrol"
+	"aptfleet/test/order"
 )
 
 // patience is for one boot or one update on an emulated processor of a busy
@@ -83,7 +84,7 @@ func version(kernel string) string { return "kernel=" + strings.TrimPrefix(kerne
 // wrong with a deployment on trial, or with boot control, it ends in the
 // committed deployment.
 func TestRealBoots(t *testing.T) {
-	if os.Getenv("APTFLEET_LONG") == "" {
+	if !order.Long() {
 		t.Skip("a dozen boots on an emulated processor take some ten minutes: make test-long")
 	}
 	f := newFactory(t, "trixie")
@@ -141,7 +142,7 @@ func TestRealBoots(t *testing.T) {
 // clone, and gives a release up that is not healthy; on both releases of Debian,
 // with a BIOS and with UEFI.
 func TestUpdateToAnotherKernel(t *testing.T) {
-	if os.Getenv("APTFLEET_LONG") == "" {
+	if !order.Long() {
 		t.Skip("three updates on an emulated processor take a quarter of an hour: make test-long")
 	}
 	for _, c := range []struct {

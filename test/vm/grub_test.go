@@ -19,6 +19,7 @@ import (
 
 	"aptfleet/internal/grub"
 	"aptfleet/test/device/bootcontrol"
+	"aptfleet/test/order"
 )
 
 // printing is GRUB with the configuration of every device, told to print what
@@ -186,7 +187,7 @@ func TestGRUBWithUEFIFollowsTheVectors(t *testing.T) {
 	for _, v := range vectors {
 		_, trial, _ := strings.Cut(v.Boots, " ")
 		kind := fmt.Sprint(v.Boots == "nothing", trial, v.Trial == nil, v.Committed == nil, v.ReadOnly)
-		if seen[kind] && os.Getenv("APTFLEET_LONG") == "" {
+		if seen[kind] && !order.Long() {
 			continue
 		}
 		seen[kind] = true
@@ -234,12 +235,10 @@ func (m memory) HasRelease(n int) bool                     { return m.deployment
 // of.
 func TestGRUBAgreesWithTheLoader(t *testing.T) {
 	n := 12
-	if os.Getenv("APTFLEET_LONG") != "" {
+	if order.Long() {
 		n = 60
 	}
-	seed := uint64(time.Now().UnixNano())
-	t.Logf("seed %d", seed)
-	random := rand.New(rand.NewPCG(seed, 0))
+	random := rand.New(rand.NewPCG(order.Seed(t), 0))
 	pick := func(words ...string) string { return words[random.IntN(len(words))] }
 	block := func(names ...string) []byte {
 		var lines []string

@@ -18,6 +18,7 @@ import (
 
 	"aptfleet/internal/bom"
 	"aptfleet/test/device/bootcontrol"
+	"aptfleet/test/order"
 )
 
 // moments are after which record of the updater's journal a device is killed,
@@ -40,7 +41,7 @@ var moments = []struct {
 // often, APTFLEET_SEED repeats the moments.
 func TestKilledWhileUpdating(t *testing.T) {
 	kills := 0
-	if os.Getenv("APTFLEET_LONG") != "" {
+	if order.Long() {
 		kills = len(moments)
 	}
 	if text := os.Getenv("APTFLEET_QEMU"); text != "" {
@@ -52,15 +53,8 @@ func TestKilledWhileUpdating(t *testing.T) {
 	if kills == 0 {
 		t.Skip("each kill is a boot or two on an emulated processor: make faults-device QEMU=30, make test-long")
 	}
-	seed := uint64(time.Now().UnixNano())
-	if text := os.Getenv("APTFLEET_SEED"); text != "" {
-		var err error
-		seed, err = strconv.ParseUint(text, 10, 64)
-		must(t, err)
-	}
-	t.Logf("APTFLEET_SEED=%d", seed)
 	f := newFactory(t, "trixie")
-	v := &victim{factory: f, from: "1", to: "1", random: rand.New(rand.NewPCG(seed, 0))}
+	v := &victim{factory: f, from: "1", to: "1", random: rand.New(rand.NewPCG(order.Seed(t), 0))}
 	f.release(t, "1", f.older(), nil)
 	f.promote(t, "1")
 	v.Device = newTestDevice(t, f.image(t, "1"), false)

@@ -7,10 +7,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"aptfleet/test/order"
 )
 
 // TestBothRevisions: one release, two boards; each gets its own image, with the
@@ -145,18 +146,10 @@ func TestAnInterruptedIrreversible(t *testing.T) {
 // what that deployment wants, and the book tells of it.
 func TestPowerCuts(t *testing.T) {
 	cuts := 12
-	if os.Getenv("APTFLEET_LONG") != "" {
+	if order.Long() {
 		cuts = 200
 	}
-	seed := uint64(time.Now().UnixNano())
-	if s := os.Getenv("APTFLEET_SEED"); s != "" {
-		var err error
-		if seed, err = strconv.ParseUint(s, 10, 64); err != nil {
-			t.Fatal(err)
-		}
-	}
-	t.Logf("APTFLEET_SEED=%d", seed)
-	random := rand.New(rand.NewPCG(seed, 7))
+	random := rand.New(rand.NewPCG(order.Seed(t), 7))
 	d := newDevice(t, "B2")
 	d.Pace = 2 * time.Millisecond
 	d.cut()

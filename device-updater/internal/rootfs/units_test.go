@@ -16,6 +16,7 @@ import (
 
 	"aptfleet/device-updater/internal/rootfs"
 	"aptfleet/device-updater/internal/rootfs/rootfstest"
+	"aptfleet/test/order"
 )
 
 // device is a device's top level in a plain directory, with deployments that
@@ -258,7 +259,7 @@ func TestPowerCutsAnywhere(t *testing.T) {
 func TestPowerCutsAnywhereOnBtrfs(t *testing.T) {
 	top, _ := diskIn(t, memory(t))
 	step := 4
-	if os.Getenv("APTFLEET_LONG") != "" {
+	if order.Long() {
 		step = 1
 	}
 	n := 0

@@ -17,6 +17,7 @@ import (
 	"aptfleet/device-updater/internal/apttest"
 	"aptfleet/device-updater/internal/journal"
 	"aptfleet/device-updater/internal/rootfs"
+	"aptfleet/test/order"
 )
 
 // TestInstallationAttacks are releases whose packages do what they must not.
@@ -239,7 +240,7 @@ func TestFullDiskAtEachPhase(t *testing.T) {
 	before := b.describe()
 	leaves := []int64{0}
 	phases := []journal.Phase{journal.Install, journal.Verify, journal.Finalise}
-	if os.Getenv("APTFLEET_LONG") != "" {
+	if order.Long() {
 		leaves = []int64{0, 256 << 10, 1 << 20, 8 << 20, 40 << 20}
 		phases = []journal.Phase{journal.Check, journal.Preflight, journal.Download, journal.Snapshot, journal.Install, journal.Verify, journal.Staged, journal.Finalise}
 	}

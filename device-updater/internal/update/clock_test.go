@@ -59,7 +59,7 @@ func TestAWrongClock(t *testing.T) {
 					w.powerCut()
 					w.powerOn()
 				}
-				if last := mustRead(w)[len(mustRead(w))-1]; last.Phase != journal.Staged {
+				if last := lastOf(w); last.Phase != journal.Staged {
 					t.Fatalf("seed %d: %s was given up: %+v", seed, step.release, last)
 				}
 				delete(w.hooks, hook.BeforeFinalise)
@@ -72,11 +72,7 @@ func TestAWrongClock(t *testing.T) {
 			if got := consistent(t, w); got != step.want {
 				t.Fatalf("seed %d: %s is offered: it runs %s", seed, step.release, got)
 			}
-			records, err := OpenRecords(w.dir)
-			if err != nil {
-				t.Fatal(err)
-			}
-			failed, err := records.Failed()
+			failed, err := w.records().Failed()
 			if err != nil || len(failed) > 1 || len(failed) == 1 && failed[0].State != "b" || step.release != "a" && len(failed) != 1 {
 				t.Errorf("seed %d: after %s it remembers %+v, %v", seed, step.release, failed, err)
 			}

@@ -6,15 +6,14 @@ import (
 	"maps"
 	"math/rand/v2"
 	"os"
-	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"text/tabwriter"
 
 	"aptfleet/device-updater/internal/hook"
 	"aptfleet/device-updater/internal/journal"
+	"aptfleet/test/order"
 )
 
 // scenario is a transaction that is cut off.
@@ -277,29 +276,13 @@ func (s scenario) numbered(t *testing.T) []string {
 	return c.names
 }
 
-// seedOf is that of a run, which APTFLEET_SEED repeats.
-func seedOf(t *testing.T) uint64 {
-	t.Helper()
-	seed := rand.Uint64N(1 << 32)
-	if s := os.Getenv("APTFLEET_SEED"); s != "" {
-		var err error
-		if seed, err = strconv.ParseUint(s, 10, 64); err != nil {
-			t.Fatal(err)
-		}
-	}
-	t.Logf("APTFLEET_SEED=%d", seed)
-	return seed
-}
-
-func long() bool { return os.Getenv("APTFLEET_LONG") != "" }
-
 // TestCrashAtEachCall cuts the updater off before and after each call of each
 // scenario, plays the loader, and lets the updater recover: the device runs
 // exactly the old or exactly the new release, nothing is left over, and the
 // next update succeeds. Each call meets about one kind of interruption on one
 // side; with APTFLEET_LONG=1 all of them on both.
 func TestCrashAtEachCall(t *testing.T) {
-	seed := seedOf(t)
+	seed := order.Seed(t)
 	for _, s := range scenarios(t) {
 		t.Run(s.name, func(t *testing.T) {
 			names := s.numbered(t)
@@ -314,7 +297,7 @@ func TestCrashAtEachCall(t *testing.T) {
 						continue // nothing has changed until the next call
 					}
 					hows := interruptions
-					if !long() {
+					if !order.Long() {
 						if !looks(names[at-1]) && before == (dice.IntN(2) == 0) {
 							continue
 						}
@@ -329,7 +312,7 @@ func TestCrashAtEachCall(t *testing.T) {
 							if wasCut, err := w.work(); !wasCut {
 								t.Fatalf("never came to call %d: %v", at, err)
 							}
-							state := lastPhase(t, w)
+							state := lastOf(w).Phase
 							w.suffer(how, seed)
 							c.again(0, false)
 							w.work()
@@ -346,7 +329,7 @@ func TestCrashAtEachCall(t *testing.T) {
 // TestCrashDuringRecovery cuts the updater off once more while it recovers:
 // random pairs, or with APTFLEET_LONG=1 each call of the recovery from each cut.
 func TestCrashDuringRecovery(t *testing.T) {
-	seed := seedOf(t)
+	seed := order.Seed(t)
 	dice := rand.New(rand.NewPCG(seed, 2))
 	all := scenarios(t)
 	pick := func() interruption { return interruptions[dice.IntN(len(interruptions))] }
@@ -380,7 +363,7 @@ func TestCrashDuringRecovery(t *testing.T) {
 	for _, s := range all {
 		t.Run(s.name, func(t *testing.T) {
 			names := s.numbered(t)
-			if !long() {
+			if !order.Long() {
 				for range 30 {
 					at, then := 1+dice.IntN(len(names)), 1+dice.IntN(60)
 					before := dice.IntN(2) == 0 || looks(names[at-1])
@@ -419,19 +402,6 @@ func side(before bool) string {
 		return "before"
 	}
 	return "after"
-}
-
-// lastPhase is that of the newest record on the disk.
-func lastPhase(t *testing.T, w *world) journal.Phase {
-	t.Helper()
-	records, err := journal.Read(filepath.Join(w.dir, "journal"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(records) == 0 {
-		return journal.Idle
-	}
-	return records[len(records)-1].Phase
 }
 
 // outcomes counts which release devices run in the end that were cut off in a

@@ -111,14 +111,20 @@ func newWorld(t *testing.T) *world {
 		},
 	}
 	w.disk = maps.Clone(w.trees)
-	records, err := OpenRecords(w.dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := records.PutDeployment(Deployment{ID: 1, State: "old", TopLevel: []string{"app"}}); err != nil {
+	if err := w.records().PutDeployment(Deployment{ID: 1, State: "old", TopLevel: []string{"app"}}); err != nil {
 		t.Fatal(err)
 	}
 	return w
+}
+
+// records are those on the disk.
+func (w *world) records() Records {
+	w.t.Helper()
+	records, err := OpenRecords(w.dir)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return records
 }
 
 // memoryDir is a directory that is synced at once, where there is one: the
@@ -466,13 +472,9 @@ func (w *world) machine() (*Machine, func()) {
 	if w.newer[w.trees[deployment(w.current)].release] {
 		log = &newerJournal{opened, w}
 	}
-	records, err := OpenRecords(w.dir)
-	if err != nil {
-		w.t.Fatal(err)
-	}
 	m := &Machine{
 		Settings: Settings{Follow: "production", TopLevel: []string{"app"}, RebootAuto: true, Tries: 2, TrialTimeout: time.Minute, InstallTimeout: time.Minute, HookRetries: 3, HookWait: time.Hour},
-		Releases: w, Roots: w, States: w.states(), Boot: control{boot.New(blocks{w}), w}, System: w, Firmware: w.firmware, Journal: log, Records: records,
+		Releases: w, Roots: w, States: w.states(), Boot: control{boot.New(blocks{w}), w}, System: w, Firmware: w.firmware, Journal: log, Records: w.records(),
 		Merge: func(_, _, target string) (merge.Result, error) {
 			w.step("merge", func() {})
 			return merge.Result{}, w.conflict

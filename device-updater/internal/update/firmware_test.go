@@ -83,11 +83,7 @@ func TestFirmwareFollowsWhatIsBooted(t *testing.T) {
 					t.Errorf("cut at %d (%v): the chip runs %s, want %s; it was asked %v", at, before, chip.runs, c.want, chip.asks)
 				}
 				if c.chip != nil && at == 0 {
-					records, err := OpenRecords(w.dir)
-					if err != nil {
-						t.Fatal(err)
-					}
-					if failed, err := records.Failed(); err != nil || !strings.Contains(failed[0].Reason, "no answer") {
+					if failed, err := w.records().Failed(); err != nil || !strings.Contains(failed[0].Reason, "no answer") {
 						t.Errorf("%+v, %v", failed, err)
 					}
 				}

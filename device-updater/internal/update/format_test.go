@@ -94,11 +94,7 @@ func TestBackFromANewerUpdater(t *testing.T) {
 		}
 	}
 	add("deployments/1.json", `"format": 1`, `"format": 2, "seal": {"by": "tpm"}`)
-	records, err := OpenRecords(w.dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := records.Fail(protocol.Failure{State: "bad", Reason: "no"}); err != nil {
+	if err := w.records().Fail(protocol.Failure{State: "bad", Reason: "no"}); err != nil {
 		t.Fatal(err)
 	}
 	add("failed.json", `"reason": "no"`, `"reason": "no", "weather": "boot 7"`)
@@ -115,7 +111,7 @@ func TestBackFromANewerUpdater(t *testing.T) {
 	if err := w.settle(); err != nil {
 		t.Fatal(err)
 	}
-	d, err := records.Deployment(1)
+	d, err := w.records().Deployment(1)
 	if err != nil || d.State != "same" {
 		t.Errorf("%+v, %v", d, err)
 	}

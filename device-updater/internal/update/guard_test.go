@@ -76,6 +76,15 @@ func mustRead(w *world) []journal.Record {
 	return records
 }
 
+// lastOf is the newest record on the disk.
+func lastOf(w *world) journal.Record {
+	records := mustRead(w)
+	if len(records) == 0 {
+		return journal.Record{Phase: journal.Idle}
+	}
+	return records[len(records)-1]
+}
+
 // TestBootControlThatForgets: the medium says that it has written, and never
 // does again. The loader boots the bad trial each time, and counts nothing.
 func TestBootControlThatForgets(t *testing.T) {

@@ -78,7 +78,7 @@ func TestHooksPutOff(t *testing.T) {
 					if asked = len(w.asks); strings.HasPrefix(statusOf(t, w).WhyNot, "it was put off") {
 						break
 					}
-					if point == hook.BeforeFinalise && mustRead(w)[len(mustRead(w))-1].Phase != journal.Staged {
+					if point == hook.BeforeFinalise && lastOf(w).Phase != journal.Staged {
 						t.Fatalf("%+v", mustRead(w))
 					}
 					*now = now.Add(pause)
@@ -87,7 +87,7 @@ func TestHooksPutOff(t *testing.T) {
 				if want := map[string]int{"times": 4, "time": 3}[bound]; count != want {
 					t.Errorf("asked %d times, want %d", count, want)
 				}
-				last := mustRead(w)[len(mustRead(w))-1]
+				last := lastOf(w)
 				if last.Phase != journal.Idle || !strings.HasSuffix(last.Reason, "a sale is open") || w.boots != boots {
 					t.Errorf("%+v", last)
 				}
@@ -100,11 +100,7 @@ func TestHooksPutOff(t *testing.T) {
 				if err := session(Options{Patient: true}); err != nil || len(w.asks) != asked || len(mustRead(w)) != before {
 					t.Errorf("%v, %v", err, mustRead(w)[before:])
 				}
-				records, err := OpenRecords(w.dir)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if failed, err := records.Failed(); err != nil || len(failed) > 0 {
+				if failed, err := w.records().Failed(); err != nil || len(failed) > 0 {
 					t.Errorf("%+v, %v", failed, err)
 				}
 				// A day later it is asked again, and by a person at once.
@@ -123,11 +119,7 @@ func TestHooksPutOff(t *testing.T) {
 
 func statusOf(t *testing.T, w *world) Status {
 	t.Helper()
-	records, err := OpenRecords(w.dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := records.Status()
+	s, err := w.records().Status()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -206,7 +198,7 @@ func TestHooksThatEndTheUpdater(t *testing.T) {
 			m.Hooks = endingHooks{w, point, &ended}
 		}
 		_ = w.settle()
-		last := mustRead(w)[len(mustRead(w))-1]
+		last := lastOf(w)
 		if ended != maxTold || last.Open() || !strings.Contains(last.Reason, "were cut off 3 times") {
 			t.Errorf("%s: ended %d times, %+v", point, ended, last)
 		}

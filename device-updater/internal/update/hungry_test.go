@@ -16,6 +16,7 @@ import (
 
 	"aptfleet/device-updater/internal/journal"
 	"aptfleet/device-updater/internal/sandbox"
+	"aptfleet/test/order"
 )
 
 // smallMemory makes a control group whose processes have so many bytes together,
@@ -67,7 +68,7 @@ func smallMemory(t *testing.T, bytes int64) (put func(pid int) error, leave func
 // so what the kernel kills belongs to the installation. The updater lives, nothing
 // is left, the release is not blamed, and once there is memory it is installed.
 func TestTheApplicationEatsAllMemory(t *testing.T) {
-	if !long() {
+	if !order.Long() {
 		t.Skip("long: make test-long runs it; TestInstallationAttacks kills what is installed without using up memory")
 	}
 	b := newBench(t, 2<<30)

@@ -17,6 +17,7 @@ import (
 	"aptfleet/device-updater/internal/archive"
 	"aptfleet/internal/bom"
 	"aptfleet/internal/protocol"
+	"aptfleet/test/order"
 )
 
 // breakage is what becomes of an answer on its way.
@@ -161,13 +162,12 @@ func TestTheLineBreaks(t *testing.T) {
 		{"the index", "/Packages", 1}, {"the bill of materials", "/boms/", 1}, {"a package", "/app_", 1}, {"another package", "/lib_", 1},
 	}
 	ways := []breakage{isReset, isCut, tlsBreaks, isTruncated, isReplaced, isRefused, isStalled}
-	long := os.Getenv("APTFLEET_LONG") != ""
 	for i, thing := range things {
 		for j, how := range ways {
 			byApt := thing.from == 3 || thing.path != "/InRelease" && thing.path != "/boms/"
 			// apt tries each thing three times: by default one way in three, and
 			// those that wait for half a minute not at all.
-			if !long && byApt && (how == isStalled || (i+j)%3 != 0) {
+			if !order.Long() && byApt && (how == isStalled || (i+j)%3 != 0) {
 				continue
 			}
 			t.Run(thing.name+"/"+string(how), func(t *testing.T) {
@@ -194,7 +194,7 @@ func TestTheLineBreaks(t *testing.T) {
 				if n, err := b.Deployments(); err != nil || len(n) != 1 {
 					t.Errorf("deployments %v, %v", n, err)
 				}
-				if !long {
+				if !order.Long() {
 					return
 				}
 				line.set("", "", 0)

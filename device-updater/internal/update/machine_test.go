@@ -91,11 +91,7 @@ func cloneTrees(trees map[string]tree) map[string]tree {
 func checkEnd(t *testing.T, w *world, bad bool, err error) {
 	t.Helper()
 	state, committed := w.release()
-	records, recErr := OpenRecords(w.dir)
-	if recErr != nil {
-		t.Fatal(recErr)
-	}
-	failed, recErr := records.Failed()
+	failed, recErr := w.records().Failed()
 	if recErr != nil {
 		t.Fatal(recErr)
 	}
@@ -328,11 +324,7 @@ func TestPassingTroubleIsNotRemembered(t *testing.T) {
 			if err == nil {
 				t.Fatal("want a reason")
 			}
-			records, recErr := OpenRecords(w.dir)
-			if recErr != nil {
-				t.Fatal(recErr)
-			}
-			status, recErr := records.Status()
+			status, recErr := w.records().Status()
 			if recErr != nil || status.WhyNot == "" || !strings.Contains(err.Error(), status.WhyNot) && !strings.Contains(status.WhyNot, err.Error()) {
 				t.Errorf("why not is %q, the error %q", status.WhyNot, err)
 			}
@@ -387,11 +379,7 @@ func TestSamePackagesNeedNoReboot(t *testing.T) {
 	if err := w.settle(); err != nil {
 		t.Fatal(err)
 	}
-	records, err := OpenRecords(w.dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	d, err := records.Deployment(1)
+	d, err := w.records().Deployment(1)
 	if err != nil || d.State != "new" || w.boots != 1 {
 		t.Errorf("deployment 1 is %+v after %d boots (%v)", d, w.boots, err)
 	}

@@ -38,10 +38,7 @@ func TestLook(t *testing.T) {
 					w.boot[name] = bootcontrol.NewBlock(strings.Fields(vars)...)
 				}
 			}
-			records, err := OpenRecords(w.dir)
-			if err != nil {
-				t.Fatal(err)
-			}
+			records := w.records()
 			if err := records.PutDeployment(Deployment{
 				ID: c.current, State: "s", BOM: "abc", TopLevel: []string{"app"}, Packages: []apt.Package{{Name: "app", Version: "1.5"}, {Name: "lib", Version: "2"}},
 			}); err != nil {

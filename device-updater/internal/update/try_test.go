@@ -31,10 +31,7 @@ func rejoins(m *Machine) error { return m.Rejoin(context.Background(), Options{}
 func consistent(t *testing.T, w *world) string {
 	t.Helper()
 	running, committed := w.release()
-	records, err := OpenRecords(w.dir)
-	if err != nil {
-		t.Fatal(err)
-	}
+	records := w.records()
 	wanted, err := records.Overlay()
 	if err != nil {
 		t.Fatal(err)
@@ -172,11 +169,7 @@ func TestTryAndRejoinCutAtEachStep(t *testing.T) {
 						if got := consistent(t, w); !slices.Contains(c.want, got) {
 							t.Errorf("it runs %s, want one of %v", got, c.want)
 						}
-						records, err := OpenRecords(w.dir)
-						if err != nil {
-							t.Fatal(err)
-						}
-						if failed, err := records.Failed(); err != nil || len(failed) > 0 {
+						if failed, err := w.records().Failed(); err != nil || len(failed) > 0 {
 							t.Errorf("releases are blamed: %+v, %v", failed, err)
 						}
 					})

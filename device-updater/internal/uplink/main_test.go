@@ -1,15 +1,15 @@
 package uplink
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
-	"runtime"
-	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"aptfleet/test/rig"
 )
 
 // insideEnv marks the second run of this program.
@@ -39,20 +39,5 @@ func again() int {
 		fmt.Fprintln(os.Stderr, "cannot test uplinks: not root; run the tests with `make test`")
 		return 1
 	}
-	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
-	cmd.Env = append(os.Environ(), insideEnv+"=1")
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
-	runtime.LockOSThread() // the kernel ties Pdeathsig to the thread
-	defer runtime.UnlockOSThread()
-	err := cmd.Run()
-	var exit *exec.ExitError
-	switch {
-	case errors.As(err, &exit):
-		return max(exit.ExitCode(), 1)
-	case err != nil:
-		fmt.Fprintln(os.Stderr, "cannot run in a network of its own:", err)
-		return 1
-	}
-	return 0
+	return rig.Again(context.Background(), unix.CLONE_NEWNET|unix.CLONE_NEWNS, insideEnv+"=1")
 }

@@ -191,7 +191,7 @@ func TestVerdictWithoutDose(t *testing.T) {
 // The service user of a server is not root.
 func TestAsAnybody(t *testing.T) {
 	if os.Getuid() != 0 {
-		t.Skip("the other tests run as somebody who is not root")
+		t.Skip("not root: the other tests are run as somebody else already")
 	}
 	dir, err := os.MkdirTemp("", "aptfleet-anybody-")
 	must(t, err)

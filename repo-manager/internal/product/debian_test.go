@@ -16,14 +16,15 @@ import (
 	"aptfleet/repo-manager/internal/product"
 	"aptfleet/snapshots"
 	"aptfleet/test/debian"
+	"aptfleet/test/order"
 )
 
 // A product of more than 400 packages in a state that has all of Debian takes
 // less than five seconds of processor time, ours and apt's, and afterwards
 // nothing that counts.
 func TestAllOfDebian(t *testing.T) {
-	if os.Getenv("APTFLEET_LONG") == "" {
-		t.Skip("long: make test-long runs it")
+	if !order.Long() {
+		t.Skip("long: make test-long runs it; the other tests have products of a few packages")
 	}
 	w := newWorld(t).run()
 	state := w.stateOf(debianPackages(t, "trixie"))

@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -17,13 +16,14 @@ import (
 	"aptfleet/internal/deb"
 	"aptfleet/snapshots"
 	"aptfleet/test/debian"
+	"aptfleet/test/order"
 )
 
 // All of a Debian release goes in and comes out, in chunks of a useful size,
 // and apt reads what is published of it.
 func TestAllOfDebian(t *testing.T) {
-	if os.Getenv("APTFLEET_LONG") == "" {
-		t.Skip("long: make test-long runs it")
+	if !order.Long() {
+		t.Skip("long: make test-long runs it; other tests let apt read a few packages, and TestChunkSizes has many")
 	}
 	packages := debianPackages(t, "trixie")
 	f := newFixture(t)
@@ -92,8 +92,8 @@ func debianPackages(t *testing.T, suite string) []snapshots.Package {
 // What Debian's packages make of states: a merge of two releases, a pick that
 // apt can install from, and a query that apt-cache answers too.
 func TestTheAlgebraOnDebian(t *testing.T) {
-	if os.Getenv("APTFLEET_LONG") == "" {
-		t.Skip("long: make test-long runs it")
+	if !order.Long() {
+		t.Skip("long: make test-long runs it; package snapshots tries the algebra on packages that it makes up")
 	}
 	ctx, f := context.Background(), newFixture(t)
 	old, now := f.state(debianPackages(t, "bookworm")...), f.state(debianPackages(t, "trixie")...)

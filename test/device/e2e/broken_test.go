@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"aptfleet/internal/protocol"
+	"aptfleet/test/order"
 )
 
 // shipBroken lets a device meet a broken release and returns it when it is
@@ -68,7 +69,7 @@ func TestAReleaseWhoseServiceCrashesAfterTwentySecondsGoesBackByItself(t *testin
 }
 
 func TestAReleaseWhoseServiceHangsGoesBackByItself(t *testing.T) {
-	if !long() {
+	if !order.Long() {
 		t.Skip("long: make test-long runs it; a service that does not start is refused alike")
 	}
 	t.Parallel()

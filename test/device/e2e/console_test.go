@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"aptfleet/test/device"
+	"aptfleet/test/order"
 )
 
 // hurried lets a device wait for a person for seconds, and makes it end in
@@ -40,7 +41,7 @@ func (d *fielded) awaitEmergency(boot int) {
 // booted again, without any trial, until it gets further. A person at the console
 // is not interrupted.
 func TestACommittedBootInEmergencyModeIsRepeatedUnlessSomebodyIsThere(t *testing.T) {
-	if !long() {
+	if !order.Long() {
 		t.Skip("long: make test-long runs it; it waits for reboots that come of waiting")
 	}
 	t.Parallel()

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"aptfleet/internal/protocol"
+	"aptfleet/test/order"
 )
 
 // do runs a command of the updater on the device.
@@ -104,7 +105,7 @@ func TestEverydayLifeOfADevice(t *testing.T) {
 
 // The maintenance window is for reboots that nobody asks for.
 func TestAMaintenanceWindow(t *testing.T) {
-	if !long() {
+	if !order.Long() {
 		t.Skip("long: make test-long runs it; package update tries windows with all else that waits")
 	}
 	t.Parallel()

@@ -13,6 +13,7 @@ import (
 
 	"aptfleet/internal/protocol"
 	"aptfleet/test/microcontroller/bench"
+	"aptfleet/test/order"
 )
 
 // firmware is the package with the firmware of the microcontroller for both
@@ -313,7 +314,7 @@ func TestIrreversibleFirmwareWaitsForTheCommit(t *testing.T) {
 // A device that is not certain which board it is on does not touch it, and says
 // so; once it is certain, it does.
 func TestNoFirmwareIsTouchedOnAnUncertainBoard(t *testing.T) {
-	if !long() {
+	if !order.Long() {
 		t.Skip("long: make test-long runs it; packages hardware and firmware try all of its reasons")
 	}
 	for _, c := range []struct {

@@ -7,14 +7,15 @@ import (
 	"time"
 
 	"aptfleet/internal/protocol"
+	"aptfleet/test/order"
 )
 
 // Ten devices of two products and two hardware revisions run at once. Eight
 // follow one stage, one has a stage of its own that offers a broken release,
 // and one is held.
 func TestTenDevicesRunAtOnce(t *testing.T) {
-	if !long() {
-		t.Skip("long: make test-long runs it")
+	if !order.Long() {
+		t.Skip("long: make test-long runs it; in short runs there are devices of both products, four at once")
 	}
 	// Nothing runs beside it.
 	s := newSite(t)

@@ -17,6 +17,7 @@ import (
 
 	"aptfleet/internal/bom"
 	"aptfleet/internal/protocol"
+	"aptfleet/test/order"
 	"aptfleet/test/vm"
 )
 
@@ -79,7 +80,7 @@ func TestAnImageOfAProductIsItsBillOfMaterials(t *testing.T) {
 	// Its loader is found by both kinds of firmware, and decides. This product
 	// has no kernel, so nothing starts, and the machine resets.
 	for _, efi := range []bool{false, true} {
-		if efi && !long() {
+		if efi && !order.Long() {
 			continue
 		}
 		var console bytes.Buffer

@@ -6,10 +6,8 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -18,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"aptfleet/test/device"
+	"aptfleet/test/rig"
 )
 
 // stageEnv tells the second run of this program where the first has prepared
@@ -70,34 +69,14 @@ func online() int {
 		fmt.Fprintln(os.Stderr, err)
 	} else {
 		fmt.Printf("prepared programs and the base system in %v\n", time.Since(start).Round(time.Second))
-		code = isolated(ctx, dir, start)
+		// What it mounts goes with its namespace.
+		code = rig.Again(ctx, unix.CLONE_NEWNET|unix.CLONE_NEWNS, stageEnv+"="+dir, startEnv+"="+start.Format(time.RFC3339))
 	}
 	if err := errors.Join(device.Sweep(context.WithoutCancel(ctx), filepath.Join(dir, "devices")), os.RemoveAll(dir)); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	return code
-}
-
-// isolated runs this program in a network namespace and a mount namespace of
-// its own and returns its exit code. What it mounts goes with it.
-func isolated(ctx context.Context, dir string, start time.Time) int {
-	cmd := exec.CommandContext(ctx, "/proc/self/exe", os.Args[1:]...)
-	cmd.Env = append(os.Environ(), stageEnv+"="+dir, startEnv+"="+start.Format(time.RFC3339))
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
-	runtime.LockOSThread() // the kernel ties Pdeathsig to the thread
-	defer runtime.UnlockOSThread()
-	err := cmd.Run()
-	var exit *exec.ExitError
-	switch {
-	case errors.As(err, &exit):
-		return max(exit.ExitCode(), 1)
-	case err != nil:
-		fmt.Fprintln(os.Stderr, "cannot run without a network:", err)
-		return 1
-	}
-	return 0
 }
 
 // offline is the second run: it starts the server and runs the tests.

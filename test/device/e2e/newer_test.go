@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"aptfleet/test/order"
 	"aptfleet/test/rig"
 )
 
@@ -188,7 +189,7 @@ func TestTheUpdaterUpdatesItself(t *testing.T) {
 // A new updater that hangs in a phase of its own is ended by PID 1, and the old
 // one knows what to make of what it left.
 func TestANewerUpdaterThatHangsGoesBackUnattended(t *testing.T) {
-	if !long() {
+	if !order.Long() {
 		t.Skip("long: make test-long runs it; other updaters hang, and one updates itself, in short runs")
 	}
 	t.Parallel()

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"aptfleet/test/order"
 )
 
 // cutIn switches the device on, ships release "2" and pulls the plug once the
@@ -50,7 +52,7 @@ func TestAPowerCutDuringInstallLeavesTheOldDeploymentBootingAndTheNextRunSucceed
 // release, and arrives at the new one by itself.
 func TestAPowerCutInAnyPhaseLeavesADeviceThatArrives(t *testing.T) {
 	phases := []string{"DOWNLOAD", "STAGED", "FINALISE", "TRIAL"}
-	if long() {
+	if order.Long() {
 		phases = []string{"CHECK", "PREFLIGHT", "DOWNLOAD", "SNAPSHOT", "VERIFY", "STAGED", "FINALISE", "REBOOT", "TRIAL", "HEALTH", "COMMIT"}
 	}
 	random := seeded(t)
@@ -81,8 +83,8 @@ func TestAPowerCutInAnyPhaseLeavesADeviceThatArrives(t *testing.T) {
 // Cuts at any moment of updates to and fro, one after the other on the same
 // disk.
 func TestManyPowerCutsAtRandomMoments(t *testing.T) {
-	if !long() {
-		t.Skip("long: make test-long runs it")
+	if !order.Long() {
+		t.Skip("long: make test-long runs it; the cuts above are one in each of a few phases")
 	}
 	random := seeded(t)
 	const devices, cuts = 4, 10
@@ -115,22 +117,11 @@ func TestManyPowerCutsAtRandomMoments(t *testing.T) {
 	}
 }
 
-// long reports whether the long tests run, too.
-func long() bool { return os.Getenv("APTFLEET_LONG") != "" }
-
 // seeded returns a source of random numbers whose seed is logged and can be
 // given again.
 func seeded(t *testing.T) *rand.Rand {
 	t.Helper()
-	seed := uint64(time.Now().UnixNano())
-	if s := os.Getenv("APTFLEET_SEED"); s != "" {
-		var err error
-		if seed, err = strconv.ParseUint(s, 10, 64); err != nil {
-			t.Fatal(err)
-		}
-	}
-	t.Logf("APTFLEET_SEED=%d", seed)
-	return rand.New(rand.NewPCG(seed, 0))
+	return rand.New(rand.NewPCG(order.Seed(t), 0))
 }
 
 // release returns the release of a deployment, from the state id that the

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"aptfleet/internal/protocol"
+	"aptfleet/test/order"
 )
 
 // credentials are the device's for the archive.
@@ -91,7 +92,7 @@ func TestAPrivateArchiveIsReadByItsDevicesUntilTheyAreRetired(t *testing.T) {
 }
 
 func TestTheServerIsKilledWhileDevicesUpdate(t *testing.T) {
-	if !long() {
+	if !order.Long() {
 		t.Skip("long: make test-long runs it; TestADeviceObeysTwoKeysOnly has a server killed, too")
 	}
 	t.Parallel()
@@ -129,7 +130,7 @@ func TestTheServerIsKilledWhileDevicesUpdate(t *testing.T) {
 // The server burns down after its last backup. What is brought back knows
 // less than its devices have seen, and they follow it all the same.
 func TestDevicesFollowAServerThatWasRestored(t *testing.T) {
-	if !long() {
+	if !order.Long() {
 		t.Skip("long: make test-long runs it; test/scripts has the story with a device that installs nothing")
 	}
 	t.Parallel()

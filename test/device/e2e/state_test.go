@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"aptfleet/internal/protocol"
+	"aptfleet/test/order"
 )
 
 // ledger is the application of releases whose name begins with "db": its
@@ -100,7 +101,7 @@ func TestAnApplicationReadsItsOldDataAlsoIfTheNewUpdaterNeverRan(t *testing.T) {
 }
 
 func TestARollbackAcrossAnEpochSaysWhatWouldBeLost(t *testing.T) {
-	if !long() {
+	if !order.Long() {
 		t.Skip("long: make test-long runs it; package rootfs cuts such a rollback at every step")
 	}
 	t.Parallel()

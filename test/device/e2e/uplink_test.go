@@ -14,6 +14,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"aptfleet/test/order"
 )
 
 // uplink is a network between a device and its server: a bridge that the
@@ -115,17 +117,22 @@ func newWired(t *testing.T) (*fielded, *uplink) {
 	return d, &u
 }
 
-// awaitTrial waits until a trial boots.
-func (d *fielded) awaitTrial() {
+// tries promotes a release and waits until its trial boots.
+func (d *fielded) tries(release string) {
 	d.t.Helper()
+	d.promote(release)
 	d.awaitEvery(2*time.Millisecond, "a trial", func() bool { return d.lastBoot().Trial })
 }
 
-// committedBecause returns what the record of the last commit says.
-func (d *fielded) committedBecause() string {
+// awaitCommitBecause waits until release is committed, and checks what the record
+// of that says.
+func (d *fielded) awaitCommitBecause(release, reason string) {
 	d.t.Helper()
+	d.awaitCommit(release)
 	all := d.journal()
-	return all[len(all)-1].Reason
+	if why := all[len(all)-1].Reason; why != reason {
+		d.t.Errorf("it was committed, and says %q, want %q", why, reason)
+	}
 }
 
 func TestAFirewallThatCutsTheUplinkGoesBack(t *testing.T) {
@@ -150,36 +157,25 @@ func TestAFirewallThatCutsTheUplinkGoesBack(t *testing.T) {
 func TestADeadUplinkDoesNotGoBack(t *testing.T) {
 	t.Parallel()
 	d, u := newWired(t)
-	d.promote("2")
-	d.awaitTrial()
+	d.tries("2")
 	u.cable("down")
-	d.awaitCommit("2")
-	if why := d.committedBecause(); why != "committed without a word from the server: host0 has no carrier" {
-		t.Errorf("it was committed, and says %q", why)
-	}
+	d.awaitCommitBecause("2", "committed without a word from the server: host0 has no carrier")
 	u.cable("up")
 	d.promote("3")
-	d.awaitCommit("3")
-	if why := d.committedBecause(); why != "" {
-		t.Errorf("it was committed, and says %q", why)
-	}
+	d.awaitCommitBecause("3", "")
 }
 
 // TestASilentRouterDoesNotGoBack: the cable is in, and nothing is alive at its
 // other end.
 func TestASilentRouterDoesNotGoBack(t *testing.T) {
-	if !long() {
+	if !order.Long() {
 		t.Skip("long: make test-long runs it; package uplink plays every rule in network namespaces")
 	}
 	t.Parallel()
 	d, u := newWired(t)
-	d.promote("2")
-	d.awaitTrial()
+	d.tries("2")
 	u.run("addr del %s/24 dev %s", u.address, u.bridge)
-	d.awaitCommit("2")
-	if why := d.committedBecause(); !strings.HasSuffix(why, u.address+" does not answer on host0") {
-		t.Errorf("it was committed, and says %q", why)
-	}
+	d.awaitCommitBecause("2", "committed without a word from the server: "+u.address+" does not answer on host0")
 }
 
 // TestAnUplinkThatIsSlowToCome: it takes four times as long as health must hold,
@@ -187,54 +183,42 @@ func TestASilentRouterDoesNotGoBack(t *testing.T) {
 func TestAnUplinkThatIsSlowToCome(t *testing.T) {
 	t.Parallel()
 	d, u := newWired(t)
-	d.promote("2")
-	d.awaitTrial()
+	d.tries("2")
 	u.cable("down")
 	time.Sleep(15 * time.Second)
 	if d.committed() != 1 {
 		t.Error("it did not wait for its server")
 	}
 	u.cable("up")
-	d.awaitCommit("2")
-	if why := d.committedBecause(); why != "" {
-		t.Errorf("it was committed, and says %q", why)
-	}
+	d.awaitCommitBecause("2", "")
 }
 
 // TestAServerThatIsDown sends no device back: neither one that comes back in
 // time, nor one that does not.
 func TestAServerThatIsDown(t *testing.T) {
-	if !long() {
+	if !order.Long() {
 		t.Skip("long: make test-long runs it; package uplink plays every rule in network namespaces")
 	}
 	t.Parallel()
 	d, u := newWired(t)
-	d.promote("2")
-	d.awaitTrial()
+	d.tries("2")
 	if err := u.front.Close(); err != nil {
 		t.Fatal(err)
 	}
-	d.awaitCommit("2")
-	if why := d.committedBecause(); why != "committed without a word from the server: the server refuses connections" {
-		t.Errorf("it was committed, and says %q", why)
-	}
+	d.awaitCommitBecause("2", "committed without a word from the server: the server refuses connections")
 	u.serve()
-	d.promote("3")
-	d.awaitTrial()
+	d.tries("3")
 	if err := u.front.Close(); err != nil {
 		t.Fatal(err)
 	}
 	time.Sleep(15 * time.Second)
 	u.serve()
-	d.awaitCommit("3")
-	if why := d.committedBecause(); why != "" {
-		t.Errorf("it was committed, and says %q", why)
-	}
+	d.awaitCommitBecause("3", "")
 }
 
 // TestACheckOfABootCounts: a unit that is required by boot-complete.target.
 func TestACheckOfABootCounts(t *testing.T) {
-	if !long() {
+	if !order.Long() {
 		t.Skip("long: make test-long runs it; package health tries the target, and other releases break in other ways")
 	}
 	t.Parallel()

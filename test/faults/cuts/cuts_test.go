@@ -3,10 +3,10 @@ package cuts
 import (
 	"os"
 	"path/filepath"
-	"strconv"
 	"testing"
 	"time"
 
+	"aptfleet/test/order"
 	"aptfleet/test/rig"
 )
 
@@ -26,9 +26,6 @@ func TestMain(m *testing.M) {
 	}))
 }
 
-// long reports whether the long tests run, too.
-func long() bool { return os.Getenv("APTFLEET_LONG") != "" }
-
 // cut makes and judges images; APTFLEET_SEED repeats the choices of an earlier
 // run.
 func cut(t *testing.T, c Config) *Result {
@@ -36,14 +33,7 @@ func cut(t *testing.T, c Config) *Result {
 	if os.Geteuid() != 0 {
 		t.Fatal("a block device needs root; make test runs as root")
 	}
-	c.Seed = uint64(time.Now().UnixNano())
-	if text := os.Getenv("APTFLEET_SEED"); text != "" {
-		var err error
-		if c.Seed, err = strconv.ParseUint(text, 10, 64); err != nil {
-			t.Fatal(err)
-		}
-	}
-	t.Logf("APTFLEET_SEED=%d", c.Seed)
+	c.Seed = order.Seed(t)
 	if c.Program == "" {
 		c.Program = filepath.Join(programs, "device-updater")
 	}
@@ -61,7 +51,7 @@ func cut(t *testing.T, c Config) *Result {
 // with APTFLEET_LONG.
 func TestPowerCuts(t *testing.T) {
 	c := Config{Images: 24, GRUB: 0.05}
-	if long() {
+	if order.Long() {
 		c.Images, c.Worlds = 1000, 2
 	}
 	r := cut(t, c)
@@ -94,11 +84,11 @@ func TestPowerCutsFindBrokenUpdaters(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			config := c.quick
-			if long() {
+			if order.Long() {
 				config = Config{Images: 200, Deaf: c.quick.Deaf}
 			}
 			if config.Images == 0 {
-				t.Skip("long: make test-long runs it")
+				t.Skip("long: make test-long runs it; it may take many images until such a one is found")
 			}
 			config.UntilFound = true
 			if c.tags != "" {

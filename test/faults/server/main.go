@@ -11,101 +11,37 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"os"
-	"os/signal"
-	"path/filepath"
-	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
+	"aptfleet/test/faults/attack"
 	"aptfleet/test/faults/siege"
 	"aptfleet/test/lossydisk"
-	"aptfleet/test/rig"
 )
 
 func main() {
-	if code, ended := rig.Apart(); ended {
-		os.Exit(code)
-	}
-	wanted, err := readOrder(os.Getenv)
-	if err == nil && os.Geteuid() != 0 {
-		err = errors.New("cannot make disks without root: run it as root")
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(2)
-	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	ctx, cancel := context.WithTimeout(ctx, wanted.limit)
-	defer cancel()
-	os.Exit(rig.Main("faults-", wanted.tags(), []string{"repo-manager"}, func(dir string) (int, error) {
-		return wanted.run(ctx, filepath.Join(dir, "repo-manager"))
-	}))
+	var wanted order
+	attack.Main("repo-manager", wanted.read, wanted.run)
 }
 
 // order is what was asked for.
 type order struct {
+	attack.Order
 	kills, cuts int
-	seed        uint64
-	limit       time.Duration
-	broken      string // "", "fsync" or "rename-order"
 }
 
-func readOrder(env func(string) string) (order, error) {
-	o := order{kills: 500, seed: uint64(time.Now().Unix()), broken: env("BREAK")}
-	number := func(name string, into *int) error {
-		text := env(name)
-		if text == "" {
-			return nil
-		}
-		n, err := strconv.Atoi(text)
-		if err != nil || n < 0 {
-			return fmt.Errorf("cannot use %s=%s: it is a number", name, text)
-		}
-		*into = n
-		return nil
-	}
-	err := number("N", &o.kills)
-	o.cuts = o.kills * 2 / 5
-	err = errors.Join(err, number("CUTS", &o.cuts))
-	if text := env("SEED"); text != "" {
-		var e error
-		if o.seed, e = strconv.ParseUint(text, 10, 64); e != nil {
-			err = errors.Join(err, fmt.Errorf("cannot use SEED=%s: it is a number", text))
-		}
-	}
-	o.limit = time.Minute + time.Duration(o.kills+o.cuts)*6*time.Second
-	if text := env("TIME"); text != "" {
-		var e error
-		if o.limit, e = time.ParseDuration(text); e != nil {
-			err = errors.Join(err, fmt.Errorf("cannot use TIME=%s: it is a duration such as 40m", text))
-		}
-	}
-	if o.broken != "" && o.broken != "fsync" && o.broken != "rename-order" {
-		err = errors.Join(err, fmt.Errorf("cannot use BREAK=%s: it is fsync or rename-order", o.broken))
-	}
-	return o, err
-}
-
-func (o order) tags() string {
-	tags := "faults"
-	if o.broken != "" {
-		tags += " break_" + strings.ReplaceAll(o.broken, "-", "_")
-	}
-	return tags
+func (o *order) read(env *attack.Environment) attack.Order {
+	o.kills = env.Number("N", 500, 0)
+	o.cuts = env.Number("CUTS", o.kills*2/5, 0)
+	o.Order = env.Order(time.Minute+time.Duration(o.kills+o.cuts)*6*time.Second, "fsync", "rename-order")
+	return o.Order
 }
 
 // run besieges program. The code is 0 only if nothing was lost, no client saw
 // a mismatch, and the server was killed in every phase.
-func (o order) run(ctx context.Context, program string) (code int, err error) {
-	say := func(format string, args ...any) {
-		fmt.Fprintf(os.Stderr, time.Now().Format("15:04:05 ")+format+"\n", args...)
-	}
-	say("SEED=%d, %d kills, %d power cuts, at most %v", o.seed, o.kills, o.cuts, o.limit)
+func (o *order) run(ctx context.Context, program string) (code int, err error) {
+	attack.Say("SEED=%d, %d kills, %d power cuts, at most %v", o.Seed, o.kills, o.cuts, o.Limit)
 	var total siege.Result
 	for _, part := range []struct {
 		what  string
@@ -119,10 +55,10 @@ func (o order) run(ctx context.Context, program string) (code int, err error) {
 		if part.kills == 0 || err != nil {
 			continue
 		}
-		say("%s: %d", part.what, part.kills)
+		attack.Say("%s: %d", part.what, part.kills)
 		var r *siege.Result
 		r, err = siege.Run(ctx, siege.Config{
-			Program: program, Kills: part.kills, Seed: o.seed, FileSystem: part.fs, Apt: true, UntilFound: o.broken != "", Say: say,
+			Program: program, Kills: part.kills, Seed: o.Seed, FileSystem: part.fs, Apt: true, UntilFound: o.Broken != "", Say: attack.Say,
 		})
 		total.Kills += r.Kills
 		total.Lost += r.Lost
@@ -133,7 +69,7 @@ func (o order) run(ctx context.Context, program string) (code int, err error) {
 			fmt.Printf("%s: %v\n", part.what, r.Writes)
 		}
 		fmt.Print(r.Tally)
-		if missing := r.Tally.Missing(); len(missing) > 0 && o.broken == "" {
+		if missing := r.Tally.Missing(); len(missing) > 0 && o.Broken == "" {
 			fmt.Printf("%s: none during %s\n", part.what, strings.Join(missing, ", "))
 			code = 1
 		}
@@ -142,7 +78,7 @@ func (o order) run(ctx context.Context, program string) (code int, err error) {
 		code = 1
 	}
 	if err != nil {
-		say("%v", err)
+		attack.Say("%v", err)
 	}
 	fmt.Printf("faults: %d kills, %d lost, %d mismatches\n", total.Kills, total.Lost, total.Mismatches)
 	return code, nil

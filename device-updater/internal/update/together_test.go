@@ -44,7 +44,7 @@ func TestCancelledAmongHooks(t *testing.T) {
 	if err := session(Options{Reboot: true}); err == nil || statusOf(t, w).WhyNot != "hook 10-app wants to be asked later: a sale is open" {
 		t.Errorf("two days later: %v, %q", err, statusOf(t, w).WhyNot)
 	}
-	if last := mustRead(w)[len(mustRead(w))-1]; last.Phase != journal.Staged {
+	if last := lastOf(w); last.Phase != journal.Staged {
 		t.Errorf("hooks were given up at once: %+v", last)
 	}
 }
@@ -58,7 +58,7 @@ func TestTheClockLeapsWhileHooksPutOff(t *testing.T) {
 	for _, at := range []time.Time{time.Unix(0, 0), noon, noon.Add(-time.Hour), noon.AddDate(90, 0, 0), noon} {
 		*now = at
 		_ = session(Options{})
-		if last := mustRead(w)[len(mustRead(w))-1]; last.Phase != journal.Staged {
+		if last := lastOf(w); last.Phase != journal.Staged {
 			t.Fatalf("at %s: %+v", at, last)
 		}
 	}
@@ -258,11 +258,7 @@ func TestEvidenceOfFirmware(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = w.settle()
-	records, err := OpenRecords(w.dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	failed, err := records.Failed()
+	failed, err := w.records().Failed()
 	if err != nil || len(failed) != 1 || len(failed[0].Evidence) != 1 {
 		t.Fatalf("%+v, %v", failed, err)
 	}
