@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -178,17 +179,32 @@ func (p *program) preview(ctx context.Context, r daemon.Request) error {
 // this process. follow is told what the daemon does, nil not to wait for it; own
 // what this process does.
 func (p *program) carryOut(ctx context.Context, r daemon.Request, follow, own func(update.Status)) ([]apt.Change, error) {
-	changes, err := daemon.NewClient(p.socket).Ask(ctx, r, follow)
-	if !errors.Is(err, daemon.ErrNoDaemon) {
-		return changes, err
+	until := time.Now().Add(daemonStarts)
+	for {
+		changes, err := daemon.NewClient(p.socket).Ask(ctx, r, follow)
+		if !errors.Is(err, daemon.ErrNoDaemon) {
+			return changes, err
+		}
+		d, err := p.open()
+		if err == nil {
+			changes, err = d.do(ctx, r, own)
+			return changes, errors.Join(err, d.close())
+		}
+		var locked *lockedError
+		if !errors.As(err, &locked) || time.Now().After(until) {
+			return nil, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-time.After(50 * time.Millisecond):
+		}
 	}
-	d, err := p.open()
-	if err != nil {
-		return nil, err
-	}
-	changes, err = d.do(ctx, r, own)
-	return changes, errors.Join(err, d.close())
 }
+
+// daemonStarts is how long a daemon may have the lock before it listens: it
+// begins.
+const daemonStarts = 3 * time.Second
 
 // staged reports whether the last update waits for a reboot.
 func (p *program) staged() bool {

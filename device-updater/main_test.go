@@ -286,6 +286,45 @@ func TestLockedByAnotherProcess(t *testing.T) {
 	}
 }
 
+// TestADaemonThatBegins: it has the lock a moment before it listens. Who asks in
+// between is not turned away.
+func TestADaemonThatBegins(t *testing.T) {
+	sysroot, flags := deviceFlags(t)
+	image := filepath.Join(t.TempDir(), "disk.img")
+	put(t, image, "")
+	if err := os.Truncate(image, 128<<20); err != nil {
+		t.Fatal(err)
+	}
+	command(t, "mkfs.btrfs", "-q", image)
+	command(t, "mount", "-o", "loop", image, sysroot)
+	t.Cleanup(func() { command(t, "umount", sysroot) })
+	if err := os.Mkdir(filepath.Join(sysroot, "updater"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	held, err := (&program{sysroot: sysroot}).takeLock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held.Close()
+	code := make(chan int, 1)
+	go func() {
+		status, _, _ := call(t, append(flags, "update", "--reboot")...)
+		code <- status
+	}()
+	select {
+	case status := <-code:
+		t.Fatalf("status %d before the daemon listens", status)
+	case <-time.After(200 * time.Millisecond):
+	}
+	asked := answering(t, flags, `{"done":true}`)
+	if status := <-code; status != 0 {
+		t.Errorf("status %d", status)
+	}
+	if r := asked(); len(r) != 1 || !r[0].Reboot {
+		t.Errorf("the daemon was asked %+v", r)
+	}
+}
+
 func TestStatusInATrial(t *testing.T) {
 	previous := 1
 	now := time.Date(2026, 11, 20, 10, 0, 0, 0, time.UTC)
