@@ -248,7 +248,7 @@ func runAndReap(c Command) (int, error) {
 	// The program gets its capabilities from the thread that starts it.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	if err := confine(); err != nil {
+	if err := errors.Join(nosync(), confine()); err != nil {
 		return 0, err
 	}
 	pid, err := syscall.ForkExec(program, c.Argv, &syscall.ProcAttr{Dir: "/", Env: env, Files: files, Sys: &syscall.SysProcAttr{Setsid: true}})

@@ -178,3 +178,19 @@ func TestStatus(t *testing.T) {
 		}
 	}
 }
+
+// TestNobodyWaitsForTheDisk: fsync of a file that cannot be synced succeeds
+// inside, and fails outside.
+func TestNobodyWaitsForTheDisk(t *testing.T) {
+	root := tinyRoot(t)
+	copyProgram(t, "/bin/sync", root)
+	for _, argv := range [][]string{{"sync", "/dev/null"}, {"sync", "--data", "/dev/null"}, {"sync", "--file-system", "/etc"}, {"sync"}} {
+		var out bytes.Buffer
+		if err := sandbox.Run(t.Context(), sandbox.Command{Root: root, Argv: argv}, &out); err != nil {
+			t.Errorf("%v: %v: %s", argv, err, &out)
+		}
+	}
+	if err := exec.Command("sync", "/dev/null").Run(); err == nil {
+		t.Error("sync says nothing of a file that it cannot sync: the test is blind")
+	}
+}
