@@ -101,6 +101,11 @@ func (b *Btrfs) Delete(ctx context.Context, rel string) error {
 	if err := b.subvolume(rel); err != nil {
 		return fmt.Errorf("cannot delete %s: %w", rel, err)
 	}
+	// Looking for others inside takes long, and there hardly ever are any.
+	err := b.destroy(rel)
+	if !errors.Is(err, unix.ENOTEMPTY) {
+		return err
+	}
 	nested, err := b.Nested(ctx, rel)
 	if err != nil {
 		return fmt.Errorf("cannot delete %s: %w", rel, err)

@@ -2,6 +2,7 @@ package update
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -201,31 +202,15 @@ func (s *Source) trusted(ctx context.Context, client *archive.Client, base strin
 // and adds what was damaged in root since it was made: its packages are
 // installed again.
 func (s *Source) Plan(ctx context.Context, o Offer, root string, d Deployment) (apt.Plan, error) {
-	if err := s.open(ctx, o); err != nil {
+	// The files are looked at while apt thinks.
+	looked := make(chan error, 1)
+	go func() { looked <- s.look(ctx, root, d) }()
+	list, native, err := s.wanted(ctx, o)
+	if err = cmp.Or(err, <-looked); err != nil {
 		return apt.Plan{}, err
 	}
-	list, err := s.list(ctx, o)
-	s.judgePackages(o, err)
+	installed, err := installedIn(root)
 	if err != nil {
-		return apt.Plan{}, err
-	}
-	status, err := dpkgStatus(root)
-	if err != nil {
-		return apt.Plan{}, err
-	}
-	installed, err := apt.ParseStatus(bytes.NewReader(status))
-	if err != nil {
-		return apt.Plan{}, err
-	}
-	native, err := s.private.Native(ctx)
-	if err != nil {
-		return apt.Plan{}, err
-	}
-	if s.recorded, err = s.Records.files(d.ID); err != nil {
-		return apt.Plan{}, err
-	}
-	s.planned = root
-	if s.found, err = drift.Changed(ctx, root, s.recorded); err != nil {
 		return apt.Plan{}, err
 	}
 	plan := apt.MakePlan(list, installed, d.hashes(), native)
@@ -233,6 +218,30 @@ func (s *Source) Plan(ctx context.Context, o Offer, root string, d Deployment) (
 	plan.Mend = plan.Mend || len(s.found.Damage) > 0
 	err = s.private.Measure(ctx, &plan)
 	return plan, err
+}
+
+// wanted is what must be installed, and the architecture of the device.
+func (s *Source) wanted(ctx context.Context, o Offer) (list []apt.Package, native string, err error) {
+	if err := s.open(ctx, o); err != nil {
+		return nil, "", err
+	}
+	list, err = s.list(ctx, o)
+	s.judgePackages(o, err)
+	if err != nil {
+		return nil, "", err
+	}
+	native, err = s.private.Native(ctx)
+	return list, native, err
+}
+
+// look finds what has changed in root, that of deployment d, since it was made.
+func (s *Source) look(ctx context.Context, root string, d Deployment) (err error) {
+	if s.recorded, err = s.Records.files(d.ID); err != nil {
+		return err
+	}
+	s.planned = root
+	s.found, err = drift.Changed(ctx, root, s.recorded)
+	return err
 }
 
 // list is what must be installed, the overlay included.
@@ -396,13 +405,40 @@ var updaterFiles = []string{
 // Verify compares what is installed with the list, tries the updater that is
 // in it, tells the loader which kernel starts it, and lists all files.
 func (s *Source) Verify(ctx context.Context, plan apt.Plan, root string, manifest io.Writer) error {
-	if err := apt.Audit(ctx, s.Run, root, plan.List); err != nil {
-		return err
+	var report drift.Report
+	var damage error
+	judged := make(chan struct{})
+	go func() {
+		defer close(judged)
+		report, damage = s.intact(ctx, root, plan)
+	}()
+	// What did not belong there before still does not, unless a package has it
+	// now.
+	stray := s.found.Stray()
+	strange := func(path string) bool {
+		if !stray(path) {
+			return false
+		}
+		<-judged
+		return !report.Owned(path)
 	}
-	report, err := s.intact(ctx, root, plan)
-	if err != nil {
-		return err
+	audited := apt.Audit(ctx, s.Run, root, plan.List)
+	var rest error
+	if audited == nil {
+		rest = s.complete(ctx, root)
 	}
+	// A sandbox has a file of its own in root: nothing may run there while all
+	// are listed.
+	if audited == nil && rest == nil {
+		rest = Record(ctx, manifest, root, s.recorded, strange, nil)
+	}
+	<-judged
+	return cmp.Or(audited, damage, rest)
+}
+
+// complete looks for the updater in root and tries it, and tells the loader
+// which kernel starts root.
+func (s *Source) complete(ctx context.Context, root string) error {
 	dir, err := os.OpenRoot(root)
 	if err != nil {
 		return fmt.Errorf("cannot open root %s: %w", root, err)
@@ -425,10 +461,7 @@ func (s *Source) Verify(ctx context.Context, plan apt.Plan, root string, manifes
 	if !strings.HasPrefix(out.String(), "device-updater ") {
 		return errors.New("cannot accept what was installed: its updater does not say its version")
 	}
-	// What did not belong there before still does not, unless a package has it
-	// now.
-	stray := s.found.Stray()
-	return Record(ctx, manifest, root, s.recorded, func(path string) bool { return stray(path) && !report.Owned(path) }, nil)
+	return nil
 }
 
 // Reachable asks for what is followed, or the server that assigns.
@@ -446,31 +479,28 @@ func (s *Source) Clean() error { return apt.Clean(s.Dir) }
 
 // InstalledPackages returns what dpkg says is installed in root.
 func InstalledPackages(root string) ([]apt.Package, error) {
-	status, err := dpkgStatus(root)
-	if err != nil {
-		return nil, err
-	}
-	installed, err := apt.ParseStatus(bytes.NewReader(status))
-	if err != nil {
-		return nil, err
-	}
+	installed, err := installedIn(root)
 	packages := make([]apt.Package, 0, len(installed))
 	for _, i := range installed {
 		packages = append(packages, i.Package)
 	}
-	return packages, nil
+	return packages, err
 }
 
 // Mismatch compares what dpkg says is installed in root with the exact list of
 // d and names the first difference; "" if there is none, or d has no list.
 func Mismatch(root string, d Deployment) (string, error) {
-	status, err := dpkgStatus(root)
+	installed, err := installedIn(root)
 	if err != nil || len(d.Packages) == 0 {
 		return "", err
 	}
-	installed, err := apt.ParseStatus(bytes.NewReader(status))
-	if err != nil {
-		return "", err
-	}
 	return apt.Mismatch(d.Packages, installed), nil
+}
+
+func installedIn(root string) ([]apt.Installed, error) {
+	status, err := dpkgStatus(root)
+	if err != nil {
+		return nil, err
+	}
+	return apt.ParseStatus(bytes.NewReader(status))
 }
