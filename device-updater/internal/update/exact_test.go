@@ -25,11 +25,16 @@ import (
 	"aptfleet/device-updater/internal/rootfs"
 	"aptfleet/device-updater/internal/sandbox"
 	"aptfleet/internal/bom"
+	"aptfleet/test/rig"
 )
 
 func TestMain(m *testing.M) {
 	if len(os.Args) == 2 && os.Args[1] == sandbox.Argument {
 		os.Exit(sandbox.Main())
+	}
+	// What other programs mount meanwhile is not seen here.
+	if code, ended := rig.Apart(); ended {
+		os.Exit(code)
 	}
 	os.Exit(m.Run())
 }
