@@ -43,6 +43,7 @@ type device struct {
 	boot    *boot.Control
 	records update.Records
 	lock    *os.File
+	held    mounts
 }
 
 func (p *program) updaterDir() string     { return filepath.Join(p.sysroot, "updater") }
@@ -64,6 +65,15 @@ func (p *program) open() (_ *device, err error) {
 	if err != nil {
 		return nil, err
 	}
+	held, err := holdMounts(p.sysroot, p.bootControl)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, held.close())
+		}
+	}()
 	records, err := update.OpenRecords(p.updaterDir())
 	if err != nil {
 		return nil, err
@@ -84,7 +94,7 @@ func (p *program) open() (_ *device, err error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &device{config: c, boot: p.control(), records: records, lock: lock}
+	d := &device{config: c, boot: p.control(), records: records, lock: lock, held: held}
 	if d.server, err = p.openServer(c, records); err != nil {
 		return nil, errors.Join(err, log.Close())
 	}
@@ -145,7 +155,9 @@ func (p *program) board(c config.Config) *hardware.Board {
 }
 
 // close gives the device up.
-func (d *device) close() error { return errors.Join(d.machine.Journal.Close(), d.lock.Close()) }
+func (d *device) close() error {
+	return errors.Join(d.machine.Journal.Close(), d.lock.Close(), d.held.close())
+}
 
 // load reads the configuration and decides what is followed.
 func (p *program) load() (config.Config, error) {

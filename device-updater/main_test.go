@@ -286,10 +286,10 @@ func TestLockedByAnotherProcess(t *testing.T) {
 	}
 }
 
-// TestADaemonThatBegins: it has the lock a moment before it listens. Who asks in
-// between is not turned away.
-func TestADaemonThatBegins(t *testing.T) {
-	sysroot, flags := deviceFlags(t)
+// mountedFlags is deviceFlags with a disk mounted at the top level.
+func mountedFlags(t *testing.T) (sysroot string, flags []string) {
+	t.Helper()
+	sysroot, flags = deviceFlags(t)
 	image := filepath.Join(t.TempDir(), "disk.img")
 	put(t, image, "")
 	if err := os.Truncate(image, 128<<20); err != nil {
@@ -301,6 +301,30 @@ func TestADaemonThatBegins(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(sysroot, "updater"), 0o755); err != nil {
 		t.Fatal(err)
 	}
+	return sysroot, flags
+}
+
+// TestNothingIsMounted: a machine that goes down has no boot control any more.
+// That is not one in which nothing is on trial.
+func TestNothingIsMounted(t *testing.T) {
+	sysroot, flags := mountedFlags(t)
+	empty := t.TempDir()
+	flags = append(flags, "--boot-control", empty)
+	if code, _, errOut := call(t, append(flags, "update")...); code != 1 || !strings.Contains(errOut, "cannot use "+empty+": nothing is mounted there") {
+		t.Errorf("status %d: %s", code, errOut)
+	}
+	for _, dir := range []string{empty, filepath.Join(sysroot, "updater")} {
+		if entries, err := os.ReadDir(dir); err != nil || len(entries) > 0 {
+			t.Errorf("in %s there are %v, %v", dir, entries, err)
+		}
+	}
+}
+
+// TestADaemonThatBegins: it has the lock a moment before it listens. Who asks in
+// between is not turned away.
+func TestADaemonThatBegins(t *testing.T) {
+	sysroot, flags := mountedFlags(t)
+	flags = append(flags, "--boot-control", sysroot)
 	held, err := (&program{sysroot: sysroot}).takeLock()
 	if err != nil {
 		t.Fatal(err)
