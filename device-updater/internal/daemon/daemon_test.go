@@ -120,10 +120,13 @@ func (m *machine) Unfinished() bool {
 	return m.half
 }
 func (m *machine) Cancel() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	if m.cancelled == nil {
 		return false
 	}
 	close(m.cancelled)
+	m.cancelled = nil
 	return true
 }
 func (m *machine) Status() update.Status {
@@ -327,9 +330,38 @@ func TestCancel(t *testing.T) {
 	if got := strings.Join(m.did, ", "); got != "recover, withdraw, withdraw, withdraw" {
 		t.Errorf("it did %s", got)
 	}
-	m.cancelled = make(chan struct{})
-	if did, err := client.Cancel(t.Context()); err != nil || !did {
-		t.Errorf("%v, %v", did, err)
+}
+
+// TestCancelWhileItWorks: what is under way is stopped, also if that is a check
+// and what a person does not want is staged.
+func TestCancelWhileItWorks(t *testing.T) {
+	for _, staged := range []bool{false, true} {
+		cancelled, working := make(chan struct{}), make(chan struct{})
+		m := &machine{cancelled: cancelled}
+		m.act = func(_ context.Context, what string) error {
+			switch {
+			case what == "update":
+				close(working)
+				<-cancelled
+				return errors.New("cancelled")
+			case what == "withdraw" && !staged:
+				return update.ErrNothingUnderWay
+			}
+			return nil
+		}
+		_, client := start(t, m, 0)
+		if _, err := client.Ask(t.Context(), daemon.Request{Act: daemon.Update}, nil); err != nil {
+			t.Fatal(err)
+		}
+		<-working
+		if did, err := client.Cancel(t.Context()); err != nil || !did {
+			t.Errorf("staged %v: %v, %v", staged, did, err)
+		}
+		m.mu.Lock()
+		if got := strings.Join(m.did, ", "); got != "recover, update, withdraw" {
+			t.Errorf("staged %v: it did %s", staged, got)
+		}
+		m.mu.Unlock()
 	}
 }
 

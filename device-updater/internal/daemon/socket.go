@@ -59,11 +59,9 @@ func (d *Daemon) Serve(ctx context.Context, path string) error {
 	return nil
 }
 
-// cancel stops what is under way, else gives up what is staged.
+// cancel stops what is under way and gives up what is staged. It may be staged
+// although it was stopped, or be no update that was stopped but a check.
 func (d *Daemon) cancel(w http.ResponseWriter, r *http.Request) {
-	if d.machine.Cancel() {
-		return
-	}
 	next := job{Request{Act: Cancel}, make(chan outcome, 1)}
 	select {
 	case d.queue <- next:
@@ -71,17 +69,31 @@ func (d *Daemon) cancel(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "too many requests wait", http.StatusServiceUnavailable)
 		return
 	}
-	select {
-	case <-r.Context().Done():
-	case o := <-next.done:
-		switch {
-		case errors.Is(o.err, update.ErrNothingUnderWay):
-			w.WriteHeader(http.StatusNotFound)
-		case o.err != nil:
-			http.Error(w, o.err.Error(), http.StatusConflict)
+	for stopped := false; ; {
+		// What is under way, and what waits before this request, would be done
+		// first.
+		stopped = d.machine.Cancel() || stopped
+		select {
+		case <-r.Context().Done():
+			return
+		case <-time.After(cancelPause):
+			continue
+		case o := <-next.done:
+			switch {
+			case errors.Is(o.err, update.ErrNothingUnderWay):
+				if !stopped {
+					w.WriteHeader(http.StatusNotFound)
+				}
+			case o.err != nil:
+				http.Error(w, o.err.Error(), http.StatusConflict)
+			}
+			return
 		}
 	}
 }
+
+// cancelPause is how long an act has to end before it is stopped once more.
+const cancelPause = 100 * time.Millisecond
 
 // maxRequest bounds a request in bytes: it may name many files.
 const maxRequest = 256 << 10
@@ -191,8 +203,8 @@ func (c Client) Ask(ctx context.Context, r Request, follow func(update.Status)) 
 	}
 }
 
-// Cancel stops what the daemon is doing, else gives up what is staged, and
-// reports whether there was either.
+// Cancel stops what the daemon is doing and gives up what is staged, and reports
+// whether there was either. It returns when that is done.
 func (c Client) Cancel(ctx context.Context) (bool, error) {
 	answer, err := c.post(ctx, "http://updater/v1/cancel", struct{}{})
 	if err != nil {
