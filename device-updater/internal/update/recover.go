@@ -112,6 +112,11 @@ func (m *Machine) recoverStaged(ctx context.Context, tx journal.Record, current 
 		return m.discard(ctx, tx, m.cancelled.Reason)
 	}
 	if current == tx.From && m.Roots.Exists(pristine(tx.Deployment)) && m.Roots.Exists(base(tx.Deployment)) {
+		// A FINALISE that came to nothing is deleted before STAGED is written,
+		// and perhaps after it on the disk.
+		if err := m.deleteBootable(ctx, tx.Deployment); err != nil {
+			return m.whyNot(err)
+		}
 		return nil
 	}
 	return m.discard(ctx, tx, "what was staged does not fit what is booted")
@@ -130,10 +135,8 @@ func (m *Machine) recoverFinalise(ctx context.Context, tx journal.Record, curren
 			_, err := m.enter(tx, journal.Idle)
 			return err
 		}
-		for _, rel := range []string{deployment(tx.Deployment) + work, deployment(tx.Deployment)} {
-			if err := m.Roots.Delete(ctx, rel); err != nil {
-				return m.whyNot(err)
-			}
+		if err := m.deleteBootable(ctx, tx.Deployment); err != nil {
+			return m.whyNot(err)
 		}
 		tx.Reboots++ // it came to nothing once, and may do so again and again
 		staged, err := m.enter(tx, journal.Staged)

@@ -325,12 +325,10 @@ func (m *Machine) finalise(ctx context.Context, tx journal.Record) error {
 }
 
 func (m *Machine) prepareTrial(ctx context.Context, tx journal.Record) error {
-	fresh := deployment(tx.Deployment) + work
-	for _, rel := range []string{fresh, deployment(tx.Deployment)} {
-		if err := m.Roots.Delete(ctx, rel); err != nil {
-			return err
-		}
+	if err := m.deleteBootable(ctx, tx.Deployment); err != nil {
+		return err
 	}
+	fresh := deployment(tx.Deployment) + work
 	if err := m.Roots.Snapshot(pristine(tx.Deployment), fresh, false); err != nil {
 		return err
 	}
@@ -349,6 +347,16 @@ func (m *Machine) prepareTrial(ctx context.Context, tx journal.Record) error {
 		return err
 	}
 	return m.Roots.Rename(fresh, deployment(tx.Deployment))
+}
+
+// deleteBootable deletes what FINALISE makes of a staged deployment.
+func (m *Machine) deleteBootable(ctx context.Context, n int) error {
+	for _, rel := range []string{deployment(n) + work, deployment(n)} {
+		if err := m.Roots.Delete(ctx, rel); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // try takes the baseline, makes everything durable, and only then tells the

@@ -295,3 +295,26 @@ func TestHooksArePatientlyAskedAboutATry(t *testing.T) {
 		t.Errorf("%v, rebooting: %v", err, w.rebooting)
 	}
 }
+
+// TestFinaliseLeftBehind: that what it made was deleted again may be lost with the
+// power, and that it is STAGED again is written.
+func TestFinaliseLeftBehind(t *testing.T) {
+	w, _, session := hooked(t)
+	w.hooks[hook.BeforeFinalise] = &hook.Later{Hook: "10-app"}
+	_ = session(Options{Reboot: true})
+	staged := lastOf(w)
+	if staged.Phase != journal.Staged {
+		t.Fatalf("%+v", staged)
+	}
+	for _, left := range []string{deployment(staged.Deployment), deployment(staged.Deployment) + work} {
+		w.trees[left] = w.trees[pristine(staged.Deployment)]
+		m, done := w.machine()
+		if err := m.Recover(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		done()
+		if _, ok := w.trees[left]; ok || lastOf(w).Phase != journal.Staged {
+			t.Errorf("%s is there: %v, %+v", left, ok, lastOf(w))
+		}
+	}
+}
