@@ -32,7 +32,22 @@ func bootsSince(d *Device, offset int) []string {
 		}
 		all = append(all, line)
 	}
+	if d.EFI {
+		return halved(all)
+	}
 	return all
+}
+
+// halved takes one of each two that are alike: GRUB writes to the console of the
+// firmware and to the serial port, which are the same with EFI.
+func halved(all []string) (half []string) {
+	for pair := range slices.Chunk(all, 2) {
+		if slices.Equal(pair, []string{pair[0], pair[0]}) {
+			pair = pair[:1]
+		}
+		half = append(half, pair...)
+	}
+	return half
 }
 
 // device makes a device of a test, which ends with it.
