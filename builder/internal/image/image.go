@@ -164,7 +164,7 @@ func (b *builder) build(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	unmountControl, err := b.format(ctx, control, controlStart, controlSize, "ext4", "mke2fs", "-q", "-t", "ext4", "-O", "^has_journal", "-L", grub.ControlLabel)
+	unmountControl, err := b.format(ctx, control, controlStart, controlSize, "ext4", grub.MakeControl()...)
 	if err != nil {
 		return err
 	}

@@ -33,8 +33,7 @@ func tear(offset int64) int {
 
 // How builder makes the file systems (builder/internal/image).
 var (
-	makeControl = []string{"mke2fs", "-q", "-t", "ext4", "-O", "^has_journal", "-L", grub.ControlLabel}
-	makeSystem  = []string{"mkfs.btrfs", "--quiet", "--nodiscard", "--label", grub.SystemLabel}
+	makeSystem = []string{"mkfs.btrfs", "--quiet", "--nodiscard", "--label", grub.SystemLabel}
 )
 
 // device is a disk that is attached to this machine.

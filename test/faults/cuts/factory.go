@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"aptfleet/internal/atomicfile"
+	"aptfleet/internal/grub"
 	"aptfleet/test/debian"
 	"aptfleet/test/lossydisk"
 )
@@ -37,7 +38,7 @@ func (w *world) manufacture(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, d.close()) }()
-	if err := errors.Join(d.disk.FormatPart(ctx, controlPart, makeControl...), d.disk.FormatPart(ctx, systemPart, makeSystem...)); err != nil {
+	if err := errors.Join(d.disk.FormatPart(ctx, controlPart, grub.MakeControl()...), d.disk.FormatPart(ctx, systemPart, makeSystem...)); err != nil {
 		return err
 	}
 	if err := errors.Join(d.mountControl(ctx), d.mountTop(ctx)); err != nil {
