@@ -55,7 +55,7 @@ while sleep 3; do
 	[ -d /sys/firmware/efi ] && efi=yes
 	failed=$(grep -c '"reason"' /sysroot/updater/failed.json 2>/dev/null)
 	echo "release=$(cat /usr/share/vm-device/release) root=$root trial=$trial kernel=$(uname -r) efi=$efi phase=$phase committed=$committed" \
-		"home=$home failed=$failed updater=$(systemctl is-active aptfleet-updater.service)" > /dev/ttyS1
+		"home=$home failed=${failed:-0} updater=$(systemctl is-active aptfleet-updater.service)" > /dev/ttyS1
 done
 `
 
