@@ -93,8 +93,8 @@ func boots(t *testing.T, loader Disk, efi bool, v bootcontrol.Vector) (decision,
 		must(t, os.WriteFile(path, nil, 0o600))
 		must(t, os.Truncate(path, size))
 	}
-	make := grub.MakeControl()
-	command(t, make[0], append(make[1:], "-d", control, controlDisk)...)
+	mkfs := grub.MakeControl()
+	command(t, mkfs[0], append(mkfs[1:], "-d", control, controlDisk)...)
 	command(t, "mkfs.btrfs", "-q", "-L", grub.SystemLabel, "-r", system, systemDisk)
 
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)

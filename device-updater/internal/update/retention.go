@@ -66,11 +66,7 @@ func (m *Machine) tidy(ctx context.Context) {
 // previous deployment, that of an open transaction, pinned ones, and as many
 // others as are to be kept. What cannot be deleted keeps it from nothing else.
 func (m *Machine) Prune(ctx context.Context) error {
-	current, err := m.Boot.Current()
-	if err != nil {
-		return err
-	}
-	d, err := m.Boot.Default()
+	current, d, err := m.boots()
 	if err != nil {
 		return err
 	}
@@ -102,6 +98,14 @@ func (m *Machine) Prune(ctx context.Context) error {
 		failures = append(failures, m.States.Prune(func(n int) bool { return keep[n] }))
 	}
 	return errors.Join(append(failures, m.sweepLocal())...)
+}
+
+// boots returns what is booted, and what the loader boots if nothing is on trial.
+func (m *Machine) boots() (current int, d boot.Default, err error) {
+	if current, err = m.Boot.Current(); err == nil {
+		d, err = m.Boot.Default()
+	}
+	return current, d, err
 }
 
 // indispensable are the deployments that nobody could give back: the booted, the

@@ -30,11 +30,7 @@ func (m *Machine) rollback(ctx context.Context, withState bool) error {
 	if err := m.refuseLoss(withState); err != nil {
 		return err
 	}
-	current, err := m.Boot.Current()
-	if err != nil {
-		return err
-	}
-	d, err := m.Boot.Default()
+	current, d, err := m.boots()
 	if err != nil {
 		return err
 	}

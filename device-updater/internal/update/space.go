@@ -71,11 +71,7 @@ func (m *Machine) room(plan apt.Plan) error {
 	if err != nil {
 		return err
 	}
-	current, err := m.Boot.Current()
-	if err != nil {
-		return err
-	}
-	d, err := m.Boot.Default()
+	current, d, err := m.boots()
 	if err != nil {
 		return err
 	}
