@@ -36,6 +36,8 @@ func (m mounts) close() error {
 	return errors.Join(failures...)
 }
 
+// holdMount asks the kernel whether path is a mount point. One before Linux 5.8
+// cannot tell, and is believed (statx(2)).
 func holdMount(path string) (*os.File, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -45,7 +47,7 @@ func holdMount(path string) (*os.File, error) {
 	err = unix.Statx(int(f.Fd()), "", unix.AT_EMPTY_PATH, 0, &st)
 	if err != nil {
 		err = fmt.Errorf("cannot use %s: %w", path, err)
-	} else if st.Attributes_mask&st.Attributes&unix.STATX_ATTR_MOUNT_ROOT == 0 {
+	} else if st.Attributes_mask&^st.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0 {
 		err = term.WithHint(fmt.Errorf("cannot use %s: nothing is mounted there", path), "if the machine is not going down: mount "+path)
 	}
 	if err != nil {
