@@ -111,13 +111,7 @@ func TestAnAssignedReleaseIsPlanned(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	root := t.TempDir()
-	if err := os.MkdirAll(filepath.Join(root, "var/lib/dpkg"), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(root, "var/lib/dpkg/status"), nil, 0o644); err != nil {
-		t.Fatal(err)
-	}
+	root := emptyRoot(t)
 	plan, err := s.Plan(t.Context(), offer, root, Deployment{})
 	if err != nil {
 		t.Fatal(err)

@@ -2,7 +2,6 @@ package update
 
 import (
 	"errors"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -117,13 +116,7 @@ func TestAPackageThatTheIndexLacks(t *testing.T) {
 	if offer, err = s.Offer(t.Context()); err != nil || o.refused != nil {
 		t.Errorf("%v, refused %v", err, o.refused)
 	}
-	root := t.TempDir()
-	if err := os.MkdirAll(filepath.Join(root, "var/lib/dpkg/info"), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(root, "var/lib/dpkg/status"), nil, 0o644); err != nil {
-		t.Fatal(err)
-	}
+	root := emptyRoot(t)
 	plan, err := s.Plan(t.Context(), offer, root, Deployment{})
 	if err != nil || o.refused != nil || len(plan.Fetch) != 1 || plan.Fetch[0].SHA256 != bill(state).Packages[0].SHA256 {
 		t.Errorf("%+v, %v, refused %v", plan, err, o.refused)

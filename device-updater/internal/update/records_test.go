@@ -53,13 +53,7 @@ func TestADamagedManifest(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	root := t.TempDir()
-	if err := os.MkdirAll(filepath.Join(root, "var/lib/dpkg"), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(root, "var/lib/dpkg/status"), nil, 0o644); err != nil {
-		t.Fatal(err)
-	}
+	root := emptyRoot(t)
 	if report, err := Compare(t.Context(), records, root, 4); err != nil || report.Recorded {
 		t.Errorf("without a manifest: %+v, %v", report, err)
 	}

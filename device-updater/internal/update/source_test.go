@@ -253,3 +253,16 @@ func TestAClockThatWasSetBack(t *testing.T) {
 		t.Errorf("%v, the clock was set to %s", err, set)
 	}
 }
+
+// emptyRoot is a root in which dpkg knows of no package.
+func emptyRoot(t *testing.T) string {
+	t.Helper()
+	root := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(root, "var/lib/dpkg"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(root, "var/lib/dpkg/status"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return root
+}
