@@ -206,6 +206,36 @@ func toAnotherKernel(t *testing.T, suite string, efi bool) {
 	f.runs(t, d, "4")
 }
 
+// A release whose PID 1 hangs while it is on trial: neither a health check nor a
+// timer can end that, only the watchdog. It is the kernel's own here, which
+// resets the machine as hardware does.
+func TestATrialThatHangs(t *testing.T) {
+	if !order.Long() {
+		t.Skip("an update and its boots on an emulated processor take some ten minutes: make test-long")
+	}
+	f := newFactory(t, "trixie")
+	f.release(t, "1", f.newer(), nil)
+	f.promote(t, "1")
+	d := newTestDevice(t, f.image(t, "1"), false)
+	must(t, d.On())
+	await(t, d, 0, "release=1", "trial=0", "phase=IDLE", "committed=1", "updater=active")
+	f.release(t, "2", f.newer(), map[string]string{
+		"/usr/lib/modules-load.d/vm-softdog.conf": "softdog\n",
+		// What systemd does when it crashes is to stand still (systemd(1), CrashReboot=).
+		"/usr/lib/aptfleet/health.d/required/50-hang": "#!/bin/sh\nkill -SEGV 1\nsleep infinity\n",
+	})
+	offset, told := len(d.Console()), len(d.Told())
+	f.promote(t, "2")
+	await(t, d, told, "release=1", "trial=0", "phase=IDLE", "home=yes", "failed=1")
+	// The kernel says so when PID 1 let go of the watchdog and did not end it.
+	if n := strings.Count(d.Console()[offset:], "watchdog did not stop!"); n != 2 {
+		t.Errorf("PID 1 hung %d times with a watchdog", n)
+	}
+	if boots := bootsSince(d, offset); !slices.Equal(boots, []string{"2 trial", "2 trial", "1"}) {
+		t.Errorf("the loader started %v", boots)
+	}
+}
+
 // remove deletes files of deployment 9.
 func remove(t *testing.T, top, pattern string) {
 	t.Helper()
