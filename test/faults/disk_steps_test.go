@@ -238,7 +238,7 @@ func TestFullDiskAtEveryStep(t *testing.T) {
 	for _, a := range acts {
 		t.Run(a.name, func(t *testing.T) {
 			t.Parallel()
-			s := start(t, ext4Disk(t, 32), "", "reserve: 1")
+			s := start(t, ext4Disk(t, int64(24+steps)), "", "reserve: 1") // all of them leave something there
 			outcomes := make(map[string]int)
 			for n := range steps {
 				outcomes[s.withLittleRoom(a, n, int64(n*a.needs/(steps-1)))]++

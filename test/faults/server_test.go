@@ -39,6 +39,7 @@ type server struct {
 	*rig.Server
 	t      *testing.T
 	socket *http.Client // asks over the Unix socket
+	death  string       // the fault point it is to die at
 }
 
 // newData returns a data directory with a short path: Unix sockets have
@@ -62,7 +63,7 @@ func newData(t *testing.T) string {
 // ports publishes nothing new.
 func start(t *testing.T, data, fault string, settings ...string) *server {
 	t.Helper()
-	s := &server{t: t, Server: launch(t, data, fault, settings...)}
+	s := &server{t: t, Server: launch(t, data, fault, settings...), death: fault}
 	if err := s.Ready(t.Context()); err != nil {
 		t.Fatalf("fault %q: %v", fault, err)
 	}
@@ -94,7 +95,7 @@ func (s *server) died() bool {
 	select {
 	case <-s.Exited():
 	case <-time.After(patience):
-		s.t.Fatalf("the server still runs after %s", patience)
+		s.t.Fatalf("the server never came to %q, and still runs after %s", s.death, patience)
 	}
 	status := s.State().Sys().(syscall.WaitStatus)
 	return status.Signaled() && status.Signal() == syscall.SIGKILL
