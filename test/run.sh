@@ -72,11 +72,14 @@ mapfile -t inner < <(printf '%s\n' "${all[@]}" | grep -Ev "$whole")
 mapfile -t outer < <(printf '%s\n' "${all[@]}" | grep -E "$whole")
 
 step 420 'formatting and vet' bash -euc style
-step 600 'packages' bash -euc 'gotest packages -timeout 9m "$@"' - "${inner[@]}"
+# The tests end a minute before their step does, and say where they were.
+limit=600
+[ -n "$long" ] && limit=9000
+step $limit 'packages' bash -euc 'gotest packages -timeout "$1" "${@:2}"' - $((limit - 60))s "${inner[@]}"
 if ! $fast && [ -z "$failed" ]; then
 	limit=1200
-	[ -n "$long" ] && limit=10800
-	step $limit 'the pipeline as a whole' bash -euc 'gotest whole -count=1 -p 2 -timeout "$1" "${@:2}"' - ${limit}s "${outer[@]}"
+	[ -n "$long" ] && limit=14400
+	step $limit 'the pipeline as a whole' bash -euc 'gotest whole -count=1 -p 2 -timeout "$1" "${@:2}"' - $((limit - 60))s "${outer[@]}"
 	echo '== how often the server was killed, or the power of a device cut, and when'
 	sed -n 's/.*"Output":" *[a-z]*_test\.go:[0-9]*: \(\(kill -9\|power cuts\) .*\)\\n".*/\1/p' "$results/whole.json" || true
 fi

@@ -236,6 +236,51 @@ func TestATrialThatHangs(t *testing.T) {
 	}
 }
 
+// A device whose clock lost its battery updates as any other. One whose clock
+// stands ten years ahead stays as it is, says what day it takes it for, and goes
+// on as soon as the clock is right.
+func TestAWrongHardwareClock(t *testing.T) {
+	if !order.Long() {
+		t.Skip("two updates on an emulated processor take some ten minutes: make test-long")
+	}
+	f := newFactory(t, "trixie")
+	f.release(t, "1", f.newer(), nil)
+	f.promote(t, "1")
+	d := newTestDevice(t, f.image(t, "1"), false)
+	d.Clock = "1990-01-01T00:00:00"
+	must(t, d.On())
+	await(t, d, 0, "release=1", "trial=0", "phase=IDLE", "committed=1", "updater=active")
+	f.release(t, "2", f.newer(), nil)
+	f.promote(t, "2")
+	await(t, d, 0, "release=2", "trial=1", "phase=IDLE", "home=yes", "failed=0")
+	f.runs(t, d, "2")
+	must(t, d.Cut())
+
+	year := time.Now().UTC().Year() + 10
+	d.Clock = fmt.Sprintf("%d-01-01T00:00:00", year)
+	f.release(t, "3", f.newer(), nil)
+	f.promote(t, "3")
+	told := len(d.Told())
+	must(t, d.On())
+	await(t, d, told, "release=2", "trial=0", "phase=IDLE", "home=yes", "updater=active")
+	says := fmt.Sprintf("the clock of this device says %d-01-01: if that is wrong, set it (timedatectl set-time)", year)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	must(t, d.Until(ctx, says, func() bool {
+		known, err := f.server.API.Device(ctx, serial)
+		return err == nil && strings.Contains(known.WhyNot, says)
+	}))
+	must(t, d.Cut())
+	if all := strings.Join(d.Told()[told:], "\n"); strings.Contains(all, "INSTALL") || strings.Contains(all, "release=3") {
+		t.Errorf("with a clock ten years ahead it went on to release 3:\n%s", all)
+	}
+
+	d.Clock = ""
+	must(t, d.On())
+	await(t, d, told, "release=3", "trial=1", "phase=IDLE", "home=yes", "failed=0")
+	f.runs(t, d, "3")
+}
+
 // remove deletes files of deployment 9.
 func remove(t *testing.T, top, pattern string) {
 	t.Helper()

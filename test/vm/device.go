@@ -23,7 +23,8 @@ const cpu = "Nehalem-v1,-cx16"
 // loopback as 10.0.2.2. Its first serial port is the console, its second one
 // carries what programs in it tell the test; both go into files that grow.
 type Device struct {
-	EFI bool // its firmware is UEFI, else a BIOS; set while it is off
+	EFI   bool   // its firmware is UEFI, else a BIOS; set while it is off
+	Clock string // what its hardware clock says when it is switched on, as 2036-11-26T12:00:00; "": the time
 
 	dir string
 
@@ -59,6 +60,9 @@ func (d *Device) On() error {
 	}
 	if d.EFI {
 		args = append(args, "-bios", ovmf)
+	}
+	if d.Clock != "" {
+		args = append(args, "-rtc", "base="+d.Clock)
 	}
 	for _, port := range []string{"console", "told"} {
 		args = append(args, "-chardev", "file,append=on,id="+port+",path="+d.path(port), "-device", "isa-serial,chardev="+port)

@@ -121,10 +121,12 @@ func judge(a protocol.Assignment, me Me, floor Floor, clock Clock) *Refusal {
 		return Refuse(Counter, "its counter is %d, and %d was accepted", a.Counter, floor.Counter)
 	case a.Counter == floor.Counter && a.Content() != floor.Content:
 		return Refuse(Counter, "another assignment with the counter %d was accepted", floor.Counter)
+	case !clock.Now.Before(a.Expires) && a.Expires.After(a.Issued):
+		return Refuse(Expired, "it has expired; %s", clock.ifWrong())
 	case !clock.latest(a).Before(a.Expires) && a.Expires.After(a.Issued):
 		return Refuse(Expired, "it expired at %s", stamp(a.Expires))
 	case clock.Synchronised && a.Issued.After(clock.Now.Add(maxAhead)):
-		return Refuse(Future, "it was issued at %s, which has not come yet", stamp(a.Issued))
+		return Refuse(Future, "it was issued more than %v ahead of this device's clock, which is synchronised: look at the server's", maxAhead)
 	case !a.Expires.After(a.Issued):
 		return Refuse(Lifetime, "it was issued at %s and expires at %s", stamp(a.Issued), stamp(a.Expires))
 	case a.Expires.Sub(a.Issued) > maxLifetime:
@@ -133,6 +135,13 @@ func judge(a protocol.Assignment, me Me, floor Floor, clock Clock) *Refusal {
 		return judgeRelease(*a.Release, a.Pipeline)
 	}
 	return nil
+}
+
+// ifWrong is for a device for which everything has expired. It says a day: the
+// server signs an assignment anew at each check-in, and a reason that named its
+// times would be news each time.
+func (c Clock) ifWrong() string {
+	return "the clock of this device says " + c.Now.UTC().Format(time.DateOnly) + ": if that is wrong, set it (timedatectl set-time)"
 }
 
 // latest is the time by which an assignment is judged. Without a clock the

@@ -228,3 +228,35 @@ func FuzzJudge(f *testing.F) {
 		}
 	})
 }
+
+// TestAWrongClockIsNoNews: the server signs an assignment anew for each check-in
+// of a device that refuses it. The reason is the same each time, and the server
+// has one line of it in its history.
+func TestAWrongClockIsNoNews(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		clock Clock
+		says  string
+	}{
+		{"ten years ahead", Clock{Now: now.AddDate(10, 0, 0)}, "the clock of this device says 2036-11-20: if that is wrong, set it (timedatectl set-time)"},
+		{"synchronised, and behind the server's", Clock{Now: now.AddDate(-1, 0, 0), Synchronised: true}, "look at the server's"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var reasons [2]string
+			for i := range reasons {
+				anew := good(func(a *protocol.Assignment) {
+					later := time.Duration(i) * time.Hour
+					a.Issued, a.Expires = a.Issued.Add(later), a.Expires.Add(later)
+				})
+				_, err := Judge(signed(t, anew), me, Floor{}, Clock{Now: c.clock.Now.Add(time.Duration(i) * time.Hour), Synchronised: c.clock.Synchronised})
+				if err == nil {
+					t.Fatal("it was accepted")
+				}
+				reasons[i] = err.Error()
+			}
+			if reasons[0] != reasons[1] || !strings.Contains(reasons[0], c.says) {
+				t.Errorf("it was refused as %q and then as %q, want %q", reasons[0], reasons[1], c.says)
+			}
+		})
+	}
+}

@@ -221,9 +221,7 @@ func untimely(a protocol.Assignment, clock Clock) string {
 	case !clock.latest(a).Before(a.Expires):
 		why := fmt.Sprintf("its assignment expired at %s, and the server has not renewed it", a.Expires.UTC().Format(time.RFC3339))
 		if !clock.Now.Before(a.Expires) {
-			// The server renews by its own clock. A day, so that the reason does not
-			// change at each look.
-			why += "; the clock of this device says " + clock.Now.UTC().Format(time.DateOnly) + ": if that is wrong, set it (timedatectl set-time)"
+			why += "; " + clock.ifWrong() // the server renews by its own
 		}
 		return why
 	case clock.Synchronised && a.Issued.After(clock.Now.Add(maxAhead)):

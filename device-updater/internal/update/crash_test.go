@@ -327,7 +327,8 @@ func TestCrashAtEachCall(t *testing.T) {
 }
 
 // TestCrashDuringRecovery cuts the updater off once more while it recovers:
-// random pairs, or with APTFLEET_LONG=1 each call of the recovery from each cut.
+// random pairs, or with APTFLEET_LONG=1 one in eight of the calls of the recovery
+// from each cut.
 func TestCrashDuringRecovery(t *testing.T) {
 	seed := order.Seed(t)
 	dice := rand.New(rand.NewPCG(seed, 2))
@@ -340,9 +341,9 @@ func TestCrashDuringRecovery(t *testing.T) {
 		w.wrap = c.wrap(w)
 		w.watch(c, how)
 		wasCut, _ := w.work()
+		c.again(0, false)
 		if wasCut {
 			w.suffer(how, seed)
-			c.again(0, false)
 			w.work()
 		}
 		s.endsWell(t, w)
@@ -376,7 +377,7 @@ func TestCrashDuringRecovery(t *testing.T) {
 			for at := 1; at <= len(names); at++ {
 				t.Run(fmt.Sprintf("%03d %s", at, names[at-1]), func(t *testing.T) {
 					first := cutOff(t, s, at, dice.IntN(2) == 0 || looks(names[at-1]))
-					for then := 1; again(t, s, first, then, true) && !t.Failed(); then++ {
+					for then := 1 + dice.IntN(8); again(t, s, first, then, true) && !t.Failed(); then += 1 + dice.IntN(15) {
 					}
 				})
 			}
