@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 
+	"aptfleet/internal/atomicfile"
 	"aptfleet/repo-manager/internal/frame"
 	"aptfleet/snapshots"
 
@@ -142,7 +143,7 @@ func (p *Publisher) build(ctx context.Context, key IndexKey, index snapshots.Ind
 	})
 	for i, as := range frame.Encodings {
 		group.Go(func() error {
-			return p.tree.create(path.Join(key.dir(), "Packages"+string(as)), func(w io.Writer) (err error) {
+			return p.tree.create(path.Join(key.dir(), "Packages"+string(as)), func(w *os.File) (err error) {
 				ends[i+1], err = p.writeFrames(ctx, w, i+1, as, index, before, next)
 				return err
 			})
@@ -181,12 +182,18 @@ func (p *Publisher) hashTexts(ctx context.Context, index snapshots.Index, before
 	return at, nil
 }
 
+// early is how many bytes of an index file are written before the disk is made
+// to begin with them: it has most of a file when the sync comes that waits for it.
+const early = 2 << 20
+
 // writeFrames writes file i of an index.
-func (p *Publisher) writeFrames(ctx context.Context, w io.Writer, i int, as frame.Encoding, index snapshots.Index, before resumed, next *trail) (mark, error) {
+func (p *Publisher) writeFrames(ctx context.Context, w *os.File, i int, as frame.Encoding, index snapshots.Index, before resumed, next *trail) (mark, error) {
 	at := before.mark(i)
 	if err := p.copyStart(w, before, string(as), at.size); err != nil {
 		return at, err
 	}
+	atomicfile.StartWriting(w)
+	begun := at.size
 	var data []byte
 	var err error
 	add := func() error {
@@ -195,6 +202,10 @@ func (p *Publisher) writeFrames(ctx context.Context, w io.Writer, i int, as fram
 		}
 		if err == nil {
 			_, err = w.Write(data)
+		}
+		if at.size-begun >= early {
+			atomicfile.StartWriting(w)
+			begun = at.size
 		}
 		return err
 	}
@@ -212,7 +223,7 @@ func (p *Publisher) writeFrames(ctx context.Context, w io.Writer, i int, as fram
 }
 
 // copyStart copies the first size bytes of an index file of before.
-func (p *Publisher) copyStart(w io.Writer, before resumed, suffix string, size int64) error {
+func (p *Publisher) copyStart(w *os.File, before resumed, suffix string, size int64) error {
 	if size == 0 {
 		return nil
 	}

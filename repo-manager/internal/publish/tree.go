@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -137,7 +136,7 @@ func (t tree) prepareFile(rel string, data []byte, at time.Time) (finish func(ok
 }
 
 // create makes rel a read-only file of what fill writes.
-func (t tree) create(rel string, fill func(io.Writer) error) error {
+func (t tree) create(rel string, fill func(*os.File) error) error {
 	return t.place("create", rel, func(tmp string) error {
 		f, err := os.OpenFile(tmp, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o444)
 		if err != nil {
