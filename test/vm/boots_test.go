@@ -102,10 +102,7 @@ func TestRealBoots(t *testing.T) {
 	if !order.Long() {
 		t.Skip("a dozen boots on an emulated processor take some ten minutes: make test-long")
 	}
-	f := newFactory(t, "trixie")
-	f.release(t, "1", f.newer(), nil)
-	f.promote(t, "1")
-	d := newTestDevice(t, f.image(t, "1"), false)
+	f, d := manufactured(t, "trixie", (*factory).newer, false)
 	must(t, d.On())
 	await(t, d, 0, "release=1", "root=/deployments/1", "trial=0", version(f.newer()), "phase=IDLE", "committed=1", "updater=active")
 	f.runs(t, d, "1")
@@ -173,10 +170,7 @@ func toAnotherKernel(t *testing.T, suite string, efi bool) {
 	if efi {
 		firmware = "efi=yes"
 	}
-	f := newFactory(t, suite)
-	f.release(t, "1", f.older(), nil)
-	f.promote(t, "1")
-	d := newTestDevice(t, f.image(t, "1"), efi)
+	f, d := manufactured(t, suite, (*factory).older, efi)
 	must(t, d.On())
 	await(t, d, 0, "release=1", "root=/deployments/1", "trial=0", version(f.older()), "phase=IDLE", "committed=1", "updater=active", firmware)
 	// The factory's deployment is what is assigned: nothing is installed.
@@ -213,10 +207,7 @@ func TestATrialThatHangs(t *testing.T) {
 	if !order.Long() {
 		t.Skip("an update and its boots on an emulated processor take some ten minutes: make test-long")
 	}
-	f := newFactory(t, "trixie")
-	f.release(t, "1", f.newer(), nil)
-	f.promote(t, "1")
-	d := newTestDevice(t, f.image(t, "1"), false)
+	f, d := manufactured(t, "trixie", (*factory).newer, false)
 	must(t, d.On())
 	await(t, d, 0, "release=1", "trial=0", "phase=IDLE", "committed=1", "updater=active")
 	f.release(t, "2", f.newer(), map[string]string{
@@ -243,10 +234,7 @@ func TestAWrongHardwareClock(t *testing.T) {
 	if !order.Long() {
 		t.Skip("two updates on an emulated processor take some ten minutes: make test-long")
 	}
-	f := newFactory(t, "trixie")
-	f.release(t, "1", f.newer(), nil)
-	f.promote(t, "1")
-	d := newTestDevice(t, f.image(t, "1"), false)
+	f, d := manufactured(t, "trixie", (*factory).newer, false)
 	d.Clock = "1990-01-01T00:00:00"
 	must(t, d.On())
 	await(t, d, 0, "release=1", "trial=0", "phase=IDLE", "committed=1", "updater=active")

@@ -163,6 +163,16 @@ func freePort(t *testing.T) string {
 func (f *factory) older() string { return f.kernels[len(f.kernels)-2] }
 func (f *factory) newer() string { return f.kernels[len(f.kernels)-1] }
 
+// manufactured makes a factory whose release "1" has one of its kernels, and a new
+// device of that release, which is off.
+func manufactured(t *testing.T, suite string, kernel func(*factory) string, efi bool) (*factory, *Device) {
+	t.Helper()
+	f := newFactory(t, suite)
+	f.release(t, "1", kernel(f), nil)
+	f.promote(t, "1")
+	return f, newTestDevice(t, f.image(t, "1"), efi)
+}
+
 // add builds a package and uploads it.
 func (f *factory) add(t *testing.T, manifest, version string) {
 	t.Helper()

@@ -53,11 +53,8 @@ func TestKilledWhileUpdating(t *testing.T) {
 	if kills == 0 {
 		t.Skip("each kill is a boot or two on an emulated processor: make faults-device QEMU=30, make test-long")
 	}
-	f := newFactory(t, "trixie")
-	v := &victim{factory: f, from: "1", to: "1", random: rand.New(rand.NewPCG(order.Seed(t), 0))}
-	f.release(t, "1", f.older(), nil)
-	f.promote(t, "1")
-	v.Device = newTestDevice(t, f.image(t, "1"), false)
+	f, d := manufactured(t, "trixie", (*factory).older, false)
+	v := &victim{Device: d, factory: f, from: "1", to: "1", random: rand.New(rand.NewPCG(order.Seed(t), 0))}
 	// What a factory leaves out is no damage.
 	v.asMade = v.damage(v.decide(t))
 	must(t, v.On())

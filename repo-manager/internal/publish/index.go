@@ -182,8 +182,8 @@ func (p *Publisher) hashTexts(ctx context.Context, index snapshots.Index, before
 	return at, nil
 }
 
-// early is how many bytes of an index file are written before the disk is made
-// to begin with them: it has most of a file when the sync comes that waits for it.
+// early is after how many further bytes of an index file the disk is made to
+// begin with them: it has most of a file when the sync comes that waits for it.
 const early = 2 << 20
 
 // writeFrames writes file i of an index.
@@ -223,7 +223,7 @@ func (p *Publisher) writeFrames(ctx context.Context, w *os.File, i int, as frame
 }
 
 // copyStart copies the first size bytes of an index file of before.
-func (p *Publisher) copyStart(w *os.File, before resumed, suffix string, size int64) error {
+func (p *Publisher) copyStart(w io.Writer, before resumed, suffix string, size int64) error {
 	if size == 0 {
 		return nil
 	}
