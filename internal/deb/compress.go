@@ -1,6 +1,7 @@
 package deb
 
 import (
+	"bufio"
 	"bytes"
 	"compress/bzip2"
 	"fmt"
@@ -26,6 +27,7 @@ func Decompress(r io.Reader, ending string, memory int64) (io.Reader, error) {
 // decompressors again.
 type unpacker struct {
 	gz    *gzip.Reader
+	near  *bufio.Reader // of xz
 	zst   *zstd.Decoder
 	bound int64 // of the memory of zst
 }
@@ -41,7 +43,7 @@ func (u *unpacker) open(r io.Reader, ending string, memory int64) (io.Reader, er
 	case ".gz":
 		return u.gzip(r)
 	case ".xz":
-		return newXZReader(r, memory), nil
+		return u.xz(r, memory), nil
 	case ".zst":
 		return u.zstd(r, max(memory, 8<<20))
 	case ".bz2":
@@ -68,6 +70,14 @@ func (u *unpacker) gzip(r io.Reader) (io.Reader, error) {
 		return nil, err
 	}
 	return u.gz, nil
+}
+
+func (u *unpacker) xz(r io.Reader, memory int64) io.Reader {
+	if u.near == nil {
+		u.near = bufio.NewReaderSize(nil, lookahead)
+	}
+	u.near.Reset(r)
+	return newXZReader(u.near, memory)
 }
 
 // zstd decodes in the goroutine that reads, so that nothing is left to close.

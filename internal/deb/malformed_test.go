@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"math/rand/v2"
 	"reflect"
 	"runtime"
 	"strings"
@@ -260,13 +261,11 @@ func TestReadIsBounded(t *testing.T) {
 			t.Errorf("%s: %d MB were allocated", ending, allocated>>20)
 		}
 	}
-	// An xz stream that asks for a dictionary of almost 4 GiB.
-	packed := xzOf(t, tarOf(t, file("./control", control)))
-	header := packed[12 : 12+(int(packed[12])+1)*4]
-	property := bytes.LastIndex(header[:len(header)-4], []byte{0x21, 1}) + 2
-	header[property] = 40
-	binary.LittleEndian.PutUint32(header[len(header)-4:], crc32.ChecksumIEEE(header[:len(header)-4]))
-	data := archive(version, member{name: "control.tar.xz", data: packed}, member{name: "data.tar", data: tarOf(t)})
+	// An xz stream that asks for a dictionary of almost 4 GiB, and whose end is
+	// too far away to tell that it needs less.
+	noise := random(100_000)
+	packed := xzOf(t, tarOf(t, file("./control", control), file("./md5sums", string(noise))))
+	data := archive(version, member{name: "control.tar.xz", data: withHugeDictionary(packed)}, member{name: "data.tar", data: tarOf(t)})
 	if _, err := deb.Read(bytes.NewReader(data), deb.Limits{}); err == nil || !strings.Contains(err.Error(), "it asks for a dictionary of 4294967295 bytes") {
 		t.Errorf("a huge dictionary: %v", err)
 	}
@@ -279,6 +278,52 @@ func TestReadIsBounded(t *testing.T) {
 	}
 	if _, err := deb.Read(bytes.NewReader(data), deb.Limits{Size: int64(len(data))}); err != nil {
 		t.Errorf("a package of exactly the limit: %v", err)
+	}
+}
+
+// random returns n bytes that no compression makes fewer.
+func random(n int) []byte {
+	noise := make([]byte, n)
+	rand.NewChaCha8([32]byte{}).Read(noise)
+	return noise
+}
+
+// withHugeDictionary makes an xz stream ask for almost 4 GiB.
+func withHugeDictionary(packed []byte) []byte {
+	packed = bytes.Clone(packed)
+	header := packed[12 : 12+(int(packed[12])+1)*4]
+	property := bytes.LastIndex(header[:len(header)-4], []byte{0x21, 1}) + 2
+	header[property] = 40
+	binary.LittleEndian.PutUint32(header[len(header)-4:], crc32.ChecksumIEEE(header[:len(header)-4]))
+	return packed
+}
+
+// A small xz stream costs what it holds, whatever dictionary its header names:
+// an import reads tens of thousands of them.
+func TestASmallStreamCostsWhatItHolds(t *testing.T) {
+	plain := tarOf(t, file("./control", control), file("./postinst", strings.Repeat("x", 5000)))
+	noise := tarOf(t, file("./control", control), file("./md5sums", string(random(20_000))))
+	for name, packed := range map[string][]byte{
+		"as dpkg-deb makes it": filter(t, plain, "xz", "--stdout", "--threads=2"),
+		"without sizes":        xzOf(t, plain),
+		"of several blocks":    xzOf(t, plain, "--block-size=4000"),
+		"not compressible":     xzOf(t, noise),
+		"almost 4 GiB":         withHugeDictionary(xzOf(t, plain)),
+	} {
+		data := archive(version, member{name: "control.tar.xz", data: packed}, member{name: "data.tar", data: tarOf(t)})
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		const times = 20
+		var r deb.Reader
+		for range times {
+			if _, err := r.Read(bytes.NewReader(data), deb.Limits{}); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		runtime.ReadMemStats(&after)
+		if allocated := (after.TotalAlloc - before.TotalAlloc) / times; allocated > 128<<10 {
+			t.Errorf("%s: %d kB were allocated for each", name, allocated>>10)
+		}
 	}
 }
 

@@ -34,8 +34,15 @@ type xzReader struct {
 
 var xzMagic = []byte{0xfd, '7', 'z', 'X', 'Z', 0}
 
-func newXZReader(r io.Reader, memory int64) *xzReader {
-	x := &xzReader{src: &countingReader{r: bufio.NewReader(r)}, memory: memory}
+// lookahead is how many bytes of a block are searched for its end, which tells
+// how much it holds before anything is allocated for it: all of most control
+// members.
+const lookahead = 64 << 10
+
+// newXZReader returns a reader of what comes from r, a buffer of lookahead
+// bytes.
+func newXZReader(r *bufio.Reader, memory int64) *xzReader {
+	x := &xzReader{src: &countingReader{r: r}, memory: memory}
 	x.state = x.header
 	return x
 }
@@ -142,6 +149,10 @@ func (x *xzReader) blockHeader(b []byte) (dictionary int64, err error) {
 	} else {
 		dictionary = (2 | bits&1) << (bits/2 + 11)
 	}
+	if content < 0 {
+		near, _ := x.src.r.Peek(lookahead) // an error comes again when it is read
+		content = lzma2Size(near)
+	}
 	if content >= 0 {
 		dictionary = min(dictionary, content)
 	}
@@ -149,6 +160,42 @@ func (x *xzReader) blockHeader(b []byte) (dictionary int64, err error) {
 		return 0, fmt.Errorf("it asks for a dictionary of %d bytes, more than the %d it may use", dictionary, x.memory)
 	}
 	return dictionary, nil
+}
+
+// lzma2Size adds up what the LZMA2 chunks that data begins with unpack to, up
+// to their end mark; it returns -1 if that is not in data. A chunk begins with a
+// control byte (0: the end; 1, 2: plain bytes; from 0x80: LZMA, with new
+// properties from 0xc0) and its sizes less one, as XZ Utils' lzma2_decoder.c
+// reads them; the control byte holds the top five bits of the unpacked size.
+func lzma2Size(data []byte) int64 {
+	var total int64
+	for len(data) > 0 && data[0] != 0 {
+		control, head := data[0], 3
+		if control >= 0x80 {
+			head = 5
+		}
+		if control >= 0xc0 {
+			head++
+		}
+		if len(data) < head || control > 2 && control < 0x80 {
+			return -1
+		}
+		size := int(data[1])<<8 + int(data[2]) + 1
+		packed := size
+		if control >= 0x80 {
+			size += int(control&0x1f) << 16
+			packed = int(data[3])<<8 + int(data[4]) + 1
+		}
+		if head+packed > len(data) {
+			return -1
+		}
+		total += int64(size)
+		data = data[head+packed:]
+	}
+	if len(data) == 0 {
+		return -1
+	}
+	return total
 }
 
 // endBlock reads the padding and the check behind a block.
