@@ -24,7 +24,7 @@ help:
 	@echo 'make faults-device'
 	@echo '                take the power from updating devices, N=1000 times; SEED=, TIME=40m, KEEP=DIR, BREAK=flush|try-sync|boot-sync|journal-sync;'
 	@echo '                QEMU=30: kill a running virtual machine that often instead'
-	@echo 'make bench      Aptfleet beside aptly and reprepro, with 5000 and 20000 packages; SIZE=60000, SIZE=debian'
+	@echo 'make bench      Aptfleet beside aptly and reprepro, with 5000 and 20000 packages; SIZE=60000, SIZE=debian, MEMBERS=gz'
 	@echo 'make bench-fleet'
 	@echo '                check-ins of DEVICES=100000 devices: how many a second, and what they cost the server'
 	@echo 'make bench-device'
@@ -60,8 +60,9 @@ else
 endif
 
 SIZE = 20000
+MEMBERS = xz
 bench:
-	@$(GO) run $(TAGS) ./test/bench -size '$(SIZE)'
+	@$(GO) run $(TAGS) ./test/bench -size '$(SIZE)' -members '$(MEMBERS)'
 
 DEVICES = 100000
 bench-fleet:

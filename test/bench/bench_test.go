@@ -19,7 +19,7 @@ func TestAllToolsDoAllOperations(t *testing.T) {
 		plan: plan{runs: 2, least: 2, budget: time.Minute, patience: 10 * time.Second}, tools: []string{"reprepro-gz", "aptly", "aptfleet"},
 		snapshots: 6, work: work, cache: t.TempDir(), results: t.TempDir(), out: &out,
 	}
-	if err := b.choose("200"); err != nil {
+	if err := b.choose("200", "xz"); err != nil {
 		t.Fatal(err)
 	}
 	if err := b.run(t.Context()); err != nil {

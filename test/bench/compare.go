@@ -108,7 +108,7 @@ func (c *contest) publications(ctx context.Context) error {
 // when GET InRelease names another index, which then must list the package.
 func (c *contest) publishOne(ctx context.Context) (cost, error) {
 	c.changes++
-	newer, err := c.corpus.newer(c.scratch, c.dice.IntN(c.corpus.count), c.changes)
+	newer, err := c.corpus.newer(ctx, c.scratch, c.dice.IntN(c.corpus.count), c.changes)
 	if err != nil {
 		return cost{}, err
 	}

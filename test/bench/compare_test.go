@@ -167,7 +167,7 @@ func (m *memoryTool) undo(_ context.Context, names []string) error {
 }
 
 func TestAContestBelievesNobody(t *testing.T) {
-	c, err := generated(context.Background(), 20, t.TempDir(), 1)
+	c, err := generated(context.Background(), 20, xzMembers, t.TempDir(), 1)
 	if err != nil {
 		t.Fatal(err)
 	}

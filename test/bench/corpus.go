@@ -17,10 +17,11 @@ import (
 // corpus is a set of packages with distinct names, as .deb files in one
 // directory.
 type corpus struct {
-	label string   // "generated", or the Debian release that its stanzas are of
+	label string   // "generated", or the Debian release that its stanzas are of; with "-gz" behind it if the members are
 	dir   string   // of the files
 	files []string // names in dir, sorted as a shell lists them
 	count int
+	as    members
 	// stanza returns the control stanza of a package, the same each time. Its
 	// fields are those of a control file, without what an index adds.
 	stanza func(i int) (deb.Stanza, error)
@@ -30,13 +31,16 @@ type corpus struct {
 
 // format counts changes of how packages are written; it is part of the key
 // of the cache.
-const format = "1"
+const format = "2"
+
+// writtenAtOnce is how many packages share one process that compresses them.
+const writtenAtOnce = 250
 
 // fill writes the files of a corpus into a directory below cache, unless they
 // are there. key names everything that decides their bytes. The directory
 // appears whole or not at all.
 func (c *corpus) fill(ctx context.Context, cache, key string, workers int) error {
-	sum := sha256.Sum256([]byte(format + "\n" + key))
+	sum := sha256.Sum256([]byte(format + " " + string(c.as) + "\n" + key))
 	c.dir = filepath.Join(cache, hex.EncodeToString(sum[:8]))
 	if err := c.write(ctx, cache, workers); err != nil {
 		return fmt.Errorf("cannot make packages: %w", err)
@@ -73,20 +77,21 @@ func (c *corpus) write(ctx context.Context, cache string, workers int) (err erro
 	group, ctx := errgroup.WithContext(ctx)
 	for w := range workers {
 		group.Go(func() error {
-			var out debWriter
-			for i := w; i < c.count; i += workers {
-				if err := ctx.Err(); err != nil {
-					return err
+			out := debWriter{as: c.as}
+			for from := w * writtenAtOnce; from < c.count; from += workers * writtenAtOnce {
+				var stanzas []deb.Stanza
+				for i := from; i < min(from+writtenAtOnce, c.count); i++ {
+					stanza, err := c.stanza(i)
+					if err != nil {
+						return err
+					}
+					stanzas = append(stanzas, stanza)
 				}
-				stanza, err := c.stanza(i)
-				if err != nil {
-					return err
-				}
-				if _, err := out.write(partial, stanza); err != nil {
+				if _, err := out.write(ctx, partial, stanzas...); err != nil {
 					return err
 				}
 			}
-			return nil
+			return ctx.Err()
 		})
 	}
 	if err := group.Wait(); err != nil {
@@ -97,18 +102,19 @@ func (c *corpus) write(ctx context.Context, cache string, workers int) (err erro
 
 // newer writes package i into dir in a version that is higher by change, which
 // counts from 1.
-func (c *corpus) newer(dir string, i, change int) (changed, error) {
+func (c *corpus) newer(ctx context.Context, dir string, i, change int) (changed, error) {
 	stanza, err := c.stanza(i)
 	if err != nil {
 		return changed{}, err
 	}
 	// Whatever the version is, it is lower than itself with "+b1" behind.
 	version := fmt.Sprintf("%s+b%d", stanza.Get("Version"), change)
-	file, err := new(debWriter).write(dir, stanza.With("Version", version))
+	out := debWriter{as: c.as}
+	files, err := out.write(ctx, dir, stanza.With("Version", version))
 	if err != nil {
 		return changed{}, fmt.Errorf("cannot make a newer package: %w", err)
 	}
-	return changed{path: filepath.Join(dir, file), name: stanza.Get("Package"), version: version}, nil
+	return changed{path: filepath.Join(dir, files[0]), name: stanza.Get("Package"), version: version}, nil
 }
 
 // changed is a package that is newer than the archive's.

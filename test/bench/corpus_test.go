@@ -55,12 +55,12 @@ func TestGeneratedPackagesAreThoseOfARelease(t *testing.T) {
 
 func TestPackagesAreWrittenOnceAndAlwaysTheSame(t *testing.T) {
 	ctx := context.Background()
-	first, err := generated(ctx, 30, t.TempDir(), 2)
+	first, err := generated(ctx, 30, xzMembers, t.TempDir(), 2)
 	if err != nil {
 		t.Fatal(err)
 	}
 	cache := t.TempDir()
-	second, err := generated(ctx, 30, cache, 1)
+	second, err := generated(ctx, 30, xzMembers, cache, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,7 +73,7 @@ func TestPackagesAreWrittenOnceAndAlwaysTheSame(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := generated(ctx, 30, cache, 1); err != nil {
+	if _, err := generated(ctx, 30, xzMembers, cache, 1); err != nil {
 		t.Fatal(err)
 	}
 	if after, err := os.Stat(second.dir); err != nil || !os.SameFile(before, after) {
@@ -85,35 +85,38 @@ func TestPackagesAreWrittenOnceAndAlwaysTheSame(t *testing.T) {
 	if err := os.Remove(filepath.Join(second.dir, second.files[0])); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := generated(ctx, 30, cache, 1); err == nil {
+	if _, err := generated(ctx, 30, xzMembers, cache, 1); err == nil {
 		t.Error("a directory that lacks a package was used")
 	}
 }
 
 func TestPackagesAreRealPackages(t *testing.T) {
-	c, err := generated(context.Background(), 10, t.TempDir(), 1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	scratch := t.TempDir()
-	for i := range c.count {
-		newer, err := c.newer(scratch, i, i+1)
+	for _, as := range []members{xzMembers, gzMembers} {
+		c, err := generated(t.Context(), 10, as, t.TempDir(), 1)
 		if err != nil {
 			t.Fatal(err)
 		}
-		old, err := c.stanza(i)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if out, err := exec.Command("dpkg", "--compare-versions", newer.version, "gt", old.Get("Version")).CombinedOutput(); err != nil {
-			t.Errorf("%s is not higher than %s: %v %s", newer.version, old.Get("Version"), err, out)
-		}
-		content, err := deb.Read(bytes.NewReader(read(t, newer.path)), deb.Limits{})
-		if err != nil || content.Name != newer.name || content.Version != newer.version {
-			t.Errorf("%s holds %s %s (%v)", newer.path, content.Name, content.Version, err)
-		}
-		if out, err := exec.Command("dpkg-deb", "--contents", newer.path).CombinedOutput(); err != nil || !bytes.Contains(out, []byte("./usr/share/"+newer.name+"\n")) {
-			t.Errorf("dpkg-deb says %v\n%s", err, out)
+		scratch := t.TempDir()
+		for i := range c.count {
+			newer, err := c.newer(t.Context(), scratch, i, i+1)
+			if err != nil {
+				t.Fatal(err)
+			}
+			old, err := c.stanza(i)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if out, err := exec.Command("dpkg", "--compare-versions", newer.version, "gt", old.Get("Version")).CombinedOutput(); err != nil {
+				t.Errorf("%s is not higher than %s: %v %s", newer.version, old.Get("Version"), err, out)
+			}
+			file := read(t, newer.path)
+			content, err := deb.Read(bytes.NewReader(file), deb.Limits{})
+			if err != nil || content.Name != newer.name || content.Version != newer.version || !bytes.Contains(file, []byte("\ncontrol.tar."+as+" ")) {
+				t.Errorf("%s holds %s %s (%v)", newer.path, content.Name, content.Version, err)
+			}
+			if out, err := exec.Command("dpkg-deb", "--contents", newer.path).CombinedOutput(); err != nil || !bytes.Contains(out, []byte("./usr/share/"+newer.name+"\n")) {
+				t.Errorf("dpkg-deb says %v\n%s", err, out)
+			}
 		}
 	}
 }

@@ -20,7 +20,7 @@ import (
 // fromDebian returns packages with the real stanzas of all packages that
 // Debian's trixie has in main for amd64, and contents of ours: names, versions,
 // relations and sizes of an index are those of a release.
-func fromDebian(ctx context.Context, cache string, workers int) (*corpus, error) {
+func fromDebian(ctx context.Context, as members, cache string, workers int) (*corpus, error) {
 	fail := func(err error) (*corpus, error) { return nil, fmt.Errorf("cannot use Debian's packages: %w", err) }
 	mirror, _, err := debian.Mirror()
 	if err != nil {
@@ -51,7 +51,7 @@ func fromDebian(ctx context.Context, cache string, workers int) (*corpus, error)
 	if err != nil {
 		return fail(errors.Join(err, text.Close()))
 	}
-	c := &corpus{label: "trixie", count: len(ends) - 1, close: text.Close, stanza: func(i int) (deb.Stanza, error) {
+	c := &corpus{label: as.label("trixie"), count: len(ends) - 1, as: as, close: text.Close, stanza: func(i int) (deb.Stanza, error) {
 		stanza := make([]byte, ends[i+1]-ends[i])
 		if _, err := text.ReadAt(stanza, ends[i]); err != nil {
 			return deb.Stanza{}, err

@@ -16,9 +16,9 @@ const seed = 20261120
 // whole alphabet with many lib*, stanzas of several hundred bytes with
 // dependencies on each other. The same n gives the same bytes, and the first
 // packages of a larger n are those of a smaller one but for dependencies.
-func generated(ctx context.Context, n int, cache string, workers int) (*corpus, error) {
+func generated(ctx context.Context, n int, as members, cache string, workers int) (*corpus, error) {
 	names := drawNames(n)
-	c := &corpus{label: "generated", count: n, stanza: func(i int) (deb.Stanza, error) { return drawStanza(names, i) }, close: func() error { return nil }}
+	c := &corpus{label: as.label("generated"), count: n, as: as, stanza: func(i int) (deb.Stanza, error) { return drawStanza(names, i) }, close: func() error { return nil }}
 	return c, c.fill(ctx, cache, fmt.Sprintf("generated %d %d", seed, n), workers)
 }
 

@@ -32,6 +32,7 @@ func main() {
 	defer stop()
 	b := bench{out: os.Stdout}
 	sizes := flag.String("size", "20000", "`number` of generated packages; 5000 are measured too if that is less. Or a list: numbers, and \"debian\" for the packages of trixie's main")
+	compressed := flag.String("members", string(xzMembers), "how the packages are `compressed`: xz, as dpkg-deb does it, or gz")
 	tools := flag.String("tools", "reprepro-gz,aptly,aptfleet", "`list` of what is measured")
 	flag.StringVar(&b.work, "dir", "/var/tmp", "`directory` for everything that is made, on the disk that is to be measured")
 	flag.StringVar(&b.cache, "cache", cacheDir(), "`directory` that keeps generated packages")
@@ -48,7 +49,7 @@ func main() {
 	flag.Parse()
 	b.least, b.budget, b.patience = 3, 30*time.Second, 10*time.Second
 	b.tools = strings.Split(*tools, ",")
-	err := b.choose(*sizes)
+	err := b.choose(*sizes, *compressed)
 	switch {
 	case err != nil:
 	case fleet.devices > 0:
@@ -79,6 +80,7 @@ type bench struct {
 	plan
 	inputs    []string // sizes as numbers, or "debian"
 	tools     []string
+	members   members // of the packages
 	snapshots int
 	work      string // directory for everything that is made
 	cache     string // directory of generated packages
@@ -95,7 +97,11 @@ type bench struct {
 const small = 5000
 
 // choose reads what is to be measured.
-func (b *bench) choose(sizes string) error {
+func (b *bench) choose(sizes, compressed string) error {
+	b.members = members(compressed)
+	if b.members != xzMembers && b.members != gzMembers {
+		return fmt.Errorf("cannot use members %q: want xz or gz", compressed)
+	}
 	b.inputs = strings.FieldsFunc(sizes, func(c rune) bool { return c == ',' || c == ' ' })
 	for _, size := range b.inputs {
 		if n, err := strconv.Atoi(size); size != "debian" && (err != nil || n < 10) {
@@ -112,7 +118,7 @@ func (b *bench) choose(sizes string) error {
 }
 
 // needed are the programs that are run, and the Debian packages they are in.
-var needed = map[string]string{"aptly": "aptly", "reprepro": "reprepro", "gpg": "gpg", "gpgconf": "gpgconf", "gpg-agent": "gpg-agent", "gpgv": "gpgv"}
+var needed = map[string]string{"aptly": "aptly", "reprepro": "reprepro", "gpg": "gpg", "gpgconf": "gpgconf", "gpg-agent": "gpg-agent", "gpgv": "gpgv", "xz": "xz-utils"}
 
 func (b *bench) run(ctx context.Context) (err error) {
 	for program, in := range needed {
@@ -268,9 +274,9 @@ func (b *bench) measureAll(ctx context.Context, dir, programs string, turn int) 
 func (b *bench) corpus(ctx context.Context, input string) (*corpus, error) {
 	n, err := strconv.Atoi(input)
 	if err != nil {
-		return fromDebian(ctx, b.cache, runtime.NumCPU())
+		return fromDebian(ctx, b.members, b.cache, runtime.NumCPU())
 	}
-	return generated(ctx, n, b.cache, runtime.NumCPU())
+	return generated(ctx, n, b.members, b.cache, runtime.NumCPU())
 }
 
 // measureOne measures one tool below a directory of its own. That stays until

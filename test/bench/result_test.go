@@ -80,9 +80,12 @@ func TestSizes(t *testing.T) {
 		{"", ""}, {"-1", ""}, {"many", ""}, {"5", ""},
 	} {
 		var b bench
-		err := b.choose(test.given)
+		err := b.choose(test.given, "gz")
 		if got := strings.Join(b.inputs, " "); (err != nil) != (test.want == "") || err == nil && got != test.want {
 			t.Errorf("size %q: %q, %v; want %q", test.given, got, err, test.want)
 		}
+	}
+	if err := new(bench).choose("200", "bz2"); err == nil {
+		t.Error("packages with bz2 members are promised")
 	}
 }
