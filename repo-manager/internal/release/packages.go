@@ -169,7 +169,7 @@ func (d *draft) replace(ctx context.Context, a Actor, component string, pkgs []s
 		return err
 	}
 	for _, f := range files {
-		if err := d.store(f, nil); err != nil {
+		if err := d.store(f, func() (bool, error) { return d.e.intoPool(f, nil) }); err != nil {
 			return err
 		}
 	}

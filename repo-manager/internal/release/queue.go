@@ -239,7 +239,8 @@ func (e *Engine) editAll(ctx context.Context, pipeline string, group []*job) {
 		return
 	}
 	d := newDraft(e, l)
-	d.expect(ctx, uploadsOf(group))
+	uploads := uploadsOf(group)
+	d.expect(ctx, uploads)
 	var accepted []*job
 	var answers []func()
 	for _, j := range group {
@@ -253,6 +254,7 @@ func (e *Engine) editAll(ctx context.Context, pipeline string, group []*job) {
 		accepted = append(accepted, j)
 		answers = append(answers, answer)
 	}
+	d.takeBackRefused(ctx, uploads)
 	err = d.commit(ctx)
 	if err != nil && !isUnpublished(err) {
 		err = errors.Join(err, d.giveUp(ctx))

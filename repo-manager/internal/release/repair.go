@@ -326,7 +326,7 @@ func (e *Engine) RestoreFile(ctx context.Context, a Actor, in Incoming) (Upload,
 			return fail(NotFound, "a new package: repo-manager package add REPOSITORY "+in.Name,
 				"cannot restore %s: no package with the SHA-256 %x was ever taken; what must be restored has exactly the bytes of then", in.Name, file.SHA256)
 		}
-		if answer.Already, err = e.putBack(in); err != nil || answer.Already {
+		if answer.Already, err = e.putBack(in, e.place); err != nil || answer.Already {
 			return err
 		}
 		return e.Store.Commit(ctx, Batch{Acts: []Act{{
@@ -336,17 +336,22 @@ func (e *Engine) RestoreFile(ctx context.Context, a Actor, in Incoming) (Upload,
 	return answer, err
 }
 
-// putBack puts a recorded file into the pool, durably, unless it is there.
-func (e *Engine) putBack(in Incoming) (already bool, err error) {
-	file := in.file()
-	already, err = e.intoPool(file, in.Content)
+// putBack puts a recorded file into the pool with place, durably, unless it is
+// there.
+func (e *Engine) putBack(in Incoming, place func(Incoming) (already bool, err error)) (already bool, err error) {
+	already, err = place(in)
 	if err == nil && !already {
 		err = e.Sync()
 	}
 	if err != nil {
-		return already, because(err, "cannot put %s back into the pool", file.Name)
+		return already, because(err, "cannot put %s back into the pool", in.file().Name)
 	}
 	return already, nil
+}
+
+// place puts the file of an upload into the pool.
+func (e *Engine) place(in Incoming) (already bool, err error) {
+	return e.intoPool(in.file(), in.Content)
 }
 
 // intoPool moves a file from where it waits: in memory, if it has no path.

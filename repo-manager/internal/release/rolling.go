@@ -10,7 +10,6 @@ import (
 
 	"aptfleet/internal/deb"
 	"aptfleet/internal/faultpoint"
-	"aptfleet/repo-manager/internal/publish"
 	"aptfleet/snapshots"
 )
 
@@ -19,7 +18,8 @@ import (
 type draft struct {
 	*turn
 	intents  intents
-	put      []File // that were not in the pool before
+	arrived  map[[32]byte]*arrival // uploads whose files came ahead of their edits, by SHA-256
+	put      []File                // that edits want and the pool had not
 	names    map[packageName][]snapshots.Package
 	before   map[snapshots.Ref]Accepted          // uploads that expect found
 	asked    map[snapshots.Ref]bool              // packages whose uploads expect looked for
@@ -57,8 +57,9 @@ func (d *draft) named(ctx context.Context, component, name string) ([]snapshots.
 }
 
 // expect prepares for uploads: it looks all their names, and what was uploaded
-// before, up in one pass and announces their files with one write. What fails here fails again when an
-// upload itself needs it, and is then its error alone.
+// before, up in one pass, announces their files with one write, and puts small
+// ones into the pool. What fails here fails again when an upload itself needs
+// it, and is then its error alone.
 func (d *draft) expect(ctx context.Context, uploads []Incoming) {
 	names := make([]string, len(uploads))
 	files := make([]File, len(uploads))
@@ -84,7 +85,9 @@ func (d *draft) expect(ctx context.Context, uploads []Incoming) {
 			d.asked[ref] = true
 		}
 	}
-	_ = d.intents.announce(files...)
+	if d.intents.announce(files...) == nil {
+		d.arrive(uploads)
+	}
 }
 
 // accepted finds the newest upload of a package before this batch.
@@ -136,12 +139,12 @@ func (d *draft) say(a Actor, format string, args ...any) {
 	}
 }
 
-// store puts a file into the pool; content is of one without a path.
-func (d *draft) store(f File, content []byte) error {
+// store puts a file into the pool with place.
+func (d *draft) store(f File, place func() (already bool, err error)) error {
 	if err := d.intents.announce(f); err != nil {
 		return because(err, "cannot add %s", f.Name)
 	}
-	already, err := d.e.intoPool(f, content)
+	already, err := place()
 	if err != nil {
 		return because(err, "cannot add %s to the pool", f.Name)
 	}
@@ -155,19 +158,22 @@ func (d *draft) store(f File, content []byte) error {
 // takeBack removes from the pool what came after the first files of a draft.
 func (d *draft) takeBack(ctx context.Context, first int) error {
 	for _, f := range d.put[first:] {
-		known, err := d.e.Store.HasFile(ctx, f.SHA256)
-		if err != nil {
-			return err
-		}
-		if known {
-			continue // a commit that reported a failure may have happened all the same
-		}
-		if err := d.e.Pool.Remove(f.SHA256, f.Name); err != nil {
+		if err := d.e.takeOut(ctx, f); err != nil {
 			return err // the intents stay and the next start repeats this
 		}
 	}
 	d.put = d.put[:first]
 	return nil
+}
+
+// takeOut removes a file from the pool, unless it is on record: a commit that
+// reported a failure may have happened all the same.
+func (e *Engine) takeOut(ctx context.Context, f File) error {
+	known, err := e.Store.HasFile(ctx, f.SHA256)
+	if err != nil || known {
+		return err
+	}
+	return e.Pool.Remove(f.SHA256, f.Name)
 }
 
 // giveUp takes everything back that a draft put into the pool.
@@ -275,7 +281,7 @@ func (d *draft) add(ctx context.Context, a Actor, component string, in Incoming,
 	if same >= 0 {
 		// The pool may have lost what is uploaded again.
 		answer.Already = true
-		_, err := d.e.putBack(in)
+		_, err := d.e.putBack(in, d.place)
 		return answer, err
 	}
 	if err := d.mustBeUnique(ctx, component, existing, in); err != nil {
@@ -286,12 +292,11 @@ func (d *draft) add(ctx context.Context, a Actor, component string, in Incoming,
 			return Upload{}, err
 		}
 	}
-	file := in.file()
-	fresh, err := snapshots.ParsePackage(deb.Index(p, publish.PoolFilename(file.SHA256, file.Name)))
+	fresh, err := d.listed(in)
 	if err != nil {
 		return Upload{}, fail(Invalid, "", "cannot add %s: %v", in.Name, err)
 	}
-	if err := d.store(file, in.Content); err != nil {
+	if err := d.store(in.file(), func() (bool, error) { return d.place(in) }); err != nil {
 		return Upload{}, err
 	}
 	kept, gone := settle(d.line.Architectures, max(repository.Keep, 1), fresh, existing)
