@@ -10,7 +10,7 @@
 // # What is promised
 //
 // An act that returned without error is durable and published. The order
-// within a batch makes it so: files are renamed into the pool, new chunks are
+// within a batch makes it so: files come into the pool, new chunks are
 // written, one syncfs, one commit of the Store, then indices, and the
 // InRelease last. The database is right at any moment; what a crash left
 // unpublished is published by Open before anything else happens.

@@ -26,7 +26,8 @@ type Pool interface {
 	// Put renames the file at path into the pool, or removes it and returns
 	// true if the pool has it already. It is durable after the next Sync.
 	Put(path string, sha256 [32]byte, name string) (already bool, err error)
-	// PutBytes is Put for a small file that is in memory.
+	// PutBytes is Put for a small file that is in memory. Both are called by
+	// many at once.
 	PutBytes(content []byte, sha256 [32]byte, name string) (already bool, err error)
 	// Remove takes a file away that no state refers to; an absent one is fine.
 	Remove(sha256 [32]byte, name string) error
@@ -168,6 +169,7 @@ type Engine struct {
 
 	// Of the writer goroutine alone:
 	unpublished map[string]time.Time // pipelines whose last publication failed, and when to try again
+	unsynced    bool                 // the pool may have files that are not durable
 
 	ctx  context.Context
 	stop context.CancelFunc
@@ -210,6 +212,7 @@ func Open(ctx context.Context, config Config) (*Engine, error) {
 		Config:      config,
 		lines:       make(map[string]*line),
 		unpublished: make(map[string]time.Time),
+		unsynced:    true, // the process before may have died
 		upkeep:      semaphore.NewWeighted(allUpkeep),
 		done:        make(chan struct{}),
 	}

@@ -19,38 +19,24 @@ import (
 
 // intents is the open file, of one batch.
 type intents struct {
-	path      string
-	file      *os.File
-	announced map[[32]byte]string // names by SHA-256
+	path string
+	file *os.File
 }
 
-// announce notes that files are about to enter the pool, with one write for
-// those that it has not noted before. An announced file that never enters it
-// does no harm.
-func (i *intents) announce(files ...File) error {
-	var lines []byte
-	for _, f := range files {
-		if i.announced[f.SHA256] != f.Name {
-			lines = fmt.Appendf(lines, "%x %s\n", f.SHA256, f.Name)
-		}
-	}
-	if len(lines) == 0 {
-		return nil
-	}
-	if i.file == nil {
-		file, err := os.OpenFile(i.path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
-		if err != nil {
-			return err
-		}
-		i.file, i.announced = file, make(map[[32]byte]string, len(files))
-	}
-	if _, err := i.file.Write(lines); err != nil {
+// announce notes, with one write, that files are about to enter the pool. An
+// announced file that never enters it does no harm.
+func (i *intents) announce(files []wanted) error {
+	file, err := os.OpenFile(i.path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
 		return err
 	}
+	i.file = file
+	var lines []byte
 	for _, f := range files {
-		i.announced[f.SHA256] = f.Name
+		lines = fmt.Appendf(lines, "%x %s\n", f.SHA256, f.Name)
 	}
-	return nil
+	_, err = i.file.Write(lines)
+	return err
 }
 
 // clear ends the announcements: what they named is committed or taken back.
@@ -59,7 +45,7 @@ func (i *intents) clear() error {
 		return nil
 	}
 	err := errors.Join(i.file.Close(), os.Remove(i.path))
-	i.file, i.announced = nil, nil
+	i.file = nil
 	return err
 }
 

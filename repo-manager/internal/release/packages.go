@@ -10,16 +10,20 @@ import (
 	"slices"
 
 	"aptfleet/internal/deb"
+	"aptfleet/repo-manager/internal/publish"
 	"aptfleet/snapshots"
 )
 
 // Incoming is an upload that was received and checked and waits to be added.
 type Incoming struct {
 	Path    string // of the file, on the pool's file system; "" if Content has all of it
-	Content []byte // of a small file, which is not written before it is added
+	Content []byte // of a small file, which is written when it is added
 	Name    string // what the uploader calls the file; it appears in errors
 	Package deb.Package
 	Done    func() // is called when the upload is not needed any more; may be nil
+
+	listed   snapshots.Package // as an index lists it
+	unlisted error             // why it cannot be listed
 }
 
 // file is what becomes part of the pool.
@@ -72,10 +76,13 @@ type Added struct {
 
 // AddAll is Add for many packages that arrived together: they share one state,
 // and each is taken or refused by itself. It answers for each, in their order.
+// A file that cannot be stored fails all of them.
 func (e *Engine) AddAll(ctx context.Context, a Actor, pipeline, repository string, uploads []Incoming, allowOlder bool) []Added {
 	added := make([]Added, len(uploads))
 	jobs := make([]*job, len(uploads))
 	for i, in := range uploads {
+		file := in.file()
+		in.listed, in.unlisted = snapshots.ParsePackage(deb.Index(in.Package, publish.PoolFilename(file.SHA256, file.Name)))
 		jobs[i] = &job{ctx: ctx, pipeline: pipeline, upload: &uploads[i], edit: func(ctx context.Context, d *draft) (func(), error) {
 			upload, err := d.add(ctx, a, repository, in, allowOlder)
 			return func() {
@@ -169,9 +176,7 @@ func (d *draft) replace(ctx context.Context, a Actor, component string, pkgs []s
 		return err
 	}
 	for _, f := range files {
-		if err := d.store(f, func() (bool, error) { return d.e.intoPool(f, nil) }); err != nil {
-			return err
-		}
+		d.wanted = append(d.wanted, wanted{File: f})
 	}
 	for _, name := range names {
 		d.set(component, name, after[name])

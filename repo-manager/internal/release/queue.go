@@ -239,22 +239,18 @@ func (e *Engine) editAll(ctx context.Context, pipeline string, group []*job) {
 		return
 	}
 	d := newDraft(e, l)
-	uploads := uploadsOf(group)
-	d.expect(ctx, uploads)
+	d.expect(ctx, uploadsOf(group))
 	var accepted []*job
 	var answers []func()
 	for _, j := range group {
-		put, files := len(d.put), len(d.batch.Files)
 		answer, err := j.edit(ctx, d)
 		if err != nil {
-			d.batch.Files = d.batch.Files[:files]
-			j.done <- errors.Join(err, d.takeBack(ctx, put))
+			j.done <- err
 			continue
 		}
 		accepted = append(accepted, j)
 		answers = append(answers, answer)
 	}
-	d.takeBackRefused(ctx, uploads)
 	err = d.commit(ctx)
 	if err != nil && !isUnpublished(err) {
 		err = errors.Join(err, d.giveUp(ctx))

@@ -326,7 +326,7 @@ func (e *Engine) RestoreFile(ctx context.Context, a Actor, in Incoming) (Upload,
 			return fail(NotFound, "a new package: repo-manager package add REPOSITORY "+in.Name,
 				"cannot restore %s: no package with the SHA-256 %x was ever taken; what must be restored has exactly the bytes of then", in.Name, file.SHA256)
 		}
-		if answer.Already, err = e.putBack(in, e.place); err != nil || answer.Already {
+		if answer.Already, err = e.putBack(file, in.Content); err != nil || answer.Already {
 			return err
 		}
 		return e.Store.Commit(ctx, Batch{Acts: []Act{{
@@ -336,22 +336,17 @@ func (e *Engine) RestoreFile(ctx context.Context, a Actor, in Incoming) (Upload,
 	return answer, err
 }
 
-// putBack puts a recorded file into the pool with place, durably, unless it is
-// there.
-func (e *Engine) putBack(in Incoming, place func(Incoming) (already bool, err error)) (already bool, err error) {
-	already, err = place(in)
-	if err == nil && !already {
-		err = e.Sync()
+// putBack puts a recorded file into the pool, durably, unless it is there.
+func (e *Engine) putBack(f File, content []byte) (already bool, err error) {
+	already, err = e.intoPool(f, content)
+	if err == nil {
+		e.unsynced = e.unsynced || !already
+		err = e.ensureSynced()
 	}
 	if err != nil {
-		return already, because(err, "cannot put %s back into the pool", in.file().Name)
+		return already, because(err, "cannot put %s back into the pool", f.Name)
 	}
 	return already, nil
-}
-
-// place puts the file of an upload into the pool.
-func (e *Engine) place(in Incoming) (already bool, err error) {
-	return e.intoPool(in.file(), in.Content)
 }
 
 // intoPool moves a file from where it waits: in memory, if it has no path.
@@ -360,4 +355,21 @@ func (e *Engine) intoPool(f File, content []byte) (already bool, err error) {
 		return e.Pool.PutBytes(content, f.SHA256, f.Name)
 	}
 	return e.Pool.Put(f.Path, f.SHA256, f.Name)
+}
+
+// ensureSynced makes what was put into the pool durable, if it may not be.
+func (e *Engine) ensureSynced() error {
+	if !e.unsynced {
+		return nil
+	}
+	return e.sync()
+}
+
+// sync makes everything durable.
+func (e *Engine) sync() error {
+	if err := e.Sync(); err != nil {
+		return err
+	}
+	e.unsynced = false
+	return nil
 }

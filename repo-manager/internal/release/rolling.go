@@ -5,8 +5,11 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
+
+	"golang.org/x/sync/errgroup"
 
 	"aptfleet/internal/deb"
 	"aptfleet/internal/faultpoint"
@@ -18,16 +21,23 @@ import (
 type draft struct {
 	*turn
 	intents  intents
-	arrived  map[[32]byte]*arrival // uploads whose files came ahead of their edits, by SHA-256
-	put      []File                // that edits want and the pool had not
+	wanted   []wanted
+	put      []File // of these, what the pool had not
 	names    map[packageName][]snapshots.Package
 	before   map[snapshots.Ref]Accepted          // uploads that expect found
 	asked    map[snapshots.Ref]bool              // packages whose uploads expect looked for
 	touched  map[packageName][]snapshots.Package // what stood in the head before the first change
 	uploads  []Accepted
-	arrivals []string // for people: what came and went
+	changes  []string // for people: what came and went
 	actors   []string
 	head     snapshots.State // after commit
+}
+
+// wanted is a file that an edit wants in the pool.
+type wanted struct {
+	File
+	content  []byte // of a file without a path
+	recorded bool   // it is on record, or will be by another edit: the pool has it unless it was lost
 }
 
 type packageName struct{ component, name string }
@@ -57,14 +67,12 @@ func (d *draft) named(ctx context.Context, component, name string) ([]snapshots.
 }
 
 // expect prepares for uploads: it looks all their names, and what was uploaded
-// before, up in one pass, announces their files with one write, and puts small
-// ones into the pool. What fails here fails again when an upload itself needs
+// before, up in one pass. What fails here fails again when an upload itself needs
 // it, and is then its error alone.
 func (d *draft) expect(ctx context.Context, uploads []Incoming) {
 	names := make([]string, len(uploads))
-	files := make([]File, len(uploads))
 	for i, in := range uploads {
-		names[i], files[i] = in.Package.Name, in.file()
+		names[i] = in.Package.Name
 	}
 	slices.Sort(names)
 	names = slices.Compact(names)
@@ -84,9 +92,6 @@ func (d *draft) expect(ctx context.Context, uploads []Incoming) {
 		for _, ref := range refs {
 			d.asked[ref] = true
 		}
-	}
-	if d.intents.announce(files...) == nil {
-		d.arrive(uploads)
 	}
 }
 
@@ -133,54 +138,60 @@ func (d *draft) set(component, name string, packages []snapshots.Package) {
 
 // say records for people what an edit did.
 func (d *draft) say(a Actor, format string, args ...any) {
-	d.arrivals = append(d.arrivals, fmt.Sprintf(format, args...))
+	d.changes = append(d.changes, fmt.Sprintf(format, args...))
 	if !slices.Contains(d.actors, a.Name) {
 		d.actors = append(d.actors, a.Name)
 	}
 }
 
-// store puts a file into the pool with place.
-func (d *draft) store(f File, place func() (already bool, err error)) error {
-	if err := d.intents.announce(f); err != nil {
-		return because(err, "cannot add %s", f.Name)
+// place puts the files that the edits want into the pool, as many at once as
+// there are processors: making files is a good part of what an import costs.
+func (d *draft) place() error {
+	if len(d.wanted) == 0 {
+		return nil
 	}
-	already, err := place()
+	if err := d.intents.announce(d.wanted); err != nil {
+		return because(err, "cannot put packages into the pool")
+	}
+	came := make([]bool, len(d.wanted))
+	var group errgroup.Group
+	group.SetLimit(runtime.GOMAXPROCS(0))
+	for i, f := range d.wanted {
+		group.Go(func() error {
+			already, err := d.e.intoPool(f.File, f.content)
+			came[i] = err == nil && !already
+			return err
+		})
+	}
+	err := group.Wait()
+	for i, f := range d.wanted {
+		if came[i] {
+			d.e.unsynced = true
+			d.put = append(d.put, f.File)
+		}
+		if !f.recorded {
+			d.batch.Files = append(d.batch.Files, f.File)
+		}
+	}
 	if err != nil {
-		return because(err, "cannot add %s to the pool", f.Name)
+		return because(err, "cannot put packages into the pool")
 	}
-	if !already {
-		d.put = append(d.put, f)
-	}
-	d.batch.Files = append(d.batch.Files, f)
 	return nil
 }
 
-// takeBack removes from the pool what came after the first files of a draft.
-func (d *draft) takeBack(ctx context.Context, first int) error {
-	for _, f := range d.put[first:] {
-		if err := d.e.takeOut(ctx, f); err != nil {
+// giveUp takes everything back that a draft put into the pool, but for what is
+// on record: a commit that reported a failure may have happened all the same.
+func (d *draft) giveUp(ctx context.Context) error {
+	for _, f := range d.put {
+		known, err := d.e.Store.HasFile(ctx, f.SHA256)
+		if err == nil && !known {
+			err = d.e.Pool.Remove(f.SHA256, f.Name)
+		}
+		if err != nil {
 			return err // the intents stay and the next start repeats this
 		}
 	}
-	d.put = d.put[:first]
-	return nil
-}
-
-// takeOut removes a file from the pool, unless it is on record: a commit that
-// reported a failure may have happened all the same.
-func (e *Engine) takeOut(ctx context.Context, f File) error {
-	known, err := e.Store.HasFile(ctx, f.SHA256)
-	if err != nil || known {
-		return err
-	}
-	return e.Pool.Remove(f.SHA256, f.Name)
-}
-
-// giveUp takes everything back that a draft put into the pool.
-func (d *draft) giveUp(ctx context.Context) error {
-	if err := d.takeBack(ctx, 0); err != nil {
-		return err
-	}
+	d.put = nil
 	return d.intents.clear()
 }
 
@@ -188,6 +199,9 @@ func (d *draft) giveUp(ctx context.Context) error {
 // draft that changes nothing publishes nothing.
 func (d *draft) commit(ctx context.Context) error {
 	d.head = d.line.head()
+	if err := d.place(); err != nil {
+		return err
+	}
 	faultpoint.Hit("upload:in-pool")
 	if edits := d.edits(); len(edits) > 0 {
 		head, err := snapshots.Apply(ctx, d.e.Chunks, d.head, edits...)
@@ -197,12 +211,17 @@ func (d *draft) commit(ctx context.Context) error {
 		d.head = head
 	}
 	if d.head.ID() == d.line.head().ID() {
+		if len(d.wanted) > 0 { // what was lost is back
+			if err := d.e.ensureSynced(); err != nil {
+				return because(err, "cannot sync the data directory")
+			}
+		}
 		if err := d.giveUp(ctx); err != nil {
 			return err
 		}
 		return d.e.catchUp(ctx, d.line)
 	}
-	if err := d.follow(ctx, strings.Join(d.actors, ", "), summary(d.arrivals), d.head); err != nil {
+	if err := d.follow(ctx, strings.Join(d.actors, ", "), summary(d.changes), d.head); err != nil {
 		return err
 	}
 	for _, u := range d.uploads {
@@ -221,13 +240,13 @@ func (d *draft) commit(ctx context.Context) error {
 	return err
 }
 
-// summary is the first few arrivals.
-func summary(arrivals []string) string {
+// summary is the first few changes.
+func summary(changes []string) string {
 	const shown = 3
-	if len(arrivals) <= shown {
-		return strings.Join(arrivals, ", ")
+	if len(changes) <= shown {
+		return strings.Join(changes, ", ")
 	}
-	return fmt.Sprintf("%s and %d more", strings.Join(arrivals[:shown], ", "), len(arrivals)-shown)
+	return fmt.Sprintf("%s and %d more", strings.Join(changes[:shown], ", "), len(changes)-shown)
 }
 
 // edits turns what the draft says into edits of its head.
@@ -281,8 +300,8 @@ func (d *draft) add(ctx context.Context, a Actor, component string, in Incoming,
 	if same >= 0 {
 		// The pool may have lost what is uploaded again.
 		answer.Already = true
-		_, err := d.e.putBack(in, d.place)
-		return answer, err
+		d.wanted = append(d.wanted, wanted{in.file(), in.Content, true})
+		return answer, nil
 	}
 	if err := d.mustBeUnique(ctx, component, existing, in); err != nil {
 		return Upload{}, err
@@ -292,14 +311,11 @@ func (d *draft) add(ctx context.Context, a Actor, component string, in Incoming,
 			return Upload{}, err
 		}
 	}
-	fresh, err := d.listed(in)
-	if err != nil {
-		return Upload{}, fail(Invalid, "", "cannot add %s: %v", in.Name, err)
+	if in.unlisted != nil {
+		return Upload{}, fail(Invalid, "", "cannot add %s: %v", in.Name, in.unlisted)
 	}
-	if err := d.store(in.file(), func() (bool, error) { return d.place(in) }); err != nil {
-		return Upload{}, err
-	}
-	kept, gone := settle(d.line.Architectures, max(repository.Keep, 1), fresh, existing)
+	d.wanted = append(d.wanted, wanted{in.file(), in.Content, false})
+	kept, gone := settle(d.line.Architectures, max(repository.Keep, 1), in.listed, existing)
 	d.set(component, p.Name, kept)
 	for _, old := range gone {
 		if !slices.Contains(answer.Replaced, old.Version) {

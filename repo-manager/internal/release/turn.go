@@ -163,7 +163,7 @@ func (t *turn) commit(ctx context.Context) error {
 		}
 	}
 	faultpoint.Hit(t.kind + ":chunks-written")
-	if err := t.e.Sync(); err != nil {
+	if err := t.e.sync(); err != nil {
 		return because(err, "cannot sync the data directory")
 	}
 	faultpoint.Hit(t.kind + ":synced")

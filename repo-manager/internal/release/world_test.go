@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -43,7 +44,8 @@ type world struct {
 	publisher *moody
 	receiver  *incoming.Receiver
 	offset    atomic.Int64 // of the engine's clock, in nanoseconds
-	syncs     atomic.Int64
+	syncs     atomic.Int64 // that were asked for and did not fail
+	syncFails atomic.Bool  // the next one does
 	closed    bool
 	skipClean bool // the test leaves damage
 }
@@ -97,7 +99,13 @@ func (w *world) open() {
 	must(w.t, err)
 	w.config = release.Config{
 		Store: w.store, Chunks: store, Blobs: store, Pool: files, Publisher: w.publisher,
-		Sync:    func() error { w.syncs.Add(1); return atomicfile.SyncFS(w.dir) },
+		Sync: func() error {
+			if w.syncFails.Swap(false) {
+				return syscall.EIO
+			}
+			w.syncs.Add(1)
+			return atomicfile.SyncFS(w.dir)
+		},
 		Intents: filepath.Join(w.dir, "intents"), Aside: filepath.Join(w.dir, "damaged"), Archive: "http://archive.example",
 		Clock: func() time.Time { return time.Now().Add(time.Duration(w.offset.Load())) },
 		Log:   slog.New(slog.NewTextHandler(io.Discard, nil)),
