@@ -290,10 +290,14 @@ func random(n int) []byte {
 
 // withHugeDictionary makes an xz stream ask for almost 4 GiB.
 func withHugeDictionary(packed []byte) []byte {
+	return withHeader(packed, func(header []byte) { header[bytes.LastIndex(header, []byte{0x21, 1})+2] = 40 })
+}
+
+// withHeader changes the header of the first block of an xz stream.
+func withHeader(packed []byte, change func(header []byte)) []byte {
 	packed = bytes.Clone(packed)
 	header := packed[12 : 12+(int(packed[12])+1)*4]
-	property := bytes.LastIndex(header[:len(header)-4], []byte{0x21, 1}) + 2
-	header[property] = 40
+	change(header[:len(header)-4])
 	binary.LittleEndian.PutUint32(header[len(header)-4:], crc32.ChecksumIEEE(header[:len(header)-4]))
 	return packed
 }
@@ -309,6 +313,7 @@ func TestASmallStreamCostsWhatItHolds(t *testing.T) {
 		"of several blocks":    xzOf(t, plain, "--block-size=4000"),
 		"not compressible":     xzOf(t, noise),
 		"almost 4 GiB":         withHugeDictionary(xzOf(t, plain)),
+		"the same, with sizes": withHugeDictionary(filter(t, plain, "xz", "--stdout", "--threads=2")),
 	} {
 		data := archive(version, member{name: "control.tar.xz", data: packed}, member{name: "data.tar", data: tarOf(t)})
 		var before, after runtime.MemStats
@@ -326,6 +331,45 @@ func TestASmallStreamCostsWhatItHolds(t *testing.T) {
 		}
 	}
 }
+
+// A block that claims to hold more than it does is damaged, and costs no more
+// than it holds.
+func TestABlockHoldsWhatItClaims(t *testing.T) {
+	packed := filter(t, tarOf(t, file("./control", control)), "xz", "--stdout", "--threads=2")
+	packed = withHeader(packed, func(header []byte) { // flags, packed size, size (two bytes for up to 16 KiB)
+		_, n := binary.Uvarint(header[2:])
+		header[2+n+1] += 8
+	})
+	data := archive(version, member{name: "control.tar.xz", data: packed}, member{name: "data.tar", data: tarOf(t)})
+	if _, err := deb.Read(bytes.NewReader(data), deb.Limits{}); err == nil || !strings.Contains(err.Error(), "an xz block holds 2048 bytes and claims 3072") {
+		t.Errorf("a block that claims too much: %v", err)
+	}
+}
+
+// A source that fails is not taken for one that ends.
+func TestDecompressTellsTheSourcesError(t *testing.T) {
+	broken := errors.New("the disk is on fire")
+	packed := xzOf(t, random(200_000))
+	once := false
+	source := io.MultiReader(bytes.NewReader(packed[:1000]), readerFunc(func([]byte) (int, error) {
+		if once {
+			return 0, io.EOF
+		}
+		once = true
+		return 0, broken
+	}))
+	r, err := deb.Decompress(source, ".xz", 64<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.Copy(io.Discard, r); !errors.Is(err, broken) {
+		t.Errorf("the error is %v", err)
+	}
+}
+
+type readerFunc func(p []byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
 func FuzzRead(f *testing.F) {
 	f.Add(withControl(f, control))

@@ -28,8 +28,10 @@ type xzReader struct {
 	check  byte
 	state  func() error // opens the next block, or ends with io.EOF
 
-	block io.Reader
-	sum   hash.Hash
+	block   io.Reader
+	sum     hash.Hash
+	claimed int64 // what the block's header says it holds, or -1
+	held    int64 // what it held so far
 }
 
 var xzMagic = []byte{0xfd, '7', 'z', 'X', 'Z', 0}
@@ -58,6 +60,7 @@ func (x *xzReader) Read(p []byte) (int, error) {
 		}
 		n, err := x.block.Read(p)
 		x.sum.Write(p[:n])
+		x.held += int64(n)
 		if err == nil || errors.Is(err, io.EOF) && n > 0 {
 			return n, nil
 		}
@@ -114,7 +117,7 @@ func (x *xzReader) nextBlock() error {
 	if x.sum, err = xzCheck(x.check); err != nil {
 		return err
 	}
-	x.src.n = 0
+	x.src.n, x.held = 0, 0
 	x.block, err = lzma.Reader2Config{DictCap: int(dictionary)}.NewReader2(x.src)
 	return err
 }
@@ -122,7 +125,7 @@ func (x *xzReader) nextBlock() error {
 // blockHeader returns the dictionary a block needs, at most its content.
 func (x *xzReader) blockHeader(b []byte) (dictionary int64, err error) {
 	flags, rest := b[0], b[1:]
-	content := int64(-1)
+	x.claimed = -1
 	number := func() (int64, error) {
 		v, n := binary.Uvarint(rest)
 		if n <= 0 || v > 1<<62 {
@@ -137,7 +140,7 @@ func (x *xzReader) blockHeader(b []byte) (dictionary int64, err error) {
 		}
 	}
 	if flags&0x80 != 0 { // uncompressed size
-		if content, err = number(); err != nil {
+		if x.claimed, err = number(); err != nil {
 			return 0, err
 		}
 	}
@@ -149,12 +152,14 @@ func (x *xzReader) blockHeader(b []byte) (dictionary int64, err error) {
 	} else {
 		dictionary = (2 | bits&1) << (bits/2 + 11)
 	}
-	if content < 0 {
-		near, _ := x.src.r.Peek(lookahead) // an error comes again when it is read
-		content = lzma2Size(near)
+	near, err := x.src.r.Peek(lookahead)
+	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, bufio.ErrBufferFull) {
+		return 0, err
 	}
-	if content >= 0 {
+	if content := lzma2Size(near); content >= 0 {
 		dictionary = min(dictionary, content)
+	} else if x.claimed >= 0 {
+		dictionary = min(dictionary, x.claimed)
 	}
 	if dictionary = max(dictionary, lzma.MinDictCap); dictionary > x.memory {
 		return 0, fmt.Errorf("it asks for a dictionary of %d bytes, more than the %d it may use", dictionary, x.memory)
@@ -200,6 +205,9 @@ func lzma2Size(data []byte) int64 {
 
 // endBlock reads the padding and the check behind a block.
 func (x *xzReader) endBlock() error {
+	if x.claimed >= 0 && x.held != x.claimed {
+		return fmt.Errorf("an xz block holds %d bytes and claims %d", x.held, x.claimed)
+	}
 	padding := make([]byte, (4-x.src.n%4)%4)
 	if err := x.readFull(padding); err != nil {
 		return err

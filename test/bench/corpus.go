@@ -91,7 +91,7 @@ func (c *corpus) write(ctx context.Context, cache string, workers int) (err erro
 					return err
 				}
 			}
-			return ctx.Err()
+			return nil
 		})
 	}
 	if err := group.Wait(); err != nil {

@@ -109,6 +109,9 @@ func (w *debWriter) pack(ctx context.Context, texts [][]byte) ([][]byte, error) 
 	}
 	packed := make([][]byte, len(texts))
 	for i, text := range texts {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
 		var out bytes.Buffer
 		if w.zip == nil {
 			w.zip = gzip.NewWriter(&out)
@@ -127,9 +130,15 @@ func (w *debWriter) pack(ctx context.Context, texts [][]byte) ([][]byte, error) 
 }
 
 // packXZ compresses texts with one process. With two threads xz notes the sizes
-// of a block in its header, as dpkg-deb always does.
+// of a block in its header, as dpkg-deb always does. The files for it are in
+// memory where they can be: tens of thousands that were just removed would be in
+// the way of whoever is measured next.
 func packXZ(ctx context.Context, texts [][]byte) (packed [][]byte, err error) {
-	dir, err := os.MkdirTemp("", "af-bench-xz-")
+	memory := "/dev/shm"
+	if _, err := os.Stat(memory); err != nil {
+		memory = "" // the directory for temporary files
+	}
+	dir, err := os.MkdirTemp(memory, "af-bench-xz-")
 	if err != nil {
 		return nil, err
 	}
@@ -143,8 +152,12 @@ func packXZ(ctx context.Context, texts [][]byte) (packed [][]byte, err error) {
 		args = append(args, name)
 	}
 	xz := exec.CommandContext(ctx, "xz", args...)
-	xz.Dir = dir
-	if out, err := xz.CombinedOutput(); err != nil {
+	xz.Dir, xz.Env = dir, append(os.Environ(), "XZ_DEFAULTS=", "XZ_OPT=")
+	out, err := xz.CombinedOutput()
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	if err != nil {
 		return nil, fmt.Errorf("xz: %w: %s", err, bytes.TrimSpace(out))
 	}
 	packed = make([][]byte, len(texts))

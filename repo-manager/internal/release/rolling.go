@@ -20,17 +20,17 @@ import (
 // after the edits so far.
 type draft struct {
 	*turn
-	intents  intents
-	wanted   []wanted
-	put      []File // of these, what the pool had not
-	names    map[packageName][]snapshots.Package
-	before   map[snapshots.Ref]Accepted          // uploads that expect found
-	asked    map[snapshots.Ref]bool              // packages whose uploads expect looked for
-	touched  map[packageName][]snapshots.Package // what stood in the head before the first change
-	uploads  []Accepted
-	changes  []string // for people: what came and went
-	actors   []string
-	head     snapshots.State // after commit
+	intents intents
+	wanted  []wanted
+	put     []File // of these, what the pool had not
+	names   map[packageName][]snapshots.Package
+	before  map[snapshots.Ref]Accepted          // uploads that expect found
+	asked   map[snapshots.Ref]bool              // packages whose uploads expect looked for
+	touched map[packageName][]snapshots.Package // what stood in the head before the first change
+	uploads []Accepted
+	changes []string // for people: what came and went
+	actors  []string
+	head    snapshots.State // after commit
 }
 
 // wanted is a file that an edit wants in the pool.
