@@ -11,6 +11,7 @@ import (
 	"path"
 	"strconv"
 	"strings"
+	"time"
 
 	"aptfleet/internal/atomicfile"
 	"aptfleet/repo-manager/internal/frame"
@@ -135,6 +136,7 @@ func (p *Publisher) build(ctx context.Context, key IndexKey, index snapshots.Ind
 		return s, nil, err
 	}
 	next = newTrail(key, index, before)
+	at := p.stamp()
 	var ends [len(suffixes)]mark
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() (err error) {
@@ -143,7 +145,7 @@ func (p *Publisher) build(ctx context.Context, key IndexKey, index snapshots.Ind
 	})
 	for i, as := range frame.Encodings {
 		group.Go(func() error {
-			return p.tree.create(path.Join(key.dir(), "Packages"+string(as)), func(w *os.File) (err error) {
+			return p.tree.create(path.Join(key.dir(), "Packages"+string(as)), at, func(w *os.File) (err error) {
 				ends[i+1], err = p.writeFrames(ctx, w, i+1, as, index, before, next)
 				return err
 			})
@@ -161,6 +163,20 @@ func (p *Publisher) build(ctx context.Context, key IndexKey, index snapshots.Ind
 		s[i].sum, s[i].size = end.sum(), end.size
 	}
 	return s, next, nil
+}
+
+// stamp is when the next index is said to be modified: in this second, or in the
+// one after the last index's. apt keeps the part of an index that it got before
+// an update broke off, and asks for the rest, of whatever InRelease names by then,
+// if it was modified when that part was; HTTP compares whole seconds. So no two
+// indices are of the same one.
+func (p *Publisher) stamp() time.Time {
+	at := p.now().UTC().Truncate(time.Second)
+	if !at.After(p.newest) {
+		at = p.newest.Add(time.Second)
+	}
+	p.newest = at
+	return at
 }
 
 // hashTexts goes through the uncompressed index, which no file has.

@@ -72,6 +72,7 @@ type Publisher struct {
 	indexBytes atomic.Int64 // of all index files
 
 	mu       sync.Mutex        // publications
+	newest   time.Time         // second in which the newest index file was modified
 	sums     map[IndexKey]sums // of index files that this process read or wrote
 	unsealed map[IndexKey]bool // index files that may not be durable yet
 	trails   map[string]*trail // by pipeline and index: its last version
@@ -99,7 +100,12 @@ func New(c Config) (*Publisher, error) {
 			return nil, fmt.Errorf("cannot open published tree: %w", err)
 		}
 	}
-	err := p.Indices(func(_ IndexKey, bytes int64) { p.indexBytes.Add(bytes) })
+	err := p.eachIndex(func(_ IndexKey, bytes int64, modified time.Time) {
+		p.indexBytes.Add(bytes)
+		if modified.After(p.newest) {
+			p.newest = modified.UTC().Truncate(time.Second)
+		}
+	})
 	if err != nil {
 		return nil, fmt.Errorf("cannot open published tree: %w", err)
 	}

@@ -126,7 +126,7 @@ func (r *repairer) write(ctx context.Context, name string, use use, i int) error
 		whole = bytes.Join(frames, nil)
 	}
 	r.changes++
-	return r.p.tree.create(name, func(w *os.File) error {
+	return r.p.tree.create(name, r.p.stamp(), func(w *os.File) error {
 		_, err := w.Write(whole)
 		return err
 	})

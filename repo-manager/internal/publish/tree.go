@@ -135,14 +135,14 @@ func (t tree) prepareFile(rel string, data []byte, at time.Time) (finish func(ok
 	})
 }
 
-// create makes rel a read-only file of what fill writes.
-func (t tree) create(rel string, fill func(*os.File) error) error {
+// create makes rel a read-only file of what fill writes, modified at at.
+func (t tree) create(rel string, at time.Time, fill func(*os.File) error) error {
 	return t.place("create", rel, func(tmp string) error {
 		f, err := os.OpenFile(tmp, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o444)
 		if err != nil {
 			return err
 		}
-		return errors.Join(fill(f), f.Close())
+		return errors.Join(fill(f), f.Close(), os.Chtimes(tmp, at, at))
 	})
 }
 
@@ -180,7 +180,13 @@ func (t tree) renew(rel string) error {
 	if err != nil {
 		return err
 	}
-	return t.place("renew", rel, func(tmp string) error { return atomicfile.Write(tmp, data, 0o444) })
+	info, err := os.Stat(t.path(rel))
+	if err != nil {
+		return err
+	}
+	return t.place("renew", rel, func(tmp string) error {
+		return errors.Join(atomicfile.Write(tmp, data, 0o444), os.Chtimes(tmp, info.ModTime(), info.ModTime()))
+	})
 }
 
 // symlink makes rel a symbolic link to target.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"time"
 
 	"aptfleet/snapshots"
 )
@@ -60,6 +61,12 @@ func (p *Publisher) Withdraw(pipeline, dir string) error {
 // Indices calls f for all index files that are kept for bases, with the bytes
 // they take. Files that are made meanwhile may be missing.
 func (p *Publisher) Indices(f func(key IndexKey, bytes int64)) error {
+	return p.eachIndex(func(key IndexKey, bytes int64, _ time.Time) { f(key, bytes) })
+}
+
+// eachIndex is Indices that also says when the newest file of each was
+// modified.
+func (p *Publisher) eachIndex(f func(key IndexKey, bytes int64, modified time.Time)) error {
 	found, err := filepath.Glob(p.tree.path(path.Join(indexStore, "??", "*")))
 	if err != nil {
 		return err
@@ -69,27 +76,31 @@ func (p *Publisher) Indices(f func(key IndexKey, bytes int64)) error {
 		if err != nil {
 			continue // not ours to judge
 		}
-		bytes, err := p.indexSize(dir)
+		bytes, modified, err := p.indexStat(dir)
 		if err != nil {
 			return fmt.Errorf("cannot list index files: %w", err)
 		}
-		f(IndexKey(id), bytes)
+		f(IndexKey(id), bytes, modified)
 	}
 	return nil
 }
 
-// indexSize returns the bytes of the files in the directory of an index.
-func (p *Publisher) indexSize(dir string) (bytes int64, err error) {
+// indexStat returns the bytes of the files in the directory of an index, and
+// when the newest was modified.
+func (p *Publisher) indexStat(dir string) (bytes int64, modified time.Time, err error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return 0, err
+		return 0, modified, err
 	}
 	for _, entry := range entries {
 		if info, err := entry.Info(); err == nil {
 			bytes += info.Size()
+			if entry.Name() != sumsFile && info.ModTime().After(modified) {
+				modified = info.ModTime()
+			}
 		}
 	}
-	return bytes, nil
+	return bytes, modified, nil
 }
 
 // IndexBytes returns how many bytes index files take, those that are superseded
@@ -106,7 +117,7 @@ func (p *Publisher) DropIndex(key IndexKey) (bool, error) {
 		return false, nil
 	}
 	delete(p.sums, key)
-	bytes, err := p.indexSize(p.tree.path(key.dir()))
+	bytes, _, err := p.indexStat(p.tree.path(key.dir()))
 	if err == nil {
 		err = p.tree.takeAway(key.dir())
 	}
