@@ -5,10 +5,11 @@ import (
 	"strings"
 )
 
-const (
-	maxName     = 128 // characters of a name, a version, an architecture
-	maxFileName = 255 // bytes of what FileName makes of them, the limit of file systems
-)
+// MaxFileName is how many bytes the name that FileName makes may have, as file
+// systems limit it.
+const MaxFileName = 255
+
+const maxName = 128 // characters of a name, a version, an architecture
 
 // ValidPackageName reports why s cannot be the name of a package (Policy
 // 5.6.7): lower-case letters, digits, plus, minus and full stop, at least two

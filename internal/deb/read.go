@@ -349,8 +349,8 @@ func (p *Package) identify() error {
 	if err := ValidArchitecture(p.Architecture); err != nil {
 		return badMember("control", "%v", err)
 	}
-	if n := len(FileName(p.Name, p.Version, p.Architecture)); n > maxFileName {
-		return badMember("control", "name and version are too long together: the file would have a name of %d bytes, %d are possible", n, maxFileName)
+	if n := len(FileName(p.Name, p.Version, p.Architecture)); n > MaxFileName {
+		return badMember("control", "name and version are too long together: the file would have a name of %d bytes, %d are possible", n, MaxFileName)
 	}
 	for i, relation := range RelationFields {
 		if _, err := ParseRelations(values[len(identity)+i]); err != nil {

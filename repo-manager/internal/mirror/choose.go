@@ -195,6 +195,9 @@ func adopt(stanza deb.Stanza) (selected, error) {
 		return selected{}, fmt.Errorf("its SHA256: %w", err)
 	}
 	s.file = deb.FileName(stanza.Get("Package"), stanza.Get("Version"), stanza.Get("Architecture"))
+	if len(s.file) > deb.MaxFileName {
+		return selected{}, fmt.Errorf("its file would have a name of %d bytes, %d are possible", len(s.file), deb.MaxFileName)
+	}
 	ours := stanza.Without("MD5sum").Without("SHA1").With("Filename", publish.PoolFilename(sum, s.file))
 	if s.Package, err = snapshots.ParsePackage(ours.Bytes()); err != nil {
 		return selected{}, err

@@ -136,7 +136,10 @@ func (p *Publisher) build(ctx context.Context, key IndexKey, index snapshots.Ind
 		return s, nil, err
 	}
 	next = newTrail(key, index, before)
-	at := p.stamp()
+	at, err := p.stamp()
+	if err != nil {
+		return s, nil, err
+	}
 	var ends [len(suffixes)]mark
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() (err error) {
@@ -169,14 +172,18 @@ func (p *Publisher) build(ctx context.Context, key IndexKey, index snapshots.Ind
 // one after the last index's. apt keeps the part of an index that it got before
 // an update broke off, and asks for the rest, of whatever InRelease names by then,
 // if it was modified when that part was; HTTP compares whole seconds. So no two
-// indices are of the same one.
-func (p *Publisher) stamp() time.Time {
+// indices are of the same one. The file newestFile remembers it
+// when index files go.
+func (p *Publisher) stamp() (time.Time, error) {
 	at := p.now().UTC().Truncate(time.Second)
 	if !at.After(p.newest) {
 		at = p.newest.Add(time.Second)
 	}
+	if err := p.tree.touch(newestFile, at); err != nil {
+		return at, err
+	}
 	p.newest = at
-	return at
+	return at, nil
 }
 
 // hashTexts goes through the uncompressed index, which no file has.

@@ -5,6 +5,7 @@
 //	<pipeline>/snapshots/<id>/     bases that never change
 //	<pipeline>/states/<state id>/
 //	.indices/<2 hex>/<key>/        each index file once; bases hold hard links to it
+//	.indices/newest                as old as the newest of them, which may be gone
 //	.tmp/                          files under way; emptied by New
 //
 // A base is dists/<distribution>/ and a relative symlink to the pool. Every
@@ -100,11 +101,17 @@ func New(c Config) (*Publisher, error) {
 			return nil, fmt.Errorf("cannot open published tree: %w", err)
 		}
 	}
-	err := p.eachIndex(func(_ IndexKey, bytes int64, modified time.Time) {
-		p.indexBytes.Add(bytes)
+	newest := func(modified time.Time) {
 		if modified.After(p.newest) {
 			p.newest = modified.UTC().Truncate(time.Second)
 		}
+	}
+	if info, err := os.Stat(filepath.Join(c.Public, newestFile)); err == nil {
+		newest(info.ModTime())
+	}
+	err := p.eachIndex(func(_ IndexKey, bytes int64, modified time.Time) {
+		p.indexBytes.Add(bytes)
+		newest(modified)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("cannot open published tree: %w", err)

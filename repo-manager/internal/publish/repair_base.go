@@ -125,8 +125,12 @@ func (r *repairer) write(ctx context.Context, name string, use use, i int) error
 		}
 		whole = bytes.Join(frames, nil)
 	}
+	at, err := r.p.stamp()
+	if err != nil {
+		return err
+	}
 	r.changes++
-	return r.p.tree.create(name, r.p.stamp(), func(w *os.File) error {
+	return r.p.tree.create(name, at, func(w *os.File) error {
 		_, err := w.Write(whole)
 		return err
 	})
@@ -307,7 +311,9 @@ func (r *repairer) forget(index snapshots.Index) {
 func (r *repairer) mendSurplus(ctx context.Context, d damages) error {
 	for name, finding := range d.surplus {
 		if strings.HasPrefix(name, "pool/") {
-			r.surplusInPool(name, finding)
+			if err := r.Alone(ctx, nil, func(context.Context) error { r.surplusInPool(name, finding); return nil }); err != nil {
+				r.failed([]string{finding}, "%v", err)
+			}
 			continue
 		}
 		err := r.Alone(ctx, nil, func(context.Context) error {

@@ -17,36 +17,37 @@ import (
 // with the commit. It is not synced: after a power cut a file may stay in the
 // pool that nothing refers to, which harms nobody.
 
-// intents is the open file, of one batch.
-type intents struct {
-	path string
-	file *os.File
-}
-
 // announce notes, with one write, that files are about to enter the pool. An
 // announced file that never enters it does no harm.
-func (i *intents) announce(files []wanted) error {
-	file, err := os.OpenFile(i.path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
-	if err != nil {
-		return err
+func (d *draft) announce(ctx context.Context, files []File) error {
+	if len(files) == 0 {
+		return nil
 	}
-	i.file = file
+	if !d.announced {
+		if err := d.e.takeBack(ctx); err != nil { // what a batch before could not
+			return err
+		}
+	}
+	d.announced = true
 	var lines []byte
 	for _, f := range files {
 		lines = fmt.Appendf(lines, "%x %s\n", f.SHA256, f.Name)
 	}
-	_, err = i.file.Write(lines)
-	return err
+	file, err := os.OpenFile(d.e.Intents, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = file.Write(lines)
+	return errors.Join(err, file.Close())
 }
 
-// clear ends the announcements: what they named is committed or taken back.
-func (i *intents) clear() error {
-	if i.file == nil {
-		return nil
+// clearIntents ends the announcements: what they named is committed or taken
+// back.
+func (e *Engine) clearIntents() error {
+	if err := os.Remove(e.Intents); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
-	err := errors.Join(i.file.Close(), os.Remove(i.path))
-	i.file = nil
-	return err
+	return nil
 }
 
 // takeBack removes from the pool what an interrupted batch put there and no

@@ -76,7 +76,6 @@ type Added struct {
 
 // AddAll is Add for many packages that arrived together: they share one state,
 // and each is taken or refused by itself. It answers for each, in their order.
-// A file that cannot be stored fails all of them.
 func (e *Engine) AddAll(ctx context.Context, a Actor, pipeline, repository string, uploads []Incoming, allowOlder bool) []Added {
 	added := make([]Added, len(uploads))
 	jobs := make([]*job, len(uploads))
@@ -144,7 +143,7 @@ func (d *draft) remove(ctx context.Context, a Actor, component, name, version st
 // renamed into it. Other bytes under a name, version and architecture that
 // another component has are a Conflict, as they are for an upload. If a file
 // that is not given is missing the error is ErrVanished, and the files stay where
-// they are. It returns the state of the pipeline after it.
+// they are; if the state cannot be committed they are gone. It returns the state of the pipeline after it.
 func (e *Engine) ReplaceMirror(ctx context.Context, a Actor, pipeline, component string, pkgs []snapshots.Package, files []File) (snapshots.ID, error) {
 	var state snapshots.ID
 	err := e.do(&job{ctx: ctx, pipeline: pipeline, edit: func(ctx context.Context, d *draft) (func(), error) {
@@ -176,7 +175,7 @@ func (d *draft) replace(ctx context.Context, a Actor, component string, pkgs []s
 		return err
 	}
 	for _, f := range files {
-		d.wanted = append(d.wanted, wanted{File: f})
+		d.want(f, nil, false)
 	}
 	for _, name := range names {
 		d.set(component, name, after[name])

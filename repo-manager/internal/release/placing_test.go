@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 
 	"aptfleet/internal/deb"
+	"aptfleet/repo-manager/internal/pool"
 	"aptfleet/repo-manager/internal/release"
 	"aptfleet/snapshots"
 )
@@ -54,6 +55,16 @@ func (w *world) inFile(in release.Incoming) release.Incoming {
 	return in
 }
 
+// debian makes a mirror of that name.
+func (w *world) debian() {
+	w.t.Helper()
+	_, err := w.CreateMirror(w.t.Context(), ann, "demo", "debian", release.MirrorConfig{
+		Suites:   []release.MirrorSuite{{URL: "https://mirror.example/debian", Suite: "trixie", Components: []string{"main"}, Keyring: []byte("k")}},
+		Packages: []string{"app"},
+	})
+	must(w.t, err)
+}
+
 // lose takes the file of an upload out of the pool.
 func (w *world) lose(in release.Incoming) {
 	w.t.Helper()
@@ -86,11 +97,7 @@ func TestRefusedAndTaken(t *testing.T) {
 				inWorld(t, func(t *testing.T, w *world) {
 					_, err := w.CreateRepository(t.Context(), ann, "demo", "other", 1)
 					must(t, err)
-					_, err = w.CreateMirror(t.Context(), ann, "demo", "debian", release.MirrorConfig{
-						Suites:   []release.MirrorSuite{{URL: "https://mirror.example/debian", Suite: "trixie", Components: []string{"main"}, Keyring: []byte("k")}},
-						Packages: []string{"app"},
-					})
-					must(t, err)
+					w.debian()
 					_, err = w.add("app", "2.0", "amd64")
 					must(t, err)
 					small, second := w.receive("app", "1.0", "amd64", ""), w.receive("second", "1.0", "all", "")
@@ -110,8 +117,9 @@ func TestRefusedAndTaken(t *testing.T) {
 	}
 }
 
-// A batch whose commit fails, or one of whose files cannot be stored, leaves
-// nothing in the pool, and what it was does not keep it from coming again.
+// A batch whose commit fails leaves nothing in the pool. Files that cannot be
+// stored fail who wants them, and leave nothing; the rest of the batch is made as
+// if they had not come.
 func TestABatchIsTakenBack(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		two := func() []release.Incoming {
@@ -122,18 +130,41 @@ func TestABatchIsTakenBack(t *testing.T) {
 			wantCode(t, a.Err, release.NoSpace, "no space left")
 		}
 		w.mustBeClean()
+		w.debian()
+		_, err := w.add("old", "1.0", "amd64")
+		must(t, err)
 		gone := w.inFile(w.receive("large", "1.0", "all", ""))
 		must(t, os.Remove(gone.Path))
-		for _, a := range w.addAll("apps", append(two(), gone)...) {
-			if !errors.Is(a.Err, os.ErrNotExist) {
-				t.Errorf("a file that vanished: %v", a.Err)
+		p, there := w.mirrored(w.receive("base", "1.0", "all", ""))
+		q, missing := w.mirrored(w.receive("more", "1.0", "all", ""))
+		must(t, os.Remove(missing.Path))
+		before, err := w.History(t.Context(), "demo", "dev")
+		must(t, err)
+		vanished := func(err error) {
+			t.Helper()
+			if !errors.Is(err, os.ErrNotExist) {
+				t.Errorf("of a file that vanished: %v", err)
 			}
 		}
-		w.mustBeClean()
-		for _, a := range w.addAll("apps", two()...) {
-			must(t, a.Err)
+		w.together(func() {
+			added := w.addAll("apps", append(two(), gone)...)
+			must(t, added[0].Err)
+			must(t, added[1].Err)
+			vanished(added[2].Err)
+		}, func() {
+			_, err := w.ReplaceMirror(t.Context(), ann, "demo", "debian", []snapshots.Package{p, q}, []release.File{there, missing})
+			vanished(err)
+		}, func() {
+			_, err := w.Remove(t.Context(), ann, "demo", "apps", "old", "")
+			must(t, err)
+		})
+		if got, want := sorted(w.list("dev")), "app 1.0 amd64, tool 1.0 all"; got != want {
+			t.Errorf("dev lists %q, want %q", got, want)
 		}
-	})
+		if after, err := w.History(t.Context(), "demo", "dev"); err != nil || len(after) != len(before)+1 {
+			t.Errorf("dev moved %d times (%v)", len(after)-len(before), err)
+		}
+	}) // which ends with a check
 }
 
 // Who uploads again what the pool has lost is told that it is there once it is
@@ -172,6 +203,15 @@ func TestWhatWasLostIsBackDurably(t *testing.T) {
 			t.Error("a file that may not be durable is said to be restored")
 		}
 		synced("after a restore that failed", func() (release.Upload, error) { return w.RestoreFile(t.Context(), ann, app()) })
+
+		// Its row in the database is lost as well, which is for a repair to find.
+		w.lose(lost)
+		var rows []release.File
+		w.store.Alter(func(b *release.Batch) { rows, b.Files = b.Files, nil })
+		if upload, err := again(); err != nil || !upload.Already || !w.config.Pool.(*pool.Pool).Has(lost.Package.SHA256, rows[0].Name) {
+			t.Errorf("without a row: %+v, %v", upload, err)
+		}
+		w.store.Alter(func(b *release.Batch) { b.Files = rows })
 
 		w.close()
 		w.open() // the process before may have died while it put files into the pool

@@ -229,7 +229,8 @@ func uploadsOf(jobs []*job) []Incoming {
 }
 
 // editAll does a group of edits of one pipeline in one batch. An edit that is
-// refused fails alone; if the batch fails, all of them do.
+// refused, or whose files cannot be stored, fails alone: the others are made as
+// if it had not come. If the batch fails, all of them do.
 func (e *Engine) editAll(ctx context.Context, pipeline string, group []*job) {
 	l, err := e.line(pipeline)
 	if err != nil {
@@ -239,19 +240,24 @@ func (e *Engine) editAll(ctx context.Context, pipeline string, group []*job) {
 		return
 	}
 	d := newDraft(e, l)
-	d.expect(ctx, uploadsOf(group))
-	var accepted []*job
-	var answers []func()
-	for _, j := range group {
-		answer, err := j.edit(ctx, d)
-		if err != nil {
-			j.done <- err
-			continue
+	accepted, answers := d.editAll(ctx, group)
+	failed, err := d.place(ctx)
+	for err == nil && len(failed) > 0 {
+		var rest []*job
+		for _, j := range accepted {
+			if failed[j] == nil {
+				rest = append(rest, j)
+			} else {
+				j.done <- failed[j]
+			}
 		}
-		accepted = append(accepted, j)
-		answers = append(answers, answer)
+		d = d.again()
+		accepted, answers = d.editAll(ctx, rest)
+		failed, err = d.place(ctx)
 	}
-	err = d.commit(ctx)
+	if err == nil {
+		err = d.commit(ctx)
+	}
 	if err != nil && !isUnpublished(err) {
 		err = errors.Join(err, d.giveUp(ctx))
 	}
@@ -261,4 +267,21 @@ func (e *Engine) editAll(ctx context.Context, pipeline string, group []*job) {
 		}
 		j.done <- err
 	}
+}
+
+// editAll makes the edits of jobs, answers those that are refused, and returns
+// the others, with what tells them the outcome.
+func (d *draft) editAll(ctx context.Context, group []*job) (accepted []*job, answers []func()) {
+	d.expect(ctx, uploadsOf(group))
+	for _, j := range group {
+		d.job = j
+		answer, err := j.edit(ctx, d)
+		if err != nil {
+			j.done <- err
+			continue
+		}
+		accepted = append(accepted, j)
+		answers = append(answers, answer)
+	}
+	return accepted, answers
 }

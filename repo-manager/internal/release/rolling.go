@@ -5,11 +5,8 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
-	"runtime"
 	"slices"
 	"strings"
-
-	"golang.org/x/sync/errgroup"
 
 	"aptfleet/internal/deb"
 	"aptfleet/internal/faultpoint"
@@ -20,24 +17,21 @@ import (
 // after the edits so far.
 type draft struct {
 	*turn
-	intents intents
-	wanted  []wanted
-	put     []File // of these, what the pool had not
-	names   map[packageName][]snapshots.Package
-	before  map[snapshots.Ref]Accepted          // uploads that expect found
-	asked   map[snapshots.Ref]bool              // packages whose uploads expect looked for
-	touched map[packageName][]snapshots.Package // what stood in the head before the first change
-	uploads []Accepted
-	changes []string // for people: what came and went
-	actors  []string
-	head    snapshots.State // after commit
-}
-
-// wanted is a file that an edit wants in the pool.
-type wanted struct {
-	File
-	content  []byte // of a file without a path
-	recorded bool   // it is on record, or will be by another edit: the pool has it unless it was lost
+	base      *line // that the edits are of
+	job       *job  // whose edit is under way
+	wanted    []*wanted
+	wants     map[poolName]*wanted // the same
+	placed    map[poolName]bool    // what is in the pool by now, also for a draft before
+	put       []File               // of this, what the pool had not
+	announced bool                 // files of this draft, or of one before
+	names     map[packageName][]snapshots.Package
+	before    map[snapshots.Ref]Accepted          // uploads that expect found
+	asked     map[snapshots.Ref]bool              // packages whose uploads expect looked for
+	touched   map[packageName][]snapshots.Package // what stood in the head before the first change
+	uploads   []Accepted
+	changes   []string // for people: what came and went
+	actors    []string
+	head      snapshots.State // after commit
 }
 
 type packageName struct{ component, name string }
@@ -45,7 +39,9 @@ type packageName struct{ component, name string }
 func newDraft(e *Engine, l *line) *draft {
 	return &draft{
 		turn:    e.turn("upload", l),
-		intents: intents{path: e.Intents},
+		base:    l,
+		wants:   make(map[poolName]*wanted),
+		placed:  make(map[poolName]bool),
 		names:   make(map[packageName][]snapshots.Package),
 		touched: make(map[packageName][]snapshots.Package),
 	}
@@ -127,6 +123,12 @@ func (e *Engine) find(ctx context.Context, l *line, component string, names []st
 	return all, nil
 }
 
+// brought tells whether a package came with this draft, or stood in the head.
+func (d *draft) brought(component string, p snapshots.Package) bool {
+	before, touched := d.touched[packageName{component, p.Name}]
+	return touched && !slices.ContainsFunc(before, equalTo(p))
+}
+
 // set replaces the versions of a package.
 func (d *draft) set(component, name string, packages []snapshots.Package) {
 	at := packageName{component, name}
@@ -144,63 +146,14 @@ func (d *draft) say(a Actor, format string, args ...any) {
 	}
 }
 
-// place puts the files that the edits want into the pool, as many at once as
-// there are processors: making files is a good part of what an import costs.
-func (d *draft) place() error {
-	if len(d.wanted) == 0 {
-		return nil
-	}
-	if err := d.intents.announce(d.wanted); err != nil {
-		return because(err, "cannot put packages into the pool")
-	}
-	came := make([]bool, len(d.wanted))
-	var group errgroup.Group
-	group.SetLimit(runtime.GOMAXPROCS(0))
-	for i, f := range d.wanted {
-		group.Go(func() error {
-			already, err := d.e.intoPool(f.File, f.content)
-			came[i] = err == nil && !already
-			return err
-		})
-	}
-	err := group.Wait()
-	for i, f := range d.wanted {
-		if came[i] {
-			d.e.unsynced = true
-			d.put = append(d.put, f.File)
-		}
-		if !f.recorded {
-			d.batch.Files = append(d.batch.Files, f.File)
-		}
-	}
-	if err != nil {
-		return because(err, "cannot put packages into the pool")
-	}
-	return nil
-}
-
-// giveUp takes everything back that a draft put into the pool, but for what is
-// on record: a commit that reported a failure may have happened all the same.
-func (d *draft) giveUp(ctx context.Context) error {
-	for _, f := range d.put {
-		known, err := d.e.Store.HasFile(ctx, f.SHA256)
-		if err == nil && !known {
-			err = d.e.Pool.Remove(f.SHA256, f.Name)
-		}
-		if err != nil {
-			return err // the intents stay and the next start repeats this
-		}
-	}
-	d.put = nil
-	return d.intents.clear()
-}
-
 // commit makes the edits a new state, publishes it and answers with it. A
 // draft that changes nothing publishes nothing.
 func (d *draft) commit(ctx context.Context) error {
 	d.head = d.line.head()
-	if err := d.place(); err != nil {
-		return err
+	for _, w := range d.wanted {
+		if w.records {
+			d.batch.Files = append(d.batch.Files, w.File)
+		}
 	}
 	faultpoint.Hit("upload:in-pool")
 	if edits := d.edits(); len(edits) > 0 {
@@ -233,9 +186,8 @@ func (d *draft) commit(ctx context.Context) error {
 	if err != nil && !isUnpublished(err) {
 		return err
 	}
-	if err := d.intents.clear(); err != nil {
-		// What they announce is committed: the next start sees that and clears them.
-		d.e.Log.Warn("cannot remove the file of intents", "error", err)
+	if err := d.tidy(ctx, true); err != nil {
+		d.e.Log.Warn("cannot tidy up after a batch; the next one will", "error", err)
 	}
 	return err
 }
@@ -300,7 +252,7 @@ func (d *draft) add(ctx context.Context, a Actor, component string, in Incoming,
 	if same >= 0 {
 		// The pool may have lost what is uploaded again.
 		answer.Already = true
-		d.wanted = append(d.wanted, wanted{in.file(), in.Content, true})
+		d.want(in.file(), in.Content, !d.brought(component, existing[same]))
 		return answer, nil
 	}
 	if err := d.mustBeUnique(ctx, component, existing, in); err != nil {
@@ -314,7 +266,7 @@ func (d *draft) add(ctx context.Context, a Actor, component string, in Incoming,
 	if in.unlisted != nil {
 		return Upload{}, fail(Invalid, "", "cannot add %s: %v", in.Name, in.unlisted)
 	}
-	d.wanted = append(d.wanted, wanted{in.file(), in.Content, false})
+	d.want(in.file(), in.Content, false)
 	kept, gone := settle(d.line.Architectures, max(repository.Keep, 1), in.listed, existing)
 	d.set(component, p.Name, kept)
 	for _, old := range gone {
