@@ -18,6 +18,7 @@ import (
 	"aptfleet/repo-manager/internal/blobs"
 	"aptfleet/repo-manager/internal/certificate"
 	"aptfleet/repo-manager/internal/incoming"
+	"aptfleet/repo-manager/internal/publish"
 	"aptfleet/repo-manager/internal/release"
 	"aptfleet/repo-manager/internal/sqlite"
 )
@@ -142,6 +143,9 @@ func (r *restore) finish(ctx context.Context) (err error) {
 		if standings, err = renewed(ctx, db, r.now); err != nil {
 			return err
 		}
+		if err := publish.BeginAfter(filepath.Join(r.data, "public"), r.now.Add(farAhead)); err != nil {
+			return err
+		}
 	}
 	act := release.Act{
 		At: r.now, By: loginName(), Via: "restore", Verb: "restore", Object: "server",
@@ -150,8 +154,8 @@ func (r *restore) finish(ctx context.Context) (err error) {
 	return db.Restored(ctx, r.manifest.Change, standings, act)
 }
 
-// farAhead is more than the time of modification of a stage runs in front of the
-// clock: by a second for each publication of a burst.
+// farAhead is more than times of modification run in front of the clock: by a
+// second for each publication of a burst, and each index.
 const farAhead = time.Hour
 
 // renewed has every stage dated and modified later than any client has seen, so

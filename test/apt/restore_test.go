@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"aptfleet/test/rig"
 )
@@ -94,6 +95,11 @@ func TestMachinesFollowARestoredServer(t *testing.T) {
 
 			// Signed anew, it is an undo for those who were ahead.
 			anew := name.next(t, lost, backups, "--sign-anew")
+			for _, file := range anew.files("demo/dev/dists/trixie/" + component + "/binary-amd64/Packages.*") {
+				if info, err := os.Stat(file); err != nil || time.Until(info.ModTime()) < 50*time.Minute {
+					t.Errorf("%s may be of a second in which the lost server made another: %v, %v", file, info.ModTime(), err)
+				}
+			}
 			ahead.update()
 			ahead.wantCandidate("hello", "1.0")
 			ahead.apt("install", "hello")

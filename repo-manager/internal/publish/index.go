@@ -186,6 +186,20 @@ func (p *Publisher) stamp() (time.Time, error) {
 	return at, nil
 }
 
+// BeginAfter has the index files of a tree that no Publisher has opened be
+// modified later than at: clients may have parts of those that another server
+// made.
+func BeginAfter(public string, at time.Time) error {
+	t := newTree(public)
+	if err := t.mkdir(indexStore); err != nil {
+		return fmt.Errorf("cannot write index: %w", err)
+	}
+	if err := t.touch(newestFile, at); err != nil {
+		return fmt.Errorf("cannot write index: %w", err)
+	}
+	return nil
+}
+
 // hashTexts goes through the uncompressed index, which no file has.
 func (p *Publisher) hashTexts(ctx context.Context, index snapshots.Index, before resumed, next *trail) (mark, error) {
 	at := before.mark(0)
