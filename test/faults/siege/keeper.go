@@ -109,7 +109,7 @@ func (c *crowd) away() bool {
 
 // finish ends what a death left of a gc, as the next one does.
 func (w *world) finish(ctx context.Context) {
-	if out, err := w.command(ctx, "gc"); err != nil {
+	if out, err := w.command(ctx, "gc"); err != nil && ctx.Err() == nil {
 		w.mismatch("gc after a restart: %v: %s", err, out)
 	}
 }
@@ -120,12 +120,15 @@ func (w *world) verifyBackups(ctx context.Context) {
 		return
 	}
 	out, err := w.command(ctx, "backup", "list", w.backups())
+	if ctx.Err() != nil {
+		return // the time is up: nothing is known
+	}
 	if there := strings.Count(out, "\n"); err != nil || there < w.ledger.backups {
 		w.lost(1, "%d backups were made and %d are there: %v %s", w.ledger.backups, there, err, out)
 		return
 	}
 	w.result.Promises += w.ledger.backups
-	if out, err := w.command(ctx, "backup", "verify", w.backups()); err != nil {
+	if out, err := w.command(ctx, "backup", "verify", w.backups()); err != nil && ctx.Err() == nil {
 		w.lost(1, "the backups are damaged: %v: %s", err, out)
 	}
 }
@@ -137,11 +140,16 @@ func (w *world) restore(ctx context.Context) error {
 		return nil
 	}
 	data := filepath.Join(w.dir, "restored")
-	if out, err := w.command(ctx, "restore", w.backups(), "--data", data); err != nil {
+	if out, err := w.command(ctx, "restore", w.backups(), "--data", data); ctx.Err() != nil {
+		return ctx.Err() // the time is up: nothing is known
+	} else if err != nil {
 		w.lost(len(w.ledger.backed), "the newest backup cannot be restored: %v: %s", err, out)
 		return nil
 	}
 	server, err := rig.Start(ctx, rig.Config{Program: w.Program, Data: data, Settings: w.settings()})
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
 	if err != nil {
 		w.lost(len(w.ledger.backed), "a restored server does not start: %v", err)
 		return nil
