@@ -83,6 +83,10 @@ func TestAHostileServerChangesNothing(t *testing.T) {
 		"Filename above the archive": {at("../../etc/passwd"), []string{"hello 2.10-3", "not a plain path"}},
 		"Filename inside and out":    {at("pool/../../secret.deb"), []string{"hello 2.10-3", "not a plain path"}},
 		"Filename at the root":       {at("/etc/passwd"), []string{"hello 2.10-3", "not a plain path"}},
+		"version that no file name holds": {func(a *archive) {
+			a.debs["amd64"] = strings.Replace(base, "2.10-3", "2.10-"+strings.Repeat("3", 240), 1)
+			a.publish()
+		}, []string{"its file would have a name of 261 bytes, 255 are possible"}},
 		"Filename that is another's": {at("dists/trixie/InRelease"), []string{"dists/trixie/InRelease"}},
 		"no by-hash, and the index by name is of the next publication": {func(a *archive) {
 			a.serve = func(w http.ResponseWriter, r *http.Request) bool {

@@ -68,7 +68,7 @@ func FuzzAdopt(f *testing.F) {
 	stanza := func(name, file string) string {
 		return "Package: " + name + "\nVersion: 1:2-3\nArchitecture: all\nFilename: " + file + "\nSize: 1\nMD5sum: 00\nSHA256: " + sum + "\n"
 	}
-	for _, seed := range []string{"", stanza("hello", "pool/h/hello_2-3_all.deb"), stanza("hello", "./hello.deb"), stanza("hello", "../../etc/shadow"), stanza("../hello", "hello.deb"), stanza("hello", "/etc/shadow")} {
+	for _, seed := range []string{"", stanza("hello", "pool/h/hello_2-3_all.deb"), stanza("hello", "./hello.deb"), stanza("hello", "../../etc/shadow"), stanza("../hello", "hello.deb"), stanza("hello", "/etc/shadow"), stanza(strings.Repeat("a", 250), "hello.deb")} {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, raw []byte) {
@@ -80,7 +80,7 @@ func FuzzAdopt(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if localPath(s.source) != nil || strings.Contains(s.file, "/") || s.Filename != publish.PoolFilename(s.SHA256, s.file) {
+		if localPath(s.source) != nil || strings.Contains(s.file, "/") || len(s.file) > deb.MaxFileName || s.Filename != publish.PoolFilename(s.SHA256, s.file) {
 			t.Fatalf("taken over: %+v", s)
 		}
 		if again, err := snapshots.ParsePackage(s.Stanza); err != nil || again.Ref() != s.Ref() {
