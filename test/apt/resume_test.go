@@ -34,9 +34,8 @@ func TestADownloadThatBrokeOff(t *testing.T) {
 			forward.ServeHTTP(w, r)
 		}))
 		defer proxy.Close()
+		s.public = proxy.URL
 		m := newMachine(t, suite, s, "demo/dev")
-		m.write("/etc/apt/sources.list.d/aptfleet.sources", []byte("Types: deb\nURIs: "+proxy.URL+"/demo/dev/\n"+
-			"Suites: "+distribution+"\nComponents: "+component+"\nSigned-By: "+keyring+"\n"))
 		m.update()
 		base := strings.ReplaceAll(strings.TrimPrefix(proxy.URL, "http://")+"/demo/dev/dists/"+distribution+"/"+component+"/binary-amd64/", "/", "_")
 		for _, name := range []string{"demo-b", "demo-c", "demo-d", "demo-e"} {

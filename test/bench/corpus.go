@@ -17,11 +17,11 @@ import (
 // corpus is a set of packages with distinct names, as .deb files in one
 // directory.
 type corpus struct {
-	label string   // "generated", or the Debian release that its stanzas are of; with "-gz" behind it if the members are
+	label string   // "generated", or the Debian release that its stanzas are of; see members.label
 	dir   string   // of the files
 	files []string // names in dir, sorted as a shell lists them
 	count int
-	as    members
+	as    members // how the files are compressed
 	// stanza returns the control stanza of a package, the same each time. Its
 	// fields are those of a control file, without what an index adds.
 	stanza func(i int) (deb.Stanza, error)

@@ -11,7 +11,6 @@ import (
 	"path"
 	"strconv"
 	"strings"
-	"time"
 
 	"aptfleet/internal/atomicfile"
 	"aptfleet/repo-manager/internal/frame"
@@ -166,38 +165,6 @@ func (p *Publisher) build(ctx context.Context, key IndexKey, index snapshots.Ind
 		s[i].sum, s[i].size = end.sum(), end.size
 	}
 	return s, next, nil
-}
-
-// stamp is when the next index is said to be modified: in this second, or in the
-// one after the last index's. apt keeps the part of an index that it got before
-// an update broke off, and asks for the rest, of whatever InRelease names by then,
-// if it was modified when that part was; HTTP compares whole seconds. So no two
-// indices are of the same one. The file newestFile remembers it
-// when index files go.
-func (p *Publisher) stamp() (time.Time, error) {
-	at := p.now().UTC().Truncate(time.Second)
-	if !at.After(p.newest) {
-		at = p.newest.Add(time.Second)
-	}
-	if err := p.tree.touch(newestFile, at); err != nil {
-		return at, err
-	}
-	p.newest = at
-	return at, nil
-}
-
-// BeginAfter has the index files of a tree that no Publisher has opened be
-// modified later than at: clients may have parts of those that another server
-// made.
-func BeginAfter(public string, at time.Time) error {
-	t := newTree(public)
-	if err := t.mkdir(indexStore); err != nil {
-		return fmt.Errorf("cannot write index: %w", err)
-	}
-	if err := t.touch(newestFile, at); err != nil {
-		return fmt.Errorf("cannot write index: %w", err)
-	}
-	return nil
 }
 
 // hashTexts goes through the uncompressed index, which no file has.

@@ -101,17 +101,10 @@ func New(c Config) (*Publisher, error) {
 			return nil, fmt.Errorf("cannot open published tree: %w", err)
 		}
 	}
-	newest := func(modified time.Time) {
-		if modified.After(p.newest) {
-			p.newest = modified.UTC().Truncate(time.Second)
-		}
-	}
-	if info, err := os.Stat(filepath.Join(c.Public, newestFile)); err == nil {
-		newest(info.ModTime())
-	}
+	p.stamped(p.newestMade())
 	err := p.eachIndex(func(_ IndexKey, bytes int64, modified time.Time) {
 		p.indexBytes.Add(bytes)
-		newest(modified)
+		p.stamped(modified)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("cannot open published tree: %w", err)

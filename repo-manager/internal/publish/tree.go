@@ -23,7 +23,6 @@ import (
 const (
 	temporary  = ".tmp"
 	indexStore = ".indices"
-	newestFile = ".indices/newest"
 )
 
 // PoolFilename returns the value of the Filename field of a package whose bytes
@@ -145,17 +144,6 @@ func (t tree) create(rel string, at time.Time, fill func(*os.File) error) error 
 		}
 		return errors.Join(fill(f), f.Close(), os.Chtimes(tmp, at, at))
 	})
-}
-
-// touch makes rel a file that was modified at at, and makes it if needed.
-func (t tree) touch(rel string, at time.Time) error {
-	err := os.Chtimes(t.path(rel), at, at)
-	if errors.Is(err, fs.ErrNotExist) {
-		if err = os.WriteFile(t.path(rel), nil, 0o644); err == nil {
-			err = os.Chtimes(t.path(rel), at, at)
-		}
-	}
-	return err
 }
 
 // link makes rel another name of the file from.

@@ -64,7 +64,7 @@ func (d *draft) place(ctx context.Context) (failed map[*job]error, err error) {
 			return nil
 		})
 	}
-	_ = group.Wait()
+	_ = group.Wait() // each file has an error of its own
 	failed = make(map[*job]error)
 	for i, w := range missing {
 		if errs[i] != nil {

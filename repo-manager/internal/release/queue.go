@@ -240,7 +240,7 @@ func (e *Engine) editAll(ctx context.Context, pipeline string, group []*job) {
 		return
 	}
 	d := newDraft(e, l)
-	accepted, answers := d.editAll(ctx, group)
+	accepted, answers := d.edit(ctx, group)
 	failed, err := d.place(ctx)
 	for err == nil && len(failed) > 0 {
 		var rest []*job
@@ -252,7 +252,7 @@ func (e *Engine) editAll(ctx context.Context, pipeline string, group []*job) {
 			}
 		}
 		d = d.again()
-		accepted, answers = d.editAll(ctx, rest)
+		accepted, answers = d.edit(ctx, rest)
 		failed, err = d.place(ctx)
 	}
 	if err == nil {
@@ -269,9 +269,9 @@ func (e *Engine) editAll(ctx context.Context, pipeline string, group []*job) {
 	}
 }
 
-// editAll makes the edits of jobs, answers those that are refused, and returns
-// the others, with what tells them the outcome.
-func (d *draft) editAll(ctx context.Context, group []*job) (accepted []*job, answers []func()) {
+// edit makes the edits of jobs, answers those that are refused, and returns the
+// others, with what tells them the outcome.
+func (d *draft) edit(ctx context.Context, group []*job) (accepted []*job, answers []func()) {
 	d.expect(ctx, uploadsOf(group))
 	for _, j := range group {
 		d.job = j

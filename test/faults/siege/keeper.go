@@ -140,9 +140,11 @@ func (w *world) restore(ctx context.Context) error {
 		return nil
 	}
 	data := filepath.Join(w.dir, "restored")
-	if out, err := w.command(ctx, "restore", w.backups(), "--data", data); ctx.Err() != nil {
+	out, err := w.command(ctx, "restore", w.backups(), "--data", data)
+	if ctx.Err() != nil {
 		return ctx.Err() // the time is up: nothing is known
-	} else if err != nil {
+	}
+	if err != nil {
 		w.lost(len(w.ledger.backed), "the newest backup cannot be restored: %v: %s", err, out)
 		return nil
 	}
